@@ -1,0 +1,1 @@
+"""Words that every floor shares. Depends on torch alone."""

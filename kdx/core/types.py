@@ -1,0 +1,122 @@
+"""The values that travel between the floors: batches, outputs, steps, facts of a data set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch, on one device.
+
+    Attributes:
+        inputs: What a network reads, usually images [B, C, H, W], already normalised.
+        labels: Class index of each sample, int64 [B]. Under mixing, the dominant class.
+        index: Position of each sample in its data set, int64 [B]; what memory banks are keyed by.
+        soft_labels: Class probabilities [B, C] where an augmentation mixes samples, else None.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+    soft_labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        soft = self.soft_labels
+        return Batch(
+            self.inputs.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.index.to(device, non_blocking=True),
+            None if soft is None else soft.to(device, non_blocking=True),
+        )
+
+    def chunk(self, chunks: int) -> list["Batch"]:
+        """Split into at most `chunks` consecutive batches of nearly equal size."""
+        parts = [t.tensor_split(chunks) for t in (self.inputs, self.labels, self.index)]
+        soft = (None,) * chunks if self.soft_labels is None else self.soft_labels.tensor_split(chunks)
+        return [Batch(*p) for p in zip(*parts, soft, strict=True) if len(p[1])]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What every network returns, teacher or student.
+
+    Attributes:
+        logits: [B, C].
+        features: Tensors by role ("stage2", "stage2.preact", "pooled"), never by module path.
+        members: Outputs of the parts of an ensemble; empty for a single network.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    members: tuple["Outputs", ...] = ()
+
+    def feature(self, role: str) -> Tensor:
+        """The feature of a role; a KeyError that names the roles there are, where it is missing."""
+        try:
+            return self.features[role]
+        except KeyError:
+            known = ", ".join(self.features) or "none"
+            raise KeyError(f"no feature with role '{role}'; this network has: {known}") from None
+
+    def detach(self) -> "Outputs":
+        return replace(
+            self,
+            logits=self.logits.detach(),
+            features={role: f.detach() for role, f in self.features.items()},
+            members=tuple(m.detach() for m in self.members),
+        )
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every method returns for a batch.
+
+    Attributes:
+        terms: Unweighted scalars with a graph, by name; the names equal those of the weights.
+        report: Detached scalars that are logged and never summed.
+        outputs: The student's outputs, for training accuracy; None where there is no single student.
+    """
+
+    terms: Mapping[str, Tensor]
+    report: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs: Outputs | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Facts of the training data that networks, methods and terms are built from.
+
+    Attributes:
+        num_classes: Number of classes C.
+        input_shape: Shape of one input, without the batch axis: (C, H, W).
+        num_examples: Length of the training set after every restriction; bounds `Batch.index`.
+        mean: Per-channel mean that inputs were normalised with.
+        std: Per-channel standard deviation that inputs were normalised with.
+    """
+
+    num_classes: int
+    input_shape: tuple[int, ...]
+    num_examples: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of a network's outputs without the batch axis, found by a probe before training."""
+
+    logits: tuple[int, ...]
+    features: Mapping[str, tuple[int, ...]]
+
+    def feature(self, role: str, whose: str = "network") -> tuple[int, ...]:
+        """The shape of a role; a ValueError that names the roles there are, where it is missing."""
+        if role not in self.features:
+            known = ", ".join(self.features) or "none"
+            raise ValueError(f"the {whose} has no feature with role '{role}'; it has: {known}")
+        return self.features[role]

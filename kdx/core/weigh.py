@@ -1,0 +1,29 @@
+"""The weighted sum of a step's terms."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from kdx.core.schedule import Progress, Scalar, at
+
+
+def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, Scalar], progress: Progress) -> Tensor:
+    """Sum of weight times term.
+
+    Args:
+        terms: Scalars by name.
+        weights: A number or a schedule for each of the same names.
+        progress: Where the run stands.
+
+    Returns:
+        A scalar with the terms' graph.
+
+    Raises:
+        KeyError: The names differ: a term without a weight, or a weight without a term.
+    """
+    stray = terms.keys() ^ weights.keys()
+    if stray:
+        raise KeyError(f"terms and weights must have the same names; only on one side: {', '.join(sorted(stray))}")
+    total = sum(at(weights[name], progress) * term for name, term in terms.items())
+    assert isinstance(total, Tensor)
+    return total

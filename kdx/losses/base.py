@@ -1,0 +1,32 @@
+"""The contract of a term."""
+
+from torch import Tensor, nn
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+
+
+class Term(nn.Module):
+    """One agreement measure: outputs of student and teacher and a batch go in, a value per example comes out.
+
+    A term binds a pure function of tensors to what it reads (logits, a feature's role) and to its
+    numbers. It knows nothing of weights, reductions over the batch, optimisers or logging. Terms with
+    parameters (adapters, variances) make them in `build`, before the optimiser exists.
+    """
+
+    needs_teacher: bool = True
+
+    def student_roles(self) -> tuple[str, ...]:
+        """Roles of the student's features that this term reads."""
+        return ()
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        """Roles of the teacher's features that this term reads."""
+        return ()
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        """Make what depends on shapes. Raises ValueError, in a sentence, for a pair that cannot work."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        """A value per example, [B]. Gradients reach the student and the term's own parameters only."""
+        raise NotImplementedError
