@@ -1,0 +1,49 @@
+"""Cross-entropy with the labels: the supervised part of every recipe."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdx.core.ranges import PartialFraction
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, Outputs
+from kdx.losses.base import Term
+from kdx.losses.numerics import full_precision
+
+
+@full_precision
+def cross_entropy(student_logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of the student with hard or soft labels, in nats.
+
+    Args:
+        student_logits: [B, C].
+        labels: Class indices [B], or class probabilities [B, C] where samples are mixed.
+        label_smoothing: Share of the label's mass that is spread evenly over all C classes.
+
+    Returns:
+        [B].
+
+    References:
+        Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer
+        Vision", 2016 (label smoothing). https://arxiv.org/abs/1512.00567
+    """
+    if labels.is_floating_point():
+        labels = labels.to(student_logits.dtype)
+    return F.cross_entropy(student_logits, labels, reduction="none", label_smoothing=label_smoothing)
+
+
+class CrossEntropy(Term):
+    """Cross-entropy with the batch's labels, or with its soft labels where an augmentation mixed samples.
+
+    Args:
+        label_smoothing: Share of the label's mass that is spread evenly over all classes.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, label_smoothing: PartialFraction):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        labels = batch.labels if batch.soft_labels is None else batch.soft_labels
+        return cross_entropy(student.logits, labels, self.label_smoothing)

@@ -1,0 +1,1 @@
+"""Exact measurements that stream over batches. Pure: tensors in, sums kept, fractions out."""
