@@ -83,7 +83,8 @@ class KD(Term):
 
     def __init__(self, temperature: Positive | Schedule, reduction: Reduction):
         super().__init__()
-        self.temperature, self.reduction = temperature, reduction
+        self.temperature = temperature
+        self.reduction: Reduction = reduction
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         require_same_logits(student, teacher, "KD")

@@ -45,7 +45,7 @@ class LogitMSE(Term):
 
     def __init__(self, reduction: Reduction):
         super().__init__()
-        self.reduction = reduction
+        self.reduction: Reduction = reduction
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         require_same_logits(student, teacher, "logit MSE")

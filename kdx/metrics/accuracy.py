@@ -1,0 +1,62 @@
+"""Top-k accuracy."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdx.core.ranges import PositiveInt
+from kdx.metrics.base import Metric
+
+
+def rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many classes come before the label, int64 [B]; 0 where the label is the prediction.
+
+    Equal logits are ordered by class index, as `argmax` does. NaN beats the label: a network that has
+    diverged is never right by accident.
+
+    Args:
+        logits: [B, C].
+        labels: Class indices [B].
+    """
+    own = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    # negated comparisons: whatever is compared with NaN comes out as beating the label
+    return torch.where(earlier, ~(logits < own), ~(logits <= own)).sum(1)
+
+
+def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether the label is among the k largest logits, bool [B].
+
+    Args:
+        logits: [B, C].
+        labels: Class indices [B].
+        k: From 1 to C.
+
+    Raises:
+        ValueError: k is out of range.
+    """
+    if not 1 <= k <= logits.shape[1]:
+        raise ValueError(f"top-k needs k from 1 to the number of classes {logits.shape[1]}, got {k}")
+    return rank(logits, labels) < k
+
+
+class TopK(Metric):
+    """Fractions of examples whose label is among the k largest logits, as "top1", "top5", ...
+
+    Args:
+        ks: The k to report, each at most the number of classes.
+    """
+
+    def __init__(self, ks: Sequence[PositiveInt]):
+        super().__init__()
+        self.ks = tuple(ks)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch: logits [B, C], labels [B]."""
+        self.count(logits)
+        for k in self.ks:
+            self.add(f"top{k}", topk_correct(logits, labels, k).sum())
+
+    def compute(self) -> dict[str, float]:
+        return {f"top{k}": self.mean(f"top{k}") for k in self.ks}

@@ -1,0 +1,39 @@
+"""The contract of a metric that streams over batches."""
+
+import torch
+from torch import Tensor
+
+
+class Metric:
+    """Sums over examples, kept in float64 on the device of the data; a subclass adds `update` and `compute`.
+
+    Every state is a sum, so a short last batch counts exactly, no batch is weighted as if it were full, and
+    adding up the `sums` of several processes gives the metric of them all. Nothing is moved off the device
+    before `compute`.
+    """
+
+    def __init__(self):
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, name: str, amount: Tensor) -> None:
+        """Add to one of the sums."""
+        amount = amount.detach().double()
+        self.sums[name] = self.sums[name] + amount if name in self.sums else amount
+
+    def total(self, name: str) -> Tensor:
+        """One of the sums. Raises ValueError where nothing has been seen."""
+        if name not in self.sums:
+            raise ValueError(f"{type(self).__name__} has seen no examples, so there is nothing to compute")
+        return self.sums[name]
+
+    def mean(self, name: str) -> float:
+        """One of the sums over the number of examples, which `update` counts under "examples"."""
+        return float(self.total(name) / self.total("examples"))
+
+    def count(self, batch: Tensor) -> None:
+        """Count the examples of a batch [B, ...]."""
+        self.add("examples", torch.full((), len(batch), device=batch.device))
+
+    def compute(self) -> dict[str, float]:
+        """The metrics by name."""
+        raise NotImplementedError

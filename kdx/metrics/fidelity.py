@@ -1,0 +1,53 @@
+"""How closely a student follows its teacher, right or wrong."""
+
+from torch import Tensor
+
+from kdx.metrics.base import Metric
+
+
+def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Whether both networks predict the same class, bool [B]; never where one of them gives NaN.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C].
+    """
+    valid = ~(student_logits.isnan().any(1) | teacher_logits.isnan().any(1))
+    return (student_logits.argmax(1) == teacher_logits.argmax(1)) & valid
+
+
+def divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
+    """KL(p || q) at temperature 1, in nats, between the predictions p and q.
+
+    Args:
+        logits: Of p, [B, C].
+        other_logits: Of q, [B, C].
+
+    Returns:
+        float64 [B].
+    """
+    log_p, log_q = logits.double().log_softmax(1), other_logits.double().log_softmax(1)
+    p = log_p.exp()
+    return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(1)
+
+
+class Fidelity(Metric):
+    """Agreement of predictions and both divergences at temperature 1, means over examples.
+
+    Reports "agreement" (fraction), "kl" = KL(teacher || student) and "reverse_kl" = KL(student || teacher)
+    (nats).
+
+    References:
+        Stanton, Izmailov, Kirichenko, Alemi, Wilson, "Does Knowledge Distillation Really Work?", 2021.
+        https://arxiv.org/abs/2106.05945
+    """
+
+    def update(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
+        """Count a batch: logits of both networks, [B, C] each."""
+        self.count(student_logits)
+        self.add("agreement", agreement(student_logits, teacher_logits).sum())
+        self.add("kl", divergence(teacher_logits, student_logits).sum())
+        self.add("reverse_kl", divergence(student_logits, teacher_logits).sum())
+
+    def compute(self) -> dict[str, float]:
+        return {name: self.mean(name) for name in ("agreement", "kl", "reverse_kl")}
