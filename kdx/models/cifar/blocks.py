@@ -1,0 +1,58 @@
+"""Pieces that several of the literature's networks share."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Stage(nn.Sequential):
+    """Blocks that each return their pre-activation; the ReLU between them, and after the last, is here."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the blocks.
+
+        Returns:
+            The output and what it was before its ReLU, both [B, D, H, W].
+        """
+        last = len(self) - 1
+        for i, block in enumerate(self):
+            preact = block(x)
+            # in place saves a tensor, but never on the one that is handed out
+            x = F.relu(preact, inplace=i < last)
+        return x, preact
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave the channels of `groups` equal groups, [B, D, H, W] to the same."""
+    b, d, h, w = x.shape
+    return x.view(b, groups, d // groups, h, w).transpose(1, 2).reshape(b, d, h, w)
+
+
+def pool(x: Tensor) -> Tensor:
+    """Mean over the map, [B, D, H, W] to [B, D]."""
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def initialise(net: nn.Module, linear: Literal["default", "zero_bias", "normal"]) -> None:
+    """Initialise as the literature does.
+
+    Convolutions: normal with variance 2 / fan_out (He et al. 2015, https://arxiv.org/abs/1502.01852),
+    biases 0. Batch norms: 1 and 0.
+
+    Args:
+        net: The network, changed in place.
+        linear: `default` leaves torch's, `zero_bias` sets only the bias, `normal` draws N(0, 0.01^2) with bias 0.
+    """
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.BatchNorm2d):
+            nn.init.ones_(m.weight)
+            nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.Linear) and linear != "default":
+            nn.init.zeros_(m.bias)
+            if linear == "normal":
+                nn.init.normal_(m.weight, std=0.01)

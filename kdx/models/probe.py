@@ -1,0 +1,44 @@
+"""The shapes of a network's outputs, found before training so that adapters exist before the optimiser does."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from kdx.core.types import Outputs, Shapes
+
+
+def probe(model: nn.Module, input_shape: Sequence[int], device: torch.device | str = "cpu") -> Shapes:
+    """Run two zero inputs through a network and note the shapes.
+
+    Leaves no trace: evaluation mode for the call only, no gradient, buffers and random streams as before.
+
+    Args:
+        model: A network that returns `Outputs`.
+        input_shape: Shape of one input, without the batch axis.
+        device: Where the model is.
+
+    Returns:
+        Shapes without the batch axis.
+
+    Raises:
+        TypeError: The network returns something else than `Outputs`.
+    """
+    device = torch.device(device)
+    training = [(m, m.training) for m in model.modules()]
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            outputs = model(torch.zeros(2, *input_shape, device=device))
+    finally:
+        # by hand, as train() would set a whole subtree to one mode
+        for m, flag in training:
+            m.training = flag
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    if not isinstance(outputs, Outputs):
+        raise TypeError(f"a network must return Outputs, but {type(model).__name__} returned {type(outputs).__name__}")
+    return Shapes(tuple(outputs.logits.shape[1:]), {role: tuple(f.shape[1:]) for role, f in outputs.features.items()})

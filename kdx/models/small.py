@@ -1,0 +1,133 @@
+"""Small networks for digits, MNIST and studies at CPU scale."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdx.core.ranges import PartialFraction, PositiveInt
+from kdx.core.types import Outputs
+from kdx.models.base import Net
+
+Activation = Literal["relu", "softplus", "tanh"]
+_ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus, "tanh": F.tanh}
+
+
+class MLP(Net):
+    """A multilayer perceptron on the flattened input.
+
+    The smooth activations exist for methods that match derivatives: the second derivative of a ReLU
+    network is 0 almost everywhere.
+
+    Features: `stage1` ... `stageN`, one for each hidden layer after its activation and before its
+    dropout, [B, width]; `stage1.preact` ...; `pooled`, which is the last of them.
+    Initialisation: torch's own.
+
+    Args:
+        hidden: Width of each hidden layer.
+        dropout: Share of each hidden layer's units that is dropped in training.
+        activation: Nonlinearity of the hidden layers.
+        num_classes: C.
+        input_shape: Shape of one input; flattened.
+
+    Raises:
+        ValueError: No hidden layer, or an unknown activation.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        dropout: PartialFraction,
+        activation: Activation,
+        num_classes: PositiveInt,
+        input_shape: Sequence[int],
+    ):
+        super().__init__()
+        if not hidden:
+            raise ValueError("an MLP needs at least one hidden layer, got none")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, not '{activation}'")
+        self.activation = activation
+        self.dropout = dropout
+        widths = [math.prod(input_shape), *hidden]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.fc = nn.Linear(widths[-1], num_classes)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.fc
+
+    def forward(self, x: Tensor) -> Outputs:
+        x = x.flatten(1)
+        features = {}
+        for i, layer in enumerate(self.layers, 1):
+            features[f"stage{i}.preact"] = preact = layer(x)
+            features[f"stage{i}"] = features["pooled"] = x = _ACTIVATIONS[self.activation](preact)
+            x = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return Outputs(self.fc(x), features)
+
+
+class SmallCNN(Net):
+    """3x3 convolutions with batch norm and ReLU, each followed by a 2x2 max pool; a hidden layer; a classifier.
+
+    Features: `stage1` ... `stageN`, the maps before their pool, and `stage1.preact` ...; `pooled`, the
+    hidden layer after its ReLU and before its dropout, [B, hidden].
+    Initialisation: torch's own.
+
+    Args:
+        widths: Channels of each convolution.
+        hidden: Width of the hidden layer.
+        dropout: Share of the hidden layer's units that is dropped in training.
+        num_classes: C.
+        input_shape: (C, H, W) of one input.
+
+    Raises:
+        ValueError: An input that is no image, or too small to be halved that often.
+
+    References:
+        Yann LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998,
+        https://doi.org/10.1109/5.726791 (the shape of the net; its parts are today's)
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        hidden: PositiveInt,
+        dropout: PartialFraction,
+        num_classes: PositiveInt,
+        input_shape: Sequence[int],
+    ):
+        super().__init__()
+        if len(input_shape) != 3:
+            raise ValueError(f"a CNN reads images (C, H, W), but the input shape is {tuple(input_shape)}")
+        channels, height, width = input_shape
+        shrink = 2 ** len(widths)
+        if min(height, width) < shrink:
+            raise ValueError(f"{len(widths)} pools need images of at least {shrink} pixels, not {height} x {width}")
+        self.dropout = dropout
+        inputs = [channels, *widths]
+        self.convs = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o))
+            for i, o in zip(inputs[:-1], inputs[1:], strict=True)
+        )
+        self.hidden = nn.Linear(inputs[-1] * (height // shrink) * (width // shrink), hidden)
+        self.fc = nn.Linear(hidden, num_classes)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.fc
+
+    def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
+        return {f"stage{i}.preact": conv[1] for i, conv in enumerate(self.convs, 1)}
+
+    def forward(self, x: Tensor) -> Outputs:
+        features = {}
+        for i, conv in enumerate(self.convs, 1):
+            features[f"stage{i}.preact"] = preact = conv(x)
+            features[f"stage{i}"] = y = F.relu(preact)
+            x = F.max_pool2d(y, 2)
+        features["pooled"] = x = F.relu(self.hidden(x.flatten(1)))
+        x = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return Outputs(self.fc(x), features)

@@ -1,0 +1,139 @@
+"""Features of a network that knows nothing of roles, caught at its modules without editing it."""
+
+import difflib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.types import Outputs
+from kdx.models.frozen import Frozen
+
+
+class _Tape:
+    """What the hooks of one network write to; empty and closed between calls, so that nothing is kept alive."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.found: dict[str, Tensor] = {}
+        self.versions: dict[str, int] = {}
+        self.copied: set[str] = set()
+
+    def write(self, role: str, value: object) -> None:
+        if not self.open or not isinstance(value, Tensor):
+            return
+        value = value.clone() if role in self.copied else value
+        self.found[role] = value
+        self.versions[role] = _version(value)
+
+    def changed(self) -> list[str]:
+        return [role for role, value in self.found.items() if _version(value) != self.versions[role]]
+
+    def clear(self) -> None:
+        self.open, self.found, self.versions = False, {}, {}
+
+
+def _version(x: Tensor) -> int:
+    """How often a tensor was changed in place; inference tensors do not count it."""
+    return 0 if x.is_inference() or torch.compiler.is_compiling() else x._version
+
+
+class _OutputHook:
+    # a class and no closure, so that a network with hooks can be copied and pickled
+    def __init__(self, tape: _Tape, role: str):
+        self.tape, self.role = tape, role
+
+    def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        self.tape.write(self.role, output)
+
+
+class _InputHook(_OutputHook):
+    def __call__(self, module: nn.Module, args: tuple[object, ...]) -> None:  # pyright: ignore
+        self.tape.write(self.role, args[0] if args else None)
+
+
+class Tapped(nn.Module):
+    """Wraps any classifier so that it returns `Outputs`, with features by role.
+
+    `pooled` is the input of the classifier `head`, always there unless `taps` sets it otherwise; maps
+    and tokens that reach it are averaged to [B, D]. The other features are the outputs of the tapped modules as
+    they are: maps [B, D, H, W] for most convolutional networks, [B, H, W, D] for some (Swin), tokens
+    [B, N, D] for vision transformers, class token included. A module that runs twice in a forward shows its last
+    output. Weights of the plain network: `tapped.net.state_dict()`.
+
+    Some networks change a tensor in place after the module that made it. Where a tapped one is hit, it is copied from
+    then on; the call that finds out is repeated in evaluation mode, and refused in training mode.
+
+    Args:
+        net: The network; its forward returns logits [B, C]. It is not edited; it carries hooks that do
+            nothing unless called through here.
+        taps: Module path by role, such as `{"stage1": "layer1"}`.
+        head: Module path of the final classifier.
+
+    Raises:
+        ValueError: A path that the network does not have; the message names close ones.
+    """
+
+    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str):
+        super().__init__()
+        modules = dict(net.named_modules())
+        for path in (*taps.values(), head):
+            if path not in modules:
+                close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4) or list(modules)[1:6]
+                raise ValueError(f"{type(net).__name__} has no module '{path}'; close to it: {', '.join(close)}")
+        self.net = net
+        self.taps = dict(taps)
+        self.head_path = head
+        self._tape = _Tape()
+        for role, path in self.taps.items():
+            modules[path].register_forward_hook(_OutputHook(self._tape, role))
+        if "pooled" not in self.taps:
+            modules[head].register_forward_pre_hook(_InputHook(self._tape, "pooled"))
+
+    @property
+    def head(self) -> nn.Module:
+        """The final classifier: a linear layer, in a few networks a 1x1 convolution."""
+        return self.net.get_submodule(self.head_path)
+
+    def forward(self, x: Tensor) -> Outputs:
+        logits, found, changed = self._run(x)
+        if changed:
+            self._tape.copied.update(changed)
+            if self.net.training:
+                raise ValueError(
+                    f"the network overwrites the feature of {', '.join(changed)} in place: run it once in evaluation "
+                    "mode (a probe does), after which that feature is copied"
+                )
+            logits, found, _ = self._run(x)
+        silent = [role for role in self.taps if role not in found]
+        if silent:
+            raise ValueError(
+                f"module '{self.taps[silent[0]]}', tapped for '{silent[0]}', did not run or gave no single tensor"
+            )
+        if "pooled" in found and "pooled" not in self.taps:
+            found["pooled"] = self._vector(found["pooled"])
+        return Outputs(logits, found)
+
+    def _run(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor], list[str]]:
+        tape = self._tape
+        tape.open = True
+        try:
+            logits = self.net(x)
+            found, changed = tape.found, tape.changed()
+        finally:
+            tape.clear()
+        if not isinstance(logits, Tensor):
+            raise ValueError(f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits")
+        return logits, found, changed
+
+    def _vector(self, x: Tensor) -> Tensor:
+        if isinstance(self.head, nn.Conv2d):
+            return x.mean((2, 3))
+        return x.flatten(1, -2).mean(1) if x.dim() > 2 else x
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The network itself, out of the wrappers of this package (`Tapped`, `Frozen`): what is exported."""
+    while isinstance(model, Tapped | Frozen):
+        model = model.net
+    return model

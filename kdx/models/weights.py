@@ -1,0 +1,164 @@
+"""Weights on disk: written atomically, read strictly, with one clear sentence for whatever is wrong."""
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdx.models.tap import plain
+
+_WRAPPED = ("model", "state_dict", "model_state_dict")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+class CheckpointError(ValueError):
+    """A weights file that cannot be used; the message says why, in a sentence."""
+
+
+def save_weights(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, str]) -> None:
+    """Write a network's state to a safetensors file, whole or not at all.
+
+    What is written is the plain network, without wrappers of this package, so that it loads anywhere.
+
+    Args:
+        path: The file; its folder is made where missing.
+        model: The network.
+        metadata: Facts to keep beside the weights: text by name.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # cloned, as safetensors refuses tied weights, which load just as well from two copies
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in plain(model).state_dict().items()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(save(tensors, dict(metadata)))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the rename may be lost with the power
+    finally:
+        os.close(folder)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, str]:
+    """Load a network's weights, strictly: every name and shape must fit.
+
+    Reads safetensors, and torch files that hold a state dict, also one nested under `model`,
+    `state_dict` or `model_state_dict`, or with the prefix that a parallel or compiled wrapper adds.
+    Torch files are read with `weights_only=True`, so that a file cannot run code. The only names that
+    may be missing are batch norm's counters of batches, which old files do not have.
+
+    Args:
+        model: The network, changed in place; unchanged where the file does not fit.
+        path: The file.
+
+    Returns:
+        The file's metadata; empty for a torch file.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, of another kind, or of another network.
+    """
+    path = Path(path)
+    state, metadata = _read(path)
+    net = plain(model)
+    wanted = net.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in wanted]
+    if missing or unexpected:
+        parts = [
+            f"{len(names)} of its names are {word} (such as '{names[0]}')"
+            for names, word in ((missing, "missing"), (unexpected, "unexpected"))
+            if names
+        ]
+        raise CheckpointError(
+            f"{path} is a checkpoint of another network than this {type(net).__name__}, which has {len(wanted)} "
+            f"tensors: {' and '.join(parts)}"
+        )
+    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    if wrong:
+        raise CheckpointError(_shape_sentence(path, wrong, state, wanted, _head_names(model)))
+    net.load_state_dict({**wanted, **state})
+    return metadata
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise CheckpointError(f"there is no weights file {path}")
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if not start:
+        raise CheckpointError(f"{path} is damaged: it is empty")
+    if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
+        return _read_torch(path), {}
+    return _read_safetensors(path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        if path.suffix == ".safetensors":
+            raise CheckpointError(f"{path} is damaged or cut short: {error}") from error
+        raise CheckpointError(f"{path} is neither a safetensors file nor one that torch saved ({error})") from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds other Python objects than tensors and plain values, or is damaged; it is not opened, as "
+            "that could run code: save its state dict alone"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short: {str(error).splitlines()[0]}") from error
+    for key in _WRAPPED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        raise CheckpointError(f"{path} is a torch file, but holds no state dict (a mapping of names to tensors)")
+    state = dict(found)
+    for prefix in _PREFIXES:
+        if all(k.startswith(prefix) for k in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return state
+
+
+def _head_names(model: nn.Module) -> tuple[str, ...]:
+    head = getattr(model, "head", None)
+    return tuple(f"{name}." for name, m in plain(model).named_modules() if m is head)
+
+
+def _shape_sentence(
+    path: Path, wrong: list[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], head: tuple[str, ...]
+) -> str:
+    def sides(k: str) -> str:
+        return f"'{k}' is {tuple(state[k].shape)} in the file and {tuple(wanted[k].shape)} in the network"
+
+    k = wrong[0]
+    if head and all(name.startswith(head) for name in wrong):
+        theirs, ours = state[k].shape[0], wanted[k].shape[0]
+        if theirs != ours:
+            return f"{path} does not fit: the checkpoint has {theirs} classes, the network {ours} ({sides(k)})"
+    more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+    return f"{path} does not fit: {sides(k)}{more}"
