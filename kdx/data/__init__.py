@@ -1,0 +1,1 @@
+"""Data sets, their regimes, augmentation and loaders. Everything random is a function of (seed, epoch, index)."""

@@ -1,0 +1,166 @@
+"""Batches of an epoch, as a pure function of (data seed, epoch, step)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from kdx.core.seed import generator
+from kdx.core.types import Batch, DataSpec
+from kdx.data.augment import PLAIN, Augmentation, Draws
+from kdx.data.dataset import Splits
+from kdx.data.pixels import Normalize
+from kdx.data.sets import DataError, ImageSet
+
+
+class _Steps(Dataset):
+    """The bytes of a step by (epoch, step); picklable, so that worker processes can hold a copy.
+
+    Workers hand over whole batches of bytes: a quarter of the traffic of floats.
+    """
+
+    def __init__(self, data: ImageSet, augmentation: Augmentation, batch_size: int, seed: int | None):
+        self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
+        self._epoch: int | None = None
+        self._order = torch.arange(len(data))
+        self._draws = Draws(None, None, None)
+
+    def __getitem__(self, where: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Views uint8 [B, H, W, C] and positions [B]."""
+        epoch, step = where
+        if self.seed is not None and epoch != self._epoch:
+            self._order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
+            self._draws = self.augmentation.draw(self.data.pool, self.seed, epoch)
+            self._epoch = epoch
+        index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        return self.augmentation.views(self.data, index, self._draws), index
+
+
+class _Loader:
+    def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int):
+        self._steps, self._num_workers = steps, num_workers if steps.data.decodes else 0
+        c, h, w = spec.input_shape
+        self._normalize = Normalize((c, h, w), steps.data.scale, spec.mean, spec.std)
+        self.batch_size, self.num_examples = steps.batch_size, len(steps.data)
+
+    def _batches(self, epoch: int, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
+        where = [(epoch, step) for step in range(start, stop)]
+        parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
+        for (_, step), (views, index) in zip(where, parts, strict=True):
+            yield step, Batch(self._normalize(views), self._steps.data.labels[index], index)
+
+    def _parallel(self, where: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        # a generator of its own: the loader would take a number from the global stream for each epoch
+        return iter(
+            DataLoader(
+                self._steps,
+                batch_size=None,
+                sampler=where,
+                num_workers=self._num_workers,
+                generator=torch.Generator(),
+            )
+        )
+
+
+class TrainLoader(_Loader):
+    """Shuffled, augmented batches.
+
+    Everything is a function of (data seed, epoch, step): to resume, ask for the rest of the epoch.
+
+    Args:
+        data: The examples; positions in it are `Batch.index`.
+        spec: Facts for normalising.
+        augmentation: What is done to them.
+        batch_size: Examples in a batch.
+        data_seed: Seed of order and augmentation.
+        num_workers: Processes that decode files; images in memory never use any.
+        drop_last: Whether a short last batch is left out.
+
+    Raises:
+        DataError: No batch is left.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        spec: DataSpec,
+        augmentation: Augmentation,
+        batch_size: int,
+        data_seed: int,
+        num_workers: int,
+        drop_last: bool,
+    ):
+        super().__init__(_Steps(data, augmentation, batch_size, data_seed), spec, num_workers)
+        self.steps_per_epoch = len(data) // batch_size if drop_last else -(-len(data) // batch_size)
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"a batch_size of {batch_size} with drop_last leaves no step: there are {len(data)} training examples"
+            )
+        self._num_classes, self._seed, self._mixing = spec.num_classes, data_seed, augmentation.mixing
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, from step `start` on."""
+        for step, batch in self._batches(epoch, start, self.steps_per_epoch):
+            if self._mixing is not None:
+                batch = self._mixing.apply(batch, self._num_classes, self._seed, epoch, step)
+            yield batch
+
+
+class EvalLoader(_Loader):
+    """Every example once, in order, without augmentation.
+
+    Args:
+        data: The examples.
+        spec: Facts for normalising.
+        batch_size: Examples in a batch; the last one may be short.
+        num_workers: Processes that decode files; images in memory never use any.
+    """
+
+    def __init__(self, data: ImageSet, spec: DataSpec, batch_size: int, num_workers: int):
+        super().__init__(_Steps(data, PLAIN, batch_size, None), spec, num_workers)
+
+    def __len__(self) -> int:
+        return -(-self.num_examples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _, batch in self._batches(0, 0, len(self)):
+            yield batch
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """The loaders of a run.
+
+    Attributes:
+        spec: Facts of the training set.
+        train: Training batches.
+        evals: Batches by split: "test", "val" where there is one, and "train" for a part of the training set.
+    """
+
+    spec: DataSpec
+    train: TrainLoader
+    evals: Mapping[str, EvalLoader]
+
+
+def make_loaders(
+    splits: Splits,
+    augmentation: Augmentation,
+    batch_size: int,
+    eval_batch_size: int,
+    data_seed: int,
+    num_workers: int,
+    drop_last: bool,
+) -> Loaders:
+    """Loaders for what a run sees of a data set; see `TrainLoader` and `EvalLoader` for the arguments."""
+    parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
+    return Loaders(
+        splits.spec,
+        TrainLoader(splits.train, splits.spec, augmentation, batch_size, data_seed, num_workers, drop_last),
+        {
+            name: EvalLoader(part, splits.spec, eval_batch_size, num_workers)
+            for name, part in parts.items()
+            if part is not None
+        },
+    )

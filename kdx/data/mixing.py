@@ -1,0 +1,73 @@
+"""Mixing the samples of a batch: mixup and CutMix."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from kdx.core.ranges import NonNegative, Probability
+from kdx.core.seed import derive
+from kdx.core.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """Each sample is mixed with the one at the mirrored place of its batch, by timm's Mixup.
+
+    Unlike the other augmentations this one depends on who shares a batch, so it is a function of
+    (data seed, epoch, step) and of the batch size.
+
+    Attributes:
+        mixup_alpha: Parameter of the Beta distribution of mixup's share; 0 turns mixup off.
+        cutmix_alpha: Parameter of the Beta distribution of CutMix's area; 0 turns CutMix off.
+        prob: Probability that mixing happens at all.
+        switch_prob: Probability of CutMix where both are on.
+        mode: Whether choice and share are drawn for each sample or once for a batch (as the papers do).
+        label_smoothing: Share of each label spread evenly over the classes.
+
+    References:
+        H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz. mixup: Beyond Empirical Risk Minimization. ICLR 2018.
+        https://arxiv.org/abs/1710.09412
+        S. Yun et al. CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features.
+        ICCV 2019. https://arxiv.org/abs/1905.04899
+    """
+
+    mixup_alpha: NonNegative
+    cutmix_alpha: NonNegative
+    prob: Probability
+    switch_prob: Probability
+    mode: Literal["elem", "batch"]
+    label_smoothing: Probability
+
+    def __post_init__(self) -> None:
+        if not self.mixup_alpha and not self.cutmix_alpha:
+            raise ValueError("mixing needs mixup_alpha or cutmix_alpha above 0; for none, set mixing to null")
+
+    def apply(self, batch: Batch, num_classes: int, seed: int, epoch: int, step: int) -> Batch:
+        """The mixed batch, with soft labels [B, C]; takes over the memory of `batch.inputs`.
+
+        Samples are mixed in pairs: in a batch of odd length the last one stays as it is.
+        """
+        from timm.data.mixup import Mixup, mixup_target
+
+        mixup = Mixup(
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
+            prob=self.prob,
+            switch_prob=self.switch_prob,
+            mode=self.mode,
+            label_smoothing=self.label_smoothing,
+            num_classes=num_classes,
+        )
+        paired = len(batch) - len(batch) % 2
+        soft = mixup_target(batch.labels, num_classes, smoothing=self.label_smoothing)
+        if paired:
+            # timm draws from NumPy's global stream, and from no other
+            before = np.random.get_state()
+            np.random.seed(derive(seed, "mixing", epoch, step) % 2**32)
+            try:
+                _, soft[:paired] = mixup(batch.inputs[:paired], batch.labels[:paired])
+            finally:
+                np.random.set_state(before)
+        return replace(batch, labels=torch.argmax(soft, 1), soft_labels=soft)

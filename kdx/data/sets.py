@@ -1,0 +1,160 @@
+"""Labelled images in memory or in files, addressed by position."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdx.core.errors import UserError
+
+
+class DataError(UserError, ValueError):
+    """The data at hand is not what the configuration says."""
+
+
+class ImageSet:
+    """Labelled images of one size, numbered from 0.
+
+    Attributes:
+        labels: Class indices, int64 [N].
+        origin: Position of each example in the source's training set, int64 [N]. Augmentation draws by
+            origin, so that an example looks the same whatever part of the source is in use.
+        pool: Number of examples of the source; bounds `origin`.
+        scale: The pixel value that maps to 1.0.
+        shape: (C, H, W) of every image.
+        decodes: Whether reading costs enough for worker processes to pay.
+    """
+
+    decodes: bool
+    shape: tuple[int, int, int]
+
+    def __init__(self, labels: Tensor, scale: int, origin: Tensor | None, pool: int | None):
+        self.labels, self.scale = labels, scale
+        self.origin = torch.arange(len(labels)) if origin is None else origin
+        self.pool = len(labels) if pool is None else pool
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor) -> Self:
+        """The examples at these positions, numbered anew from 0."""
+        raise NotImplementedError
+
+    def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Where images lie: an array uint8 [M, H, W, C] and the row of each index in it, [B]."""
+        raise NotImplementedError
+
+    def whole(self, index: int) -> np.ndarray:
+        """One image before it was brought to `shape`, uint8 [h, w, C]."""
+        raise NotImplementedError
+
+
+class TensorSet(ImageSet):
+    """Images held in memory as uint8 [N, H, W, C]: a quarter of float's size, and a pixel's channels side by side."""
+
+    decodes = False
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, scale: int, origin: Tensor | None = None, pool: int | None = None
+    ):
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}")
+        if len(images) != len(labels):
+            raise DataError(f"{len(images)} images but {len(labels)} labels")
+        super().__init__(labels, scale, origin, pool)
+        self.images = images.contiguous()
+        _, h, w, c = images.shape
+        self.shape = (c, h, w)
+
+    def subset(self, indices: Tensor) -> "TensorSet":
+        images, labels, origin = (t.index_select(0, indices) for t in (self.images, self.labels, self.origin))
+        return TensorSet(images, labels, self.scale, origin, self.pool)
+
+    def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return self.images.numpy(), indices.numpy()
+
+    def whole(self, index: int) -> np.ndarray:
+        return self.images[index].numpy()
+
+
+class FolderSet(ImageSet):
+    """Image files that are decoded at each access.
+
+    The short side is resized to `resize` (bilinear) and the centre is cut out; greyscale becomes RGB
+    where three channels are asked for, and the reverse.
+
+    Args:
+        paths: One file for each example.
+        labels: Class indices, int64 [N].
+        shape: (C, H, W) of every image after resizing and cutting; C is 1 or 3.
+        resize: Length of the short side before the cut; at least max(H, W).
+        origin: See `ImageSet`.
+        pool: See `ImageSet`.
+    """
+
+    decodes = True
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: Tensor,
+        shape: tuple[int, int, int],
+        resize: int,
+        origin: Tensor | None = None,
+        pool: int | None = None,
+    ):
+        super().__init__(labels, 255, origin, pool)
+        if shape[0] not in (1, 3):
+            raise ValueError(f"image files are read as 1 or 3 channels, but input_shape is {list(shape)}")
+        if resize < max(shape[1:]):
+            raise ValueError(f"resize must be at least the input size {max(shape[1:])}, got {resize}")
+        self.paths, self.shape, self.resize = tuple(paths), shape, resize
+
+    def subset(self, indices: Tensor) -> "FolderSet":
+        paths = [self.paths[i] for i in indices.tolist()]
+        return FolderSet(paths, self.labels[indices], self.shape, self.resize, self.origin[indices], self.pool)
+
+    def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        c, h, w = self.shape
+        images = np.empty((len(indices), h, w, c), np.uint8)
+        for image, index in zip(images, indices.tolist(), strict=True):
+            image[:] = self._sized(index)
+        return images, np.arange(len(indices))
+
+    def whole(self, index: int) -> np.ndarray:
+        from PIL import Image
+
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB" if self.shape[0] == 3 else "L"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"cannot read the image {path}: {error}") from error
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    def in_memory(self) -> TensorSet:
+        """Every image decoded, resized and cut once."""
+        images, _ = self.rows(torch.arange(len(self)))
+        return TensorSet(torch.from_numpy(images), self.labels, self.scale, self.origin, self.pool)
+
+    def _sized(self, index: int) -> np.ndarray:
+        pixels = self.whole(index)
+        _, height, width = self.shape
+        h, w = pixels.shape[:2]
+        if min(h, w) != self.resize:
+            # the long side is cut to a whole number, like torchvision.transforms.Resize
+            h, w = (self.resize, int(self.resize * w / h)) if h <= w else (int(self.resize * h / w), self.resize)
+            pixels = resized(pixels, h, w)
+        top, left = round((h - height) / 2), round((w - width) / 2)
+        return pixels[top : top + height, left : left + width]
+
+
+def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 [h, w, C] brought to [height, width, C] by Pillow's antialiased bilinear filter."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    out = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return out if out.ndim == 3 else out[..., None]
