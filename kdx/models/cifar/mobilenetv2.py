@@ -1,0 +1,95 @@
+"""The MobileNetV2 of the CIFAR distillation literature, at half width."""
+
+from torch import Tensor, nn
+
+from kdx.core.ranges import Positive, PositiveInt
+from kdx.core.types import Outputs
+from kdx.models.base import Net
+from kdx.models.cifar.blocks import initialise, pool
+
+# channels at width 1, blocks, stride of the first; the first row does not expand
+_ROWS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
+# the rows whose output the literature takes as features
+_STAGES = {1: "stage1", 2: "stage2", 4: "stage3", 6: "stage4"}
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+    return conv, nn.BatchNorm2d(outputs)
+
+
+class InvertedResidual(nn.Module):
+    """Expand by a 1x1 convolution, filter each channel by 3x3, project linearly."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int):
+        super().__init__()
+        inner = inputs * expansion
+        self.residual = stride == 1 and inputs == outputs
+        self.conv = nn.Sequential(
+            *_conv(inputs, inner, 1, 1, 1),
+            nn.ReLU(inplace=True),
+            *_conv(inner, inner, 3, stride, inner),
+            nn.ReLU(inplace=True),
+            *_conv(inner, outputs, 1, 1, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class MobileNetV2(Net):
+    """MobileNetV2 whose second row keeps the resolution; the stem halves, so that 32 pixels end as 2.
+
+    Features: `stage0` (stem), `stage1` ... `stage4` (rows 2, 3, 5 and 7), `final` (after the last 1x1
+    convolution) and `pooled`. The rows end linearly, with no ReLU to come before: `stage1.preact` ... are the same
+    tensors as `stage1` ..., which is what the literature uses there.
+    Initialisation: convolutions He normal over fan_out, batch norms 1 and 0, the classifier N(0, 0.01^2)
+    with bias 0.
+
+    Args:
+        expansion: Inner channels of a block over those of its input.
+        width: Factor on all channels but the last convolution's 1280, which only grows.
+        num_classes: C.
+        in_channels: Channels of the input; its height and width are free.
+
+    References:
+        Mark Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018,
+        https://arxiv.org/abs/1801.04381
+    """
+
+    def __init__(self, expansion: PositiveInt, width: Positive, num_classes: PositiveInt, in_channels: PositiveInt):
+        super().__init__()
+        inputs = int(32 * width)
+        self.conv1 = nn.Sequential(*_conv(in_channels, inputs, 3, 2, 1), nn.ReLU(inplace=True))
+        self.blocks = nn.ModuleList()
+        for i, (channels, blocks, stride) in enumerate(_ROWS):
+            row = []
+            for j in range(blocks):
+                outputs = int(channels * width)
+                row.append(InvertedResidual(inputs, outputs, 1 if j else stride, expansion if i else 1))
+                inputs = outputs
+            self.blocks.append(nn.Sequential(*row))
+        last = int(1280 * max(width, 1.0))
+        self.conv2 = nn.Sequential(*_conv(inputs, last, 1, 1, 1), nn.ReLU(inplace=True))
+        self.classifier = nn.Sequential(nn.Linear(last, num_classes))
+        initialise(self, linear="normal")
+
+    @property
+    def head(self) -> nn.Linear:
+        head = self.classifier[0]
+        assert isinstance(head, nn.Linear)
+        return head
+
+    def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
+        return {f"{role}.preact": self.blocks[i][-1].conv[-1] for i, role in _STAGES.items()}
+
+    def forward(self, x: Tensor) -> Outputs:
+        x = self.conv1(x)
+        features: dict[str, Tensor] = {"stage0": x}
+        for i, row in enumerate(self.blocks):
+            x = row(x)
+            if i in _STAGES:
+                features[_STAGES[i]] = features[f"{_STAGES[i]}.preact"] = x
+        features["final"] = x = self.conv2(x)
+        features["pooled"] = pooled = pool(x)
+        return Outputs(self.classifier(pooled), features)

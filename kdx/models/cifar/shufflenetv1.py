@@ -1,0 +1,101 @@
+"""The ShuffleNet v1 of the CIFAR distillation literature."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdx.core.ranges import PositiveInt
+from kdx.core.types import Outputs
+from kdx.models.base import Net
+from kdx.models.cifar.blocks import Stage, pool, shuffle
+
+_STEM = 24
+
+
+class ShuffleUnit(nn.Module):
+    """Grouped 1x1, shuffle, 3x3 per channel, grouped 1x1; returns the result before its ReLU.
+
+    With stride 2, the pooled input is concatenated; else it is added.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, groups: int):
+        super().__init__()
+        outputs = outputs - inputs if stride == 2 else outputs
+        inner = outputs // 4
+        # the stem's channels are too few to be grouped
+        self.groups = 1 if inputs == _STEM else groups
+        self.stride = stride
+        self.conv1 = nn.Conv2d(inputs, inner, 1, groups=self.groups, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=inner, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, outputs, 1, groups=groups, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = shuffle(F.relu(self.bn1(self.conv1(x)), inplace=True), self.groups)
+        # a ReLU here is not in the paper, but is in the network that the literature's numbers are of
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return torch.cat([y, F.avg_pool2d(x, 3, 2, padding=1)], 1) if self.stride == 2 else y + x
+
+
+class ShuffleNetV1(Net):
+    """A 1x1 stem of 24 channels at full resolution, then three stages that each halve it.
+
+    Features: `stage0` ... `stage3`, `stage1.preact` ... `stage3.preact`, `final` (= `stage3`), `pooled`.
+    Initialisation: torch's own, as in the literature.
+
+    Args:
+        widths: Channels of each of the three stages.
+        blocks: Number of units of each stage.
+        groups: Groups of the 1x1 convolutions.
+        num_classes: C.
+        in_channels: Channels of the input; its height and width are free.
+
+    Raises:
+        ValueError: A number of stages other than three, or widths that the groups do not divide.
+
+    References:
+        Xiangyu Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
+        2018, https://arxiv.org/abs/1707.01083
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        groups: PositiveInt,
+        num_classes: PositiveInt,
+        in_channels: PositiveInt,
+    ):
+        super().__init__()
+        if len(widths) != 3 or len(blocks) != 3:
+            raise ValueError(f"a ShuffleNet has 3 stages, but got {len(widths)} widths and {len(blocks)} block counts")
+        if any(w % (4 * groups) for w in widths):
+            raise ValueError(f"widths {tuple(widths)} must be multiples of 4 times the groups, {4 * groups}")
+        self.conv1 = nn.Conv2d(in_channels, _STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(_STEM)
+        inputs, stages = _STEM, []
+        for width, count in zip(widths, blocks, strict=True):
+            units = [ShuffleUnit(width if i else inputs, width, 1 if i else 2, groups) for i in range(count)]
+            stages.append(Stage(*units))
+            inputs = width
+        self.layer1, self.layer2, self.layer3 = stages
+        self.linear = nn.Linear(inputs, num_classes)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.linear
+
+    def forward(self, x: Tensor) -> Outputs:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        features = {"stage0": x}
+        for i, stage in enumerate((self.layer1, self.layer2, self.layer3), 1):
+            x, features[f"stage{i}.preact"] = stage(x)
+            features[f"stage{i}"] = x
+        features["final"] = x
+        features["pooled"] = pooled = pool(x)
+        return Outputs(self.linear(pooled), features)

@@ -1,0 +1,119 @@
+"""The ShuffleNet v2 of the CIFAR distillation literature."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdx.core.ranges import PositiveInt
+from kdx.core.types import Outputs
+from kdx.models.base import Net
+from kdx.models.cifar.blocks import pool, shuffle
+
+_STEM = 24
+
+
+class BasicUnit(nn.Module):
+    """One half of the channels passes, the other is convolved; then they are shuffled."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        half = width // 2
+        self.conv1 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(half)
+        self.conv2 = nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(half)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Output, and the two halves before the ReLU and the shuffle."""
+        kept, y = x.chunk(2, 1)
+        y = F.relu(self.bn1(self.conv1(y)), inplace=True)
+        preact = self.bn3(self.conv3(self.bn2(self.conv2(y))))
+        return shuffle(torch.cat([kept, F.relu(preact)], 1), 2), (kept, preact)
+
+
+class DownUnit(nn.Module):
+    """Both branches read everything and halve the resolution; then they are shuffled."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        half = width // 2
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, 2, padding=1, groups=inputs, bias=False)
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv2 = nn.Conv2d(inputs, half, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(half)
+        self.conv3 = nn.Conv2d(inputs, half, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(half)
+        self.conv4 = nn.Conv2d(half, half, 3, 2, padding=1, groups=half, bias=False)
+        self.bn4 = nn.BatchNorm2d(half)
+        self.conv5 = nn.Conv2d(half, half, 1, bias=False)
+        self.bn5 = nn.BatchNorm2d(half)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Output, and the two branches before the ReLU and the shuffle."""
+        left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
+        right = F.relu(self.bn3(self.conv3(x)), inplace=True)
+        right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
+        return shuffle(torch.cat([F.relu(left), F.relu(right)], 1), 2), (left, right)
+
+
+class ShuffleNetV2(Net):
+    """A 1x1 stem of 24 channels at full resolution, three stages that each halve it, and a 1x1 convolution.
+
+    Features: `stage0` ... `stage3`; `stage1.preact` ... `stage3.preact`, the last unit's halves before
+    its ReLU and before its shuffle, so in another order of channels than `stage1` ...; `final`, after the 1x1
+    convolution; `pooled`.
+    Initialisation: torch's own, as in the literature.
+
+    Args:
+        widths: Channels of each of the three stages, and of the last 1x1 convolution.
+        blocks: Number of units of each stage after the one that halves.
+        num_classes: C.
+        in_channels: Channels of the input; its height and width are free.
+
+    Raises:
+        ValueError: A wrong number of widths or stages, or an odd width.
+
+    References:
+        Ningning Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", 2018,
+        https://arxiv.org/abs/1807.11164
+    """
+
+    def __init__(
+        self, widths: Sequence[int], blocks: Sequence[int], num_classes: PositiveInt, in_channels: PositiveInt
+    ):
+        super().__init__()
+        if len(widths) != 4 or len(blocks) != 3:
+            raise ValueError(
+                f"a ShuffleNet v2 takes 4 widths and 3 block counts, but got {len(widths)} and {len(blocks)}"
+            )
+        if any(w % 2 for w in widths[:3]):
+            raise ValueError(f"the widths of the stages are halved, so they must be even, not {tuple(widths[:3])}")
+        self.conv1 = nn.Conv2d(in_channels, _STEM, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(_STEM)
+        inputs, stages = _STEM, []
+        for width, count in zip(widths[:3], blocks, strict=True):
+            stages.append(nn.Sequential(DownUnit(inputs, width), *(BasicUnit(width) for _ in range(count))))
+            inputs = width
+        self.layer1, self.layer2, self.layer3 = stages
+        self.conv2 = nn.Conv2d(inputs, widths[3], 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(widths[3])
+        self.linear = nn.Linear(widths[3], num_classes)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.linear
+
+    def forward(self, x: Tensor) -> Outputs:
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        features = {"stage0": x}
+        for i, stage in enumerate((self.layer1, self.layer2, self.layer3), 1):
+            for unit in stage:
+                x, halves = unit(x)
+            features[f"stage{i}.preact"], features[f"stage{i}"] = torch.cat(halves, 1), x
+        features["final"] = x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        features["pooled"] = pooled = pool(x)
+        return Outputs(self.linear(pooled), features)

@@ -1,0 +1,129 @@
+"""The CIFAR Wide ResNets of depth 6n + 4: wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdx.core.ranges import PartialFraction, PositiveInt
+from kdx.core.types import Outputs
+from kdx.models.base import Net
+from kdx.models.cifar.blocks import initialise, pool
+
+
+class WideBlock(nn.Module):
+    """Batch norm and ReLU before each of two 3x3 convolutions, and a shortcut."""
+
+    def __init__(self, inputs: int, width: int, stride: int, dropout: float):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.dropout = dropout
+        # named as in published checkpoints
+        self.convShortcut = None if inputs == width else nn.Conv2d(inputs, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Output, and the input after the first batch norm."""
+        preact = self.bn1(x)
+        y = F.relu(preact)
+        # where the width changes, the shortcut starts from the activated input
+        x = x if self.convShortcut is None else self.convShortcut(y)
+        y = F.relu(self.bn2(self.conv1(y)), inplace=True)
+        y = F.dropout(y, self.dropout, self.training) if self.dropout else y
+        return x + self.conv2(y), preact
+
+
+class Group(nn.Module):
+    """Blocks of one resolution."""
+
+    def __init__(self, inputs: int, width: int, blocks: int, stride: int, dropout: float):
+        super().__init__()
+        self.layer = nn.Sequential(
+            *(WideBlock(width if i else inputs, width, 1 if i else stride, dropout) for i in range(blocks))
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Output, and the input after the first block's first batch norm."""
+        first = None
+        for block in self.layer:
+            x, preact = block(x)
+            first = preact if first is None else first
+        assert first is not None
+        return x, first
+
+
+class WideResNet(Net):
+    """Three groups of (depth - 4) / 6 pre-activation blocks at full, half and quarter resolution.
+
+    Features: `stage0` (the first convolution), `stage1` ... `stage3`, each group's sum, which in a
+    pre-activation network has passed no ReLU; `stage1.preact` ... `stage3.preact`, the same after the
+    batch norm that comes next; `final`, after the last ReLU; `pooled`. All as in the literature, except
+    that the batch norms run once: there they run a second time for the features, and move their
+    statistics twice a step.
+    Initialisation: convolutions He normal over fan_out, batch norms 1 and 0, the classifier's bias 0.
+
+    Args:
+        depth: Number of layers, 6n + 4.
+        widen: Factor on the base widths 16, 32, 64; the stem keeps 16.
+        dropout: Share of activations dropped between a block's convolutions.
+        num_classes: C.
+        in_channels: Channels of the input; its height and width are free.
+
+    Raises:
+        ValueError: A depth that is not 6n + 4.
+
+    References:
+        Sergey Zagoruyko and Nikos Komodakis, "Wide Residual Networks", 2016, https://arxiv.org/abs/1605.07146
+    """
+
+    def __init__(
+        self,
+        depth: PositiveInt,
+        widen: PositiveInt,
+        dropout: PartialFraction,
+        num_classes: PositiveInt,
+        in_channels: PositiveInt,
+    ):
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"the depth of a Wide ResNet must be 6n + 4 (10, 16, 22, ...), not {depth}")
+        blocks, widths = (depth - 4) // 6, [16 * widen, 32 * widen, 64 * widen]
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.block1 = Group(16, widths[0], blocks, 1, dropout)
+        self.block2 = Group(widths[0], widths[1], blocks, 2, dropout)
+        self.block3 = Group(widths[1], widths[2], blocks, 2, dropout)
+        self.bn1 = nn.BatchNorm2d(widths[2])
+        self.fc = nn.Linear(widths[2], num_classes)
+        initialise(self, linear="zero_bias")
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.fc
+
+    def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
+        return {
+            "stage1.preact": self.block2.layer[0].bn1,
+            "stage2.preact": self.block3.layer[0].bn1,
+            "stage3.preact": self.bn1,
+        }
+
+    def forward(self, x: Tensor) -> Outputs:
+        f0 = self.conv1(x)
+        f1, _ = self.block1(f0)
+        f2, pre1 = self.block2(f1)
+        f3, pre2 = self.block3(f2)
+        pre3 = self.bn1(f3)
+        final = F.relu(pre3)
+        pooled = pool(final)
+        features = {
+            "stage0": f0,
+            "stage1": f1,
+            "stage1.preact": pre1,
+            "stage2": f2,
+            "stage2.preact": pre2,
+            "stage3": f3,
+            "stage3.preact": pre3,
+            "final": final,
+            "pooled": pooled,
+        }
+        return Outputs(self.fc(pooled), features)
