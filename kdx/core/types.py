@@ -1,7 +1,7 @@
 """The values that travel between the floors: batches, outputs, steps, facts of a data set."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -65,12 +65,16 @@ class Outputs:
             raise KeyError(f"no feature with role '{role}'; this network has: {known}") from None
 
     def detach(self) -> "Outputs":
-        return replace(
-            self,
-            logits=self.logits.detach(),
-            features={role: f.detach() for role, f in self.features.items()},
-            members=tuple(m.detach() for m in self.members),
-        )
+        return self._map(Tensor.detach)
+
+    def float(self) -> "Outputs":
+        """Half-precision tensors, as autocast leaves them, in float32; the rest untouched."""
+        half = (torch.bfloat16, torch.float16)
+        return self._map(lambda t: t.float() if t.dtype in half else t)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        features = {role: change(f) for role, f in self.features.items()}
+        return Outputs(change(self.logits), features, tuple(m._map(change) for m in self.members))
 
 
 @dataclass(frozen=True)

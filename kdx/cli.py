@@ -1,0 +1,78 @@
+"""The command line: `kdx train`, `kdx study`, `kdx list`, `kdx completion`.
+
+Nothing heavy is imported before the command is known.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+USAGE = """\
+kdx: experiments in knowledge distillation
+
+  kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
+  kdx study study=NAME [key=value] ...       run many trainings and print the table they make
+  kdx list methods|models|datasets|experiments|studies
+  kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
+  kdx --version
+
+Examples
+  kdx train method=dkd
+  kdx train -m method=kd,dkd seed=0,1,2
+  kdx train experiment=crd/resnet56_resnet20_kd trainer=quick
+  kdx study study=demo
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Hand over to a command. Exits with 2 where there is no such command."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        import kdx
+
+        print(f"kdx {kdx.__version__}")
+        return
+    if command not in COMMANDS:
+        from kdx.core.errors import did_you_mean
+
+        print(f"kdx: unknown command '{command}'{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    COMMANDS[command](rest)
+
+
+def _train(arguments: list[str]) -> None:
+    from kdx.train import main as train
+
+    train(arguments)
+
+
+def _study(arguments: list[str]) -> None:
+    from kdx.studies.entry import main as study
+
+    study(arguments)
+
+
+def _list(arguments: list[str]) -> None:
+    from kdx.studies.catalogue import main as catalogue
+
+    catalogue(arguments)
+
+
+def _completion(arguments: list[str]) -> None:
+    from kdx.studies.completion import main as completion
+
+    completion(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": _train,
+    "study": _study,
+    "list": _list,
+    "completion": _completion,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What makes two runs the same run."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from kdx.config.compose import Config
+
+# Where a run is written, how it is shown and which machine does it: none of these is the experiment.
+NOT_IDENTITY = (
+    "paths",
+    "logger",
+    "fresh",
+    "choices",
+    "dataset.root",
+    "dataset.download",
+    "dataset.verify",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.num_workers",
+    "trainer.checkpoint_seconds",
+    "teacher.checkpoint",
+    "teacher.expected_top1",
+    "teacher.tolerance",
+    "student.checkpoint",
+)
+
+
+def identity(config: Config) -> str:
+    """Hash of a resolved config, as 16 hex digits.
+
+    Paths and logging are left out; a given checkpoint counts by its content (`sha256`), which the
+    config carries, and a teacher to be trained by its own config (`training`).
+    """
+    kept = {path: value for path, value in _leaves(config) if not _left_out(path)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _left_out(path: str) -> bool:
+    # the config that trains a teacher is a config like any other
+    path = path.removeprefix("teacher.training.")
+    return any(path == name or path.startswith(f"{name}.") for name in NOT_IDENTITY)
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Paths at which two configs differ, with both values; None where one lacks the path."""
+    left, right = dict(_leaves(a)), dict(_leaves(b))
+    return {
+        path: (left.get(path), right.get(path))
+        for path in sorted(left.keys() | right.keys())
+        if left.get(path) != right.get(path)
+    }

@@ -1,0 +1,65 @@
+"""The parts of a config that are not built from a class of their own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from kdx.core.ranges import Count, Probability
+
+
+class Given:
+    """Marks a node with a `_target_`, and the arguments that the program itself adds."""
+
+    def __init__(self, *names: str):
+        self.names = frozenset(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    net: Annotated[Any, Given()]
+    checkpoint: str | None
+    sha256: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    net: Annotated[Any, Given()]
+    checkpoint: str
+    sha256: str | None
+    seed: Count
+    recipe: Sequence[str]
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    expected_top1: Probability | None
+    tolerance: Probability
+    training: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    data: str
+    outputs: str
+    runs: str
+    teachers: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The table of contents of a training config."""
+
+    seed: Count
+    data_seed: Count
+    fresh: bool
+    dataset: Annotated[Any, Given()]
+    augmentation: Annotated[Any, Given()]
+    student: Student
+    teacher: Teacher | None
+    method: Annotated[Any, Given("student", "teacher", "spec")]
+    update: Annotated[Any, Given("method", "optimizer", "lr_schedule", "autocast")]
+    optimizer: Annotated[Any, Given()]
+    schedule: Annotated[Any, Given()]
+    trainer: Annotated[Any, Given()]
+    evals: Mapping[str, Annotated[Any, Given("loaders", "device")]]
+    logger: Annotated[Any, Given()]
+    paths: Paths
+    choices: Mapping[str, str | None]

@@ -1,0 +1,154 @@
+"""Checks of a composed config against the signatures it will be bound to, before anything loads.
+
+The signature is the schema: parameter names are the keys, annotations are the types and ranges.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from kdx.config.compose import Config, ConfigError
+from kdx.config.schema import Given, Run
+from kdx.core.errors import did_you_mean
+
+
+def validate(config: Config) -> None:
+    """Raise ConfigError with a line for every key that is unknown or missing and every value that is wrong."""
+    problems = list(_check(config, Run, ""))
+    if problems:
+        raise ConfigError(problems)
+
+
+def locate(target: str) -> Any:
+    """The class or function that a `_target_` names. Raises ValueError, in a sentence, where there is none."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"there is no module '{error.name}'") from None
+    if not hasattr(found, name):
+        public = [n for n, v in vars(found).items() if callable(v) and not n.startswith("_")]
+        raise ValueError(f"the module '{module}' has no '{name}'{did_you_mean(name, public)}")
+    return getattr(found, name)
+
+
+def _check(value: Any, annotation: Any, path: str) -> Iterator[str]:
+    annotation, given = _unwrap(annotation, value)
+    if isinstance(value, Mapping) and "_target_" in value:
+        yield from _check_target(value, path, given)
+    elif given is not None:
+        yield f"{path}: expected a node with a _target_, found {_show(value)}"
+    elif dataclasses.is_dataclass(annotation):
+        if not isinstance(value, Mapping):
+            yield f"{path}: expected the keys {', '.join(f.name for f in dataclasses.fields(annotation))}, " + (
+                f"found {_show(value)}"
+            )
+            return
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        yield from _check_keys(value, hints, set(hints), path)
+    elif isinstance(value, Mapping) and typing.get_origin(annotation) in (dict, Mapping):
+        _, of = typing.get_args(annotation)
+        for key, item in value.items():
+            yield from _check(item, of, _join(path, key))
+    elif isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+        for index, item in enumerate(value):
+            yield from _check(item, Any, f"{path}[{index}]")
+    else:
+        yield from _check_value(value, annotation, path)
+
+
+def _unwrap(annotation: Any, value: Any) -> tuple[Any, Given | None]:
+    """The annotation without its optional part, and the mark of a node that is built, if it is one."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = [a for a in typing.get_args(annotation) if a is not type(None)]
+        structured = [a for a in parts if dataclasses.is_dataclass(a) or _mark(a)]
+        if structured and value is not None:
+            annotation = structured[0]
+    return annotation, _mark(annotation)
+
+
+def _mark(annotation: Any) -> Given | None:
+    if typing.get_origin(annotation) is Annotated:
+        return next((m for m in annotation.__metadata__ if isinstance(m, Given)), None)
+    return None
+
+
+def _check_target(node: Mapping[str, Any], path: str, given: Given | None) -> Iterator[str]:
+    try:
+        target = locate(str(node["_target_"]))
+    except ValueError as error:
+        yield f"{_join(path, '_target_')}: {error}"
+        return
+    added = given.names if given else frozenset()
+    hints, required = signature(target)
+    values = {k: v for k, v in node.items() if k not in ("_target_", "_convert_", "_partial_")}
+    hints = {name: hint for name, hint in hints.items() if name not in added}
+    yield from _check_keys(values, hints, required - added, path)
+
+
+def _check_keys(
+    values: Mapping[Any, Any], hints: Mapping[str, Any], required: set[str], path: str
+) -> Iterator[str]:
+    for key, value in values.items():
+        if key not in hints:
+            yield f"unknown key '{_join(path, key)}'{did_you_mean(str(key), hints)}"
+        else:
+            yield from _check(value, hints[key], _join(path, key))
+    for key in sorted(required - values.keys()):
+        yield f"missing key '{_join(path, key)}'"
+
+
+@cache
+def signature(target: Any) -> tuple[dict[str, Any], set[str]]:
+    """Annotations of a target's parameters by name, and the names without a default."""
+    parameters = [p for p in inspect.signature(target).parameters.values() if p.kind not in (p.VAR_POSITIONAL,)]
+    if isinstance(target, type) and not dataclasses.is_dataclass(target):
+        hints = typing.get_type_hints(target.__init__, include_extras=True)
+    else:
+        hints = typing.get_type_hints(target, include_extras=True)
+    names = {p.name: hints.get(p.name, Any) for p in parameters if p.kind != p.VAR_KEYWORD}
+    return names, {p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD}
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # a dataclass brings its own config
+        return TypeAdapter(annotation)
+
+
+def _check_value(value: Any, annotation: Any, path: str) -> Iterator[str]:
+    if annotation is Any:
+        return
+    if typing.get_origin(annotation) in (tuple, Sequence) and isinstance(value, list):
+        # YAML has lists only
+        value = tuple(value) if typing.get_origin(annotation) is tuple else value
+    adapter = _adapter(annotation)
+    assert adapter is not None
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        # alternatives of a union that are no plain values, such as schedules, say nothing of use here
+        said = [e for e in error.errors() if e["type"] != "is_instance_of"] or error.errors()
+        first = said[0]
+        where = "".join(f"[{p}]" for p in first["loc"] if isinstance(p, int))
+        text = first["msg"][0].lower() + first["msg"][1:]
+        yield f"{path}{where}: {text}, found {_show(first['input'])}"
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"the keys {', '.join(map(str, value))}"
+    return repr(value) if not isinstance(value, str) else f"'{value}'"

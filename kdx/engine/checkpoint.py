@@ -1,0 +1,65 @@
+"""Checkpoints that survive a kill at any moment."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdx.core.errors import UserError
+
+FORMAT = 1
+
+
+class Checkpoints:
+    """Writes `last.pt` whole or not at all, and keeps the one before as `previous.pt`.
+
+    Args:
+        folder: Directory of a run's checkpoints.
+    """
+
+    def __init__(self, folder: Path):
+        self.last, self.previous = folder / "last.pt", folder / "previous.pt"
+        self._half_written = folder / "last.pt.part"
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write, flush to the disk, then rename. Raises OSError where the disk is full or read-only."""
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(self._half_written, "wb") as file:
+                torch.save({"format": FORMAT, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            self._half_written.unlink(missing_ok=True)
+            raise
+        if self.last.exists():
+            os.replace(self.last, self.previous)
+        os.replace(self._half_written, self.last)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state, or None for a run that has none yet.
+
+        Raises:
+            UserError: Both files are damaged, or written by another version.
+        """
+        damaged = []
+        for path in (self.last, self.previous):
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch raises anything from EOFError to UnpicklingError here
+                damaged.append(f"{path} ({type(error).__name__})")
+                continue
+            if not isinstance(state, dict) or state.get("format") != FORMAT:
+                raise UserError(f"{path} is not a checkpoint of this version of kdx; fresh=true starts the run over")
+            return state
+        if damaged:
+            raise UserError(f"damaged checkpoint: {', '.join(damaged)}; fresh=true starts the run over")
+        return None
+
+    def clear(self) -> None:
+        """Remove the checkpoints of a finished run."""
+        for path in (self.last, self.previous, self._half_written):
+            path.unlink(missing_ok=True)

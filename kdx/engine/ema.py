@@ -1,0 +1,32 @@
+"""An exponential moving average of a network's weights."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """Keeps a copy of a network that follows it slowly; buffers are copied as they are.
+
+    Args:
+        model: The network that trains.
+        decay: Share of the old average that each step keeps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.source, self.decay = model, decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        ours, theirs = list(self.model.parameters()), [p.detach() for p in self.source.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - self.decay)
+        for mine, other in zip(self.model.buffers(), self.source.buffers(), strict=True):
+            mine.copy_(other)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)

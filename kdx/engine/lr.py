@@ -1,0 +1,65 @@
+"""Learning-rate schedules: factors on the base rate, as pure functions of progress."""
+
+import math
+from collections.abc import Sequence
+
+from kdx.core.ranges import NonNegative, Probability
+from kdx.core.schedule import MultiStep as MultiStepFactor
+from kdx.core.schedule import Progress, Schedule
+
+
+class LearningRate(Schedule):
+    """A linear warm-up, per step, times a decay.
+
+    Args:
+        warmup_epochs: Schedule epochs over which the factor rises from `warmup_start`.
+        warmup_start: Factor at the first step.
+    """
+
+    def __init__(self, warmup_epochs: NonNegative, warmup_start: Probability):
+        self.warmup_epochs, self.warmup_start = warmup_epochs, warmup_start
+
+    def decay(self, progress: Progress) -> float:
+        raise NotImplementedError
+
+    def __call__(self, progress: Progress) -> float:
+        if progress.exact_epoch < self.warmup_epochs:
+            x = progress.exact_epoch / self.warmup_epochs
+            return self.warmup_start + (1 - self.warmup_start) * x
+        return self.decay(progress)
+
+
+class Constant(LearningRate):
+    """The base rate throughout, after the warm-up."""
+
+    def decay(self, progress: Progress) -> float:
+        return 1.0
+
+
+class MultiStep(LearningRate):
+    """Multiplied by `gamma` after each milestone, in whole schedule epochs."""
+
+    def __init__(
+        self,
+        milestones: Sequence[float],
+        gamma: NonNegative,
+        warmup_epochs: NonNegative,
+        warmup_start: Probability,
+    ):
+        super().__init__(warmup_epochs, warmup_start)
+        self._factor = MultiStepFactor(milestones, gamma)
+
+    def decay(self, progress: Progress) -> float:
+        return self._factor(progress)
+
+
+class Cosine(LearningRate):
+    """Half a cosine from 1 at the end of the warm-up to `end` at the end of the run."""
+
+    def __init__(self, end: Probability, warmup_epochs: NonNegative, warmup_start: Probability):
+        super().__init__(warmup_epochs, warmup_start)
+        self.end = end
+
+    def decay(self, progress: Progress) -> float:
+        x = (progress.exact_epoch - self.warmup_epochs) / (progress.epochs - self.warmup_epochs)
+        return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * min(x, 1.0)))

@@ -1,0 +1,69 @@
+"""Running means of a run's terms, read from the device only when they are needed."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdx.core.errors import UserError
+from kdx.core.types import Batch, Step
+
+
+class NonFiniteError(UserError):
+    """A term stopped being a number."""
+
+
+class Meter:
+    """Gathers each step's terms; one transfer per reading, not per step.
+
+    A term that is not finite raises `NonFiniteError` at the next reading, with the very step.
+    """
+
+    def __init__(self):
+        self._names: list[str] = []
+        self._pending: list[Tensor] = []  # a row per step, on the device
+        self._read = torch.empty(0, 0, dtype=torch.float64)  # rows that were checked
+        self._first = 0  # step number of the first row gathered
+
+    def add(self, step: int, result: Step, batch: Batch) -> None:
+        """Take in the step number `step`, counted from 0."""
+        values = {f"terms/{k}": v for k, v in result.terms.items()} | dict(result.report)
+        if result.outputs is not None:
+            values["top1"] = (result.outputs.logits.argmax(1) == batch.labels).sum() / len(batch)
+        if not self._names:
+            self._names, self._first = list(values), step
+            self._read = torch.empty(0, len(values), dtype=torch.float64)
+        device = batch.labels.device
+        self._pending.append(torch.stack([v.detach().to(device, torch.float32) for v in values.values()]))
+
+    def check(self) -> None:
+        """Raise where a term of the steps gathered is not finite."""
+        if not self._pending:
+            return
+        self._read = torch.cat([self._read, torch.stack(self._pending).double().cpu()])
+        self._pending = []
+        bad = (~self._read.isfinite()).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            name = self._names[column].removeprefix("terms/")
+            raise NonFiniteError(
+                f"the term '{name}' is {self._read[row, column].item()} at step {self._first + row}; a lower learning "
+                "rate, a bound on the gradient norm (update.clip_norm) or a smaller weight may help"
+            )
+
+    def read(self) -> dict[str, float]:
+        """Means over the steps since the last reading, under `train/`, and start anew."""
+        self.check()
+        if not self._names:
+            return {}
+        values = {f"train/{name}": mean for name, mean in zip(self._names, self._read.mean(0).tolist(), strict=True)}
+        self._names = []
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is gathered and not yet read."""
+        self.check()
+        return {"names": list(self._names), "first": self._first, "rows": self._read.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._names, self._first, self._read = list(state["names"]), state["first"], state["rows"]

@@ -1,0 +1,85 @@
+"""Optimisers as values of the config, built once the parameters are known."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from kdx.core.errors import UserError
+from kdx.core.ranges import NonNegative, PartialFraction, Positive
+
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """What every optimiser has.
+
+    Attributes:
+        lr: Base learning rate, which the schedule multiplies.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW, LAMB).
+        decay_norm_and_bias: Whether biases and normalisation parameters decay as well. The CIFAR
+            literature says yes; timm's recipes say no.
+    """
+
+    lr: Positive
+    weight_decay: NonNegative
+    decay_norm_and_bias: bool
+
+    def groups(self, parameters: Named) -> list[dict]:
+        """Parameter groups: one, or two where biases and normalisation do not decay."""
+        trainable = [p for _, p in parameters if p.requires_grad]
+        if self.decay_norm_and_bias:
+            return [{"params": trainable, "weight_decay": self.weight_decay}]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return [g for g in groups if g["params"]]
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    momentum: PartialFraction
+    nesterov: bool
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        return torch.optim.SGD(
+            self.groups(parameters), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, foreach=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    beta1: PartialFraction
+    beta2: PartialFraction
+    eps: Positive
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.groups(parameters), lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, foreach=True
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timm(Optimizer):
+    """Any optimiser of timm's factory.
+
+    Attributes:
+        name: Name in timm's registry, such as "lamb".
+        options: Further arguments of that optimiser.
+    """
+
+    name: str
+    options: Mapping[str, bool | int | float | str | list[float]]
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        from timm.optim import create_optimizer_v2, list_optimizers  # takes seconds
+
+        if self.name not in list_optimizers():
+            raise UserError(f"timm has no optimiser '{self.name}'; it has: {', '.join(list_optimizers())}")
+        return create_optimizer_v2(self.groups(parameters), opt=self.name, lr=self.lr, **self.options)

@@ -1,0 +1,68 @@
+"""How long and on what a run trains."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from kdx.core.errors import UserError
+from kdx.core.ranges import Count, NonNegative, PartialFraction, Positive, PositiveInt
+from kdx.engine.clock import Duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The trainer's part of a config.
+
+    Attributes:
+        duration: Length of the run.
+        schedule_epochs: Epochs that the recipe's schedules are written for; a shorter run plays them
+            faster. None for the run's own length.
+        batch_size: Examples of an optimiser step, over all devices.
+        eval_batch_size: Examples of an evaluation batch.
+        drop_last: Whether the short batch at the end of an epoch is left out.
+        precision: float32 throughout, or bfloat16 autocast with float32 weights and losses.
+        channels_last: Memory format of the networks and of their inputs.
+        compile: Whether the student goes through `torch.compile`.
+        ema: Decay of an average of the student's weights that is evaluated and exported; None for none.
+        log_steps: Optimiser steps between two lines of training metrics.
+        checkpoint_seconds: Least time between two checkpoints.
+        device: Where to train; auto takes a GPU where there is one.
+        threads: Threads of a CPU operation; None for torch's choice. Bits depend on it.
+        num_workers: Processes that decode image folders; sets in memory use none.
+        deterministic: Whether torch refuses operations without a deterministic form (on a GPU).
+    """
+
+    duration: Duration
+    schedule_epochs: Positive | None
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt
+    drop_last: bool
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    compile: bool
+    ema: PartialFraction | None
+    log_steps: PositiveInt
+    checkpoint_seconds: NonNegative
+    device: str
+    threads: PositiveInt | None
+    num_workers: Count
+    deterministic: bool
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+    def pick_device(self) -> torch.device:
+        """The device. Raises UserError where it is not there."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise UserError(f"trainer.device={self.device} is no device; use auto, cpu, cuda or cuda:N") from None
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise UserError(f"trainer.device={self.device}: this machine has {torch.cuda.device_count()} GPUs")
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"trainer.device={self.device} is not supported; use auto, cpu, cuda or cuda:N")
+        return device

@@ -1,0 +1,172 @@
+"""The loop: step, log if due, evaluate if due, save if due. It names no method."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from kdx.core.method import Evaluator, Method
+from kdx.core.schedule import Progress
+from kdx.core.seed import get_rng_state, seeded, set_rng_state
+from kdx.core.types import Batch, Step
+from kdx.engine.bar import Bar
+from kdx.engine.checkpoint import Checkpoints
+from kdx.engine.clock import Clock
+from kdx.engine.ema import Ema
+from kdx.engine.log import Log
+from kdx.engine.meter import Meter
+from kdx.engine.selection import Selection
+
+
+class Update(Protocol):
+    """Takes one optimiser step."""
+
+    @property
+    def lr(self) -> float: ...
+
+    def __call__(self, batch: Batch, progress: Progress) -> Step: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class TrainLoader(Protocol):
+    """Training batches as a pure function of epoch and step, so that resuming needs no state."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+
+class Trainer:
+    """Trains a method to the end of its clock, resuming from the last checkpoint where there is one.
+
+    Args:
+        method, update, loader, evaluators, clock, log, checkpoints, bar: The parts.
+        device: Where batches go.
+        ema: Average of the student's weights that is evaluated in its place; None for none.
+        log_steps: Optimiser steps between two lines of training metrics.
+        checkpoint_seconds: Least time between two checkpoints. A resumed run is the same run wherever
+            it was cut, so time is the right measure.
+        on_selected: Called with the student when validation accuracy reaches a new high.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        update: Update,
+        loader: TrainLoader,
+        evaluators: Mapping[str, Evaluator],
+        clock: Clock,
+        log: Log,
+        checkpoints: Checkpoints,
+        bar: Bar,
+        device: torch.device,
+        ema: Ema | None,
+        log_steps: int,
+        checkpoint_seconds: float,
+        on_selected: Callable[[nn.Module], None],
+    ):
+        self.method, self.update, self.loader, self.evaluators = method, update, loader, evaluators
+        self.clock, self.log, self.checkpoints, self.bar = clock, log, checkpoints, bar
+        self.device, self.ema = device, ema
+        self.log_steps, self.checkpoint_seconds, self.on_selected = log_steps, checkpoint_seconds, on_selected
+        self.meter, self.selection = Meter(), Selection()
+        self.seconds = 0.0
+        self.examples = 0
+
+    def fit(self) -> Selection:
+        """Run to the end. Raises NonFiniteError where a term stops being a number."""
+        self.method.train()
+        clock, started, saved = self.clock, time.perf_counter() - self.seconds, time.perf_counter()
+        logged, logged_examples = time.perf_counter(), self.examples
+        self.bar.start(self.examples)
+        while not clock.done:
+            for batch in self.loader.epoch(*clock.position):
+                batch = batch.to(self.device)
+                step = self.update(batch, clock.progress())
+                if self.ema is not None:
+                    self.ema.update()
+                self.meter.add(clock.step, step, batch)
+                clock.step += 1
+                self.examples += len(batch)
+                self.bar.advance(len(batch))
+
+                line: dict[str, float] = {}
+                if clock.step % self.log_steps == 0 or clock.done:
+                    line |= self.meter.read() | {"train/lr": self.update.lr}
+                    now = time.perf_counter()
+                    line["time/examples_per_second"] = (self.examples - logged_examples) / (now - logged)
+                    logged, logged_examples = now, self.examples
+                    self.bar.show(line)
+                line |= self.evaluate()
+                self.seconds = time.perf_counter() - started
+                if line:
+                    self.log.write(
+                        {"step": clock.step, "epoch": clock.epochs, **line, "time/seconds": round(self.seconds, 3)}
+                    )
+                if time.perf_counter() - saved >= self.checkpoint_seconds and not clock.done:
+                    self.save()
+                    saved = time.perf_counter()
+                if clock.done:
+                    break
+        self.save()
+        self.bar.stop()
+        return self.selection
+
+    def evaluate(self) -> dict[str, float]:
+        """Run the evaluators that are due at this step."""
+        due = [e for e in self.evaluators.values() if self.clock.due(e.every)]
+        if not due:
+            return {}
+        self.meter.check()
+        models = dict(self.method.models())
+        if self.ema is not None:
+            models["student"] = self.ema.model
+        metrics: dict[str, float] = {}
+        self.method.eval()
+        with torch.no_grad(), seeded(0, "evaluation"):
+            for evaluator in due:
+                metrics |= evaluator.run(models)
+        self.method.train()
+        if self.selection.update(metrics, self.clock.epochs):
+            self.on_selected(models["student"])
+        return metrics
+
+    @property
+    def deliverable(self) -> nn.Module:
+        """The student to export: its average where there is one."""
+        return self.method.student if self.ema is None else self.ema.model
+
+    def save(self) -> None:
+        """Write a checkpoint; what it holds is enough to take the very next step identically."""
+        self.checkpoints.save(
+            {
+                "meter": self.meter.state_dict(),
+                "method": self.method.training_state(),
+                "update": self.update.state_dict(),
+                "ema": None if self.ema is None else self.ema.state_dict(),
+                "selection": self.selection.state_dict(),
+                "rng": get_rng_state(),
+                "step": self.clock.step,
+                "examples": self.examples,
+                "seconds": self.seconds,
+                "log": self.log.position,
+            }
+        )
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a run where `save` left it; the log was opened at `state["log"]`."""
+        self.method.load_training_state(state["method"])
+        self.update.load_state_dict(state["update"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.meter.load_state_dict(state["meter"])
+        self.selection.load_state_dict(state["selection"])
+        self.clock.step, self.examples, self.seconds = state["step"], state["examples"], state["seconds"]
+        set_rng_state(state["rng"])

@@ -1,0 +1,73 @@
+"""W&B as a view of the record. The only file that imports wandb."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+
+class WandbView:
+    """A W&B run that shows the lines of `metrics.jsonl`.
+
+    Offline W&B cannot resume and loses its last seconds when killed, so an offline view is made anew
+    from the record each time a run starts; an online one continues under the same id.
+
+    Args:
+        folder: The run's directory.
+        run_id: Identity of the run, which is its id on W&B as well.
+        name: Name to show.
+        config: Resolved config.
+        past: Lines recorded before this start.
+        project, entity, group, tags, mode: As in `wandb.init`.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        run_id: str,
+        name: str,
+        config: Mapping[str, Any],
+        past: Sequence[Mapping[str, float]],
+        project: str,
+        entity: str | None,
+        group: str | None,
+        tags: Sequence[str],
+        mode: Literal["offline", "online", "disabled"],
+    ):
+        os.environ.setdefault("WANDB_SILENT", "true")
+        os.environ.setdefault("WANDB_CONSOLE", "off")
+        import wandb  # a second of CPU, paid only by runs that show themselves there
+
+        logging.getLogger("wandb").setLevel(logging.ERROR)
+        if mode == "offline":
+            shutil.rmtree(folder / "wandb", ignore_errors=True)
+        self._run = wandb.init(
+            project=project,
+            entity=entity,
+            group=group,
+            tags=list(tags),
+            mode=mode,
+            id=run_id,
+            name=name,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, x_disable_meta=True, save_code=False, disable_git=True
+            ),
+        )
+        if mode == "offline":
+            for line in past:
+                self.log(line)
+
+    def log(self, line: Mapping[str, float]) -> None:
+        values = {key: value for key, value in line.items() if value is not None}
+        self._run.log(values, step=int(line["step"]))
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        if summary is not None:
+            self._run.summary.update(dict(summary))
+        self._run.finish(exit_code=0 if summary is not None else 1)

@@ -1,0 +1,53 @@
+"""Accuracy and calibration of a classifier."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from kdx.core.ranges import Positive
+from kdx.core.types import Batch
+from kdx.evals.base import SplitEvaluator, network
+from kdx.metrics.accuracy import TopK
+from kdx.metrics.calibration import Calibration
+
+BINS = 15  # the number that calibration papers use
+
+
+class Classification(SplitEvaluator):
+    """Measures `{split}/top1`, `top5` (from 5 classes on), `nll` (nats), `brier` and `ece` (15 bins).
+
+    Args:
+        model: Role of the network to measure. For roles other than the student, the metric names carry
+            the role: `teacher/test/top1`.
+        loaders, device, split, every: As in `SplitEvaluator`.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Iterable[Batch]],
+        device: torch.device,
+        split: str,
+        model: str,
+        every: Positive | None,
+    ):
+        super().__init__(loaders, device, split, every)
+        self.model = model
+
+    def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
+        net = network(models, self.model)
+        prefix = f"{self.split}/" if self.model == "student" else f"{self.model}/{self.split}/"
+        return {prefix + name: value for name, value in self.measure(net).items()}
+
+    @torch.no_grad()
+    def measure(self, net: nn.Module) -> dict[str, float]:
+        """The measurements of a network in evaluation mode, by short name."""
+        accuracy, calibration = None, Calibration(bins=BINS)
+        for batch in self.batches():
+            logits = net(batch.inputs).logits.float()
+            if accuracy is None:
+                accuracy = TopK(ks=(1, 5) if logits.shape[1] >= 5 else (1,))
+            accuracy.update(logits, batch.labels)
+            calibration.update(logits, batch.labels)
+        assert accuracy is not None
+        return accuracy.compute() | calibration.compute()

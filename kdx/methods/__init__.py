@@ -1,0 +1,1 @@
+"""Learning scenes: each decides who runs, on which inputs, with which gradients."""

@@ -1,0 +1,33 @@
+"""Learning from labels alone: the baseline of every table and the way teachers are trained."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from kdx.core.method import Method
+from kdx.core.ranges import PartialFraction
+from kdx.core.schedule import Progress, Scalar
+from kdx.core.types import Batch, DataSpec, Step
+from kdx.losses.cross_entropy import CrossEntropy
+
+
+class Supervised(Method):
+    """Runs the student on the batch and compares it with the labels; no teacher."""
+
+    uses_teacher = False
+    frozen = ()
+
+    def __init__(
+        self, student: nn.Module, spec: DataSpec, weights: Mapping[str, Scalar], label_smoothing: PartialFraction
+    ):
+        super().__init__()
+        self.student = student
+        self.weights = dict(weights)
+        self.ce = CrossEntropy(label_smoothing=label_smoothing)
+
+    def models(self) -> Mapping[str, nn.Module]:
+        return {"student": self.student}
+
+    def forward(self, batch: Batch, progress: Progress) -> Step:
+        outputs = self.student(batch.inputs).float()
+        return Step({"ce": self.ce(outputs, None, batch, progress).mean()}, outputs=outputs.detach())

@@ -1,0 +1,115 @@
+"""From a prepared config to the objects of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from kdx.config.compose import Config
+from kdx.core.errors import UserError
+from kdx.core.method import Evaluator, Method
+from kdx.core.seed import seeded
+from kdx.data.loaders import Loaders, make_loaders
+from kdx.engine.settings import Settings
+from kdx.models.frozen import Frozen
+from kdx.models.weights import load_weights
+
+
+def make(node: Config, **given: Any) -> Any:
+    """Build what a node's `_target_` names, with the arguments that the program itself adds.
+
+    Raises the error that the target raised, without Hydra's wrapping around it.
+    """
+    try:
+        built = instantiate({**node, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        raise error.__cause__ or error from None
+    return built(**given)
+
+
+@dataclass(frozen=True)
+class Light:
+    """What is built before any data or weights load, so that mistakes show at once."""
+
+    settings: Settings
+    device: torch.device
+    optimizer: Any
+    lr_schedule: Any
+    augmentation: Any
+    dataset: Any
+    logger: Any
+
+
+def build_light(config: Config) -> Light:
+    """Build the parts that cost nothing. Raises UserError for values that do not fit each other."""
+    settings = make(config["trainer"])
+    return Light(
+        settings,
+        settings.pick_device(),
+        make(config["optimizer"]),
+        make(config["schedule"]),
+        make(config["augmentation"]),
+        make(config["dataset"]),
+        make(config["logger"]),
+    )
+
+
+def build_loaders(config: Config, light: Light) -> Loaders:
+    """Load the data and cut it as the regime says."""
+    settings = light.settings
+    return make_loaders(
+        light.dataset.splits(),
+        light.augmentation,
+        settings.batch_size,
+        settings.eval_batch_size,
+        config["data_seed"],
+        settings.num_workers,
+        settings.drop_last,
+    )
+
+
+def build_network(node: Config, seed: int) -> nn.Module:
+    """A network with the initial weights of a seed; what else a run builds has no part in them."""
+    with seeded(seed, "network"):
+        return make(node)
+
+
+def build_student(config: Config, weights: Path | None) -> nn.Module:
+    """The student, with its own initial weights or given ones."""
+    net = build_network(config["student"]["net"], config["seed"])
+    if weights is not None:
+        load_weights(net, weights)
+    return net
+
+
+def build_teacher(config: Config, weights: Path) -> Frozen:
+    """A frozen network with the weights of a file, and its own input statistics where it has any."""
+    teacher, dataset = config["teacher"], config["dataset"]
+    net = build_network(teacher["net"], teacher["seed"])
+    load_weights(net, weights)
+    if (teacher["mean"] is None) != (teacher["std"] is None):
+        raise UserError("teacher.mean and teacher.std must be given together")
+    own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
+    return Frozen(net, own, (dataset["mean"], dataset["std"]))
+
+
+def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: nn.Module | None) -> Method:
+    """The method over its networks, adapters included; they have initial weights of the same seed."""
+    given: dict[str, Any] = {"student": student, "spec": loaders.spec}
+    if teacher is not None:
+        given["teacher"] = teacher
+    with seeded(config["seed"], "method"):
+        return make(config["method"], **given)
+
+
+def build_evaluators(
+    nodes: Mapping[str, Config], loaders: Loaders, device: torch.device
+) -> dict[str, Evaluator]:
+    """Evaluators by name; those of a validation split are left out where the regime cuts none."""
+    present = {name: node for name, node in nodes.items() if node.get("split") != "val" or "val" in loaders.evals}
+    return {name: make(node, loaders=loaders.evals, device=device) for name, node in present.items()}

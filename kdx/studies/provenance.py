@@ -1,0 +1,51 @@
+"""Where a number comes from: code, versions, machine."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdx
+
+PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "numpy", "wandb")
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """Commit of the code and whether it was changed since; both None outside a git checkout."""
+    root = Path(kdx.__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
+            return {"commit": None, "dirty": None}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def versions() -> dict[str, str]:
+    """Versions of kdx, Python and the packages that numbers depend on."""
+    return {"kdx": kdx.__version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The device that trained, and the CPU's threads, which its rounding depends on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+    return {"type": device.type, "name": name, "threads": torch.get_num_threads()}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

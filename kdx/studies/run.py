@@ -1,0 +1,210 @@
+"""One training, from a prepared config to a result on disk."""
+
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdx.config.compose import Config
+from kdx.config.identity import identity
+from kdx.core.method import Method
+from kdx.core.seed import derive, seed_all
+from kdx.data.loaders import Loaders
+from kdx.engine.bar import Bar
+from kdx.engine.checkpoint import Checkpoints
+from kdx.engine.clock import Clock
+from kdx.engine.ema import Ema
+from kdx.engine.log import Log
+from kdx.engine.selection import Selection
+from kdx.engine.trainer import Trainer
+from kdx.models.weights import save_weights
+from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, build_student, make
+from kdx.studies.claim import claimed
+from kdx.studies.prepare import weights_file
+from kdx.studies.provenance import commit, machine, versions
+from kdx.studies.results import Result, finished, write_json, write_yaml
+from kdx.studies.teacher import Teacher, find_weights, load_teacher
+
+
+def run(config: Config) -> Result:
+    """Run a prepared config, or resume it, or return its finished result.
+
+    Which of the three depends on the run's directory alone, which its identity names: so any command
+    and any sweep can be repeated until it is done.
+
+    Args:
+        config: From `prepare`.
+
+    Raises:
+        UserError: Data, weights, device or directory are not as the config says.
+    """
+    folder = Path(config["paths"]["runs"]) / name(config)
+    if not config["fresh"] and (result := finished(folder)):
+        return result
+    with claimed(folder):
+        # another process may have finished it between the look and the claim
+        if not config["fresh"] and (result := finished(folder)):
+            return result
+        try:
+            return _train(config, folder)
+        except Exception:
+            _note_failure(folder)
+            raise
+
+
+def name(config: Config) -> str:
+    """Directory name of a run: what a reader looks for first, then its identity."""
+    choices = config["choices"]
+    parts = [config["dataset"]["name"], choices["method"], choices["student"]]
+    if config["teacher"] is not None:
+        parts.append(f"from-{choices['teacher']}")
+    return "-".join([*map(str, parts), f"seed{config['seed']}", identity(config)])
+
+
+def _train(config: Config, folder: Path) -> Result:
+    light = build_light(config)
+    _set_up_torch(light)
+    weights = None if config["teacher"] is None else find_weights(config, _train_teacher)
+    if config["fresh"]:
+        _start_over(folder)
+    write_yaml(folder / "config.yaml", config)
+    loaders = build_loaders(config, light)
+    teacher = None if weights is None else load_teacher(config, weights, loaders, light.device)
+    checkpoint = config["student"]["checkpoint"]
+    student = build_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
+    method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
+    method.to(light.device)
+    if light.settings.channels_last:
+        method.to(memory_format=torch.channels_last)
+    trainer = _build_trainer(config, folder, light, loaders, method)
+    selection = trainer.fit()
+    result = _finish(config, folder, light, loaders, trainer, selection, teacher)
+    trainer.log.close(_summary(result))
+    return result
+
+
+def _train_teacher(config: Config) -> Result:
+    config = {**config, "paths": {**config["paths"], "runs": config["paths"]["teachers"]}}
+    folder = Path(config["paths"]["runs"]) / name(config)
+    if finished(folder) is None:
+        duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
+        length = " ".join(f"{n} {unit}" for unit, n in duration.items())
+        print(
+            f"kdx: training the teacher first: {config['choices']['student']} on {config['dataset']['name']}, {length} "
+            f"({folder}); teacher.checkpoint=PATH takes one that exists",
+            file=sys.stderr,
+        )
+    return run(config)
+
+
+def _set_up_torch(light: Light) -> None:
+    if light.settings.threads is not None:
+        torch.set_num_threads(light.settings.threads)
+    torch.use_deterministic_algorithms(light.settings.deterministic)
+
+
+def _build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
+    settings = light.settings
+    evaluators = build_evaluators(config["evals"], loaders, light.device)
+    ema = None if settings.ema is None else Ema(method.student, settings.ema)
+    if settings.compile:
+        method.student.compile()
+    update = make(
+        config["update"],
+        method=method,
+        optimizer=light.optimizer,
+        lr_schedule=light.lr_schedule,
+        autocast=settings.autocast,
+    )
+    steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    state = checkpoints.load()
+    log = Log(folder / "metrics.jsonl" if light.logger.keeps_record else None, state["log"] if state else 0)
+    view = light.logger.view(folder, identity(config), folder.name, config, log.lines())
+    if view is not None:
+        log.add_view(view)
+    trainer = Trainer(
+        method=method,
+        update=update,
+        loader=loaders.train,
+        evaluators=evaluators,
+        clock=Clock(steps, loaders.train.steps_per_epoch, settings.schedule_epochs),
+        log=log,
+        checkpoints=checkpoints,
+        bar=Bar(folder.name.rsplit("-", 1)[0], steps * settings.batch_size),
+        device=light.device,
+        ema=ema,
+        log_steps=settings.log_steps,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        on_selected=lambda student: save_weights(folder / "student_val.safetensors", student, _about(config)),
+    )
+    seed_all(derive(config["seed"], "run"))
+    if state is not None:
+        trainer.load(state)
+    return trainer
+
+
+def _finish(
+    config: Config,
+    folder: Path,
+    light: Light,
+    loaders: Loaders,
+    trainer: Trainer,
+    selection: Selection,
+    teacher: Teacher | None,
+) -> Result:
+    student = trainer.deliverable
+    save_weights(folder / "student.safetensors", student, _about(config))
+    data = {
+        "name": folder.name,
+        "identity": identity(config),
+        "choices": config["choices"],
+        "seed": config["seed"],
+        "data_seed": config["data_seed"],
+        "protocol": "last",
+        "metrics": selection.state_dict(),
+        "teacher": None if teacher is None else teacher.facts,
+        "examples": {"training": loaders.spec.num_examples}
+        | {split: loader.num_examples for split, loader in loaders.evals.items()},
+        "steps": trainer.clock.steps,
+        "epochs": trainer.clock.epochs,
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "seconds": round(trainer.seconds, 3),
+        "examples_per_second": round(trainer.examples / trainer.seconds, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "code": commit(),
+        "versions": versions(),
+        "device": machine(light.device),
+    }
+    write_json(folder / "result.json", data)
+    (folder / "error.txt").unlink(missing_ok=True)
+    # last: its presence says that everything else is whole
+    (folder / "DONE").touch()
+    trainer.checkpoints.clear()
+    return Result(folder, data)
+
+
+def _about(config: Config) -> dict[str, str]:
+    """Metadata of exported weights."""
+    return {"format": "pt", "kdx.run": name(config), "kdx.net": str(config["choices"]["student"])}
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    return {**result.data["metrics"]["last"], "folder": str(result.folder)}
+
+
+def _start_over(folder: Path) -> None:
+    (folder / "DONE").unlink(missing_ok=True)
+    Checkpoints(folder / "checkpoints").clear()
+    for stale in ("result.json", "metrics.jsonl", "student_val.safetensors", "error.txt"):
+        (folder / stale).unlink(missing_ok=True)
+
+
+def _note_failure(folder: Path) -> None:
+    try:
+        (folder / "error.txt").write_text(traceback.format_exc())
+    except OSError:
+        pass  # a full or read-only disk is what failed; the error itself goes on to the caller

@@ -1,0 +1,70 @@
+"""Where a run's teacher comes from, and whether it is the teacher that was meant."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdx.config.compose import Config
+from kdx.core.errors import UserError
+from kdx.data.loaders import Loaders
+from kdx.evals.classification import Classification
+from kdx.models.frozen import Frozen
+from kdx.models.weights import sha256
+from kdx.studies.build import build_teacher
+from kdx.studies.prepare import weights_file
+from kdx.studies.results import Result
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher that passed its gate.
+
+    Attributes:
+        network: The frozen network.
+        facts: What results say of it.
+    """
+
+    network: Frozen
+    facts: dict[str, Any]
+
+
+def find_weights(config: Config, train: Callable[[Config], Result]) -> Path:
+    """The teacher's weights: those given, or those of its own run, trained now where there are none.
+
+    Args:
+        config: Prepared config of the student's run.
+        train: The entry that runs a config; the teacher's run is a run like any other.
+    """
+    teacher = config["teacher"]
+    if teacher["checkpoint"] != "auto":
+        return weights_file(teacher["checkpoint"], "teacher.checkpoint")
+    return train(teacher["training"]).student
+
+
+def load_teacher(config: Config, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
+    """Build the teacher, measure it on the test set and hold it against what was expected.
+
+    Raises:
+        UserError: The weights belong to another network, or the teacher misses its expected accuracy.
+    """
+    settings = config["teacher"]
+    network = build_teacher(config, weights).to(device, memory_format=torch.channels_last)
+    measured = Classification(loaders.evals, device, "test", "teacher", None).measure(network)
+    expected, tolerance = settings["expected_top1"], settings["tolerance"]
+    if expected is not None and measured["top1"] < expected - tolerance:
+        raise UserError(
+            f"the teacher {weights} reaches a test top-1 of {measured['top1']:.4f}, but teacher.expected_top1 is "
+            f"{expected} (tolerance {tolerance}); give another teacher.checkpoint, train it longer, or say "
+            "teacher.expected_top1=null to distil from it all the same"
+        )
+    facts = {
+        "net": config["choices"].get("teacher"),
+        "sha256": sha256(weights),
+        "weights": str(weights),
+        "trained_by": None if settings["training"] is None else weights.parent.name,
+        **{f"test/{name}": value for name, value in measured.items()},
+    }
+    return Teacher(network, facts)
