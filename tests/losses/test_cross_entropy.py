@@ -1,0 +1,49 @@
+"""Cross-entropy with hard, smoothed and mixed labels."""
+
+import math
+
+import pytest
+import torch
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, Outputs
+from kdx.losses.cross_entropy import CrossEntropy, cross_entropy
+
+START = Progress(0, 1, 1)
+
+
+def test_mixed_labels_mix_the_losses():
+    torch.manual_seed(0)
+    z, share = torch.randn(6, 4, dtype=torch.float64), torch.rand(6, 1, dtype=torch.float64)
+    first, second = torch.randint(4, (6,)), torch.randint(4, (6,))
+    soft = share * torch.eye(4, dtype=torch.float64)[first] + (1 - share) * torch.eye(4, dtype=torch.float64)[second]
+    for smoothing in (0.0, 0.1):
+        a, b = (cross_entropy(z, labels, smoothing) for labels in (first, second))
+        torch.testing.assert_close(cross_entropy(z, soft, smoothing), share[:, 0] * a + (1 - share[:, 0]) * b)
+
+
+def test_the_term_prefers_the_soft_labels_of_a_batch():
+    z, labels, index = torch.randn(3, 4), torch.tensor([0, 1, 2]), torch.arange(3)
+    soft = torch.full((3, 4), 0.25)
+    term = CrossEntropy(label_smoothing=0.0)
+    hard = term(Outputs(z), Outputs(z), Batch(z, labels, index), START)
+    mixed = term(Outputs(z), Outputs(z), Batch(z, labels, index, soft), START)
+    torch.testing.assert_close(hard, -z.log_softmax(1).diagonal())
+    torch.testing.assert_close(mixed, -z.log_softmax(1).mean(1))
+
+
+def test_soft_labels_of_any_precision_fit():
+    z = torch.randn(3, 4, dtype=torch.bfloat16)
+    rows = cross_entropy(z, torch.full((3, 4), 0.25, dtype=torch.float64), 0.0)
+    assert rows.dtype == torch.float32
+
+
+def test_a_uniform_student_pays_log_c():
+    assert cross_entropy(torch.zeros(2, 8), torch.tensor([0, 7]), 0.3).tolist() == pytest.approx([math.log(8)] * 2)
+
+
+def test_smoothing_is_least_at_the_smoothed_label():
+    target = 0.1 / 5 + 0.9 * torch.eye(5, dtype=torch.float64)[:1]
+    z = target.log().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(z, torch.tensor([0]), 0.1).sum(), z)
+    assert gradient.abs().max() < 1e-12
