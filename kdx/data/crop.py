@@ -72,7 +72,7 @@ class ResizedCrop(Crop):
         out = np.empty((len(indices), height, width, c), np.uint8)
         for view, index, seed in zip(out, indices.tolist(), drawn.tolist(), strict=True):
             pixels = data.whole(index)
-            top, left, h, w = self.window(*pixels.shape[:2], seed)
+            top, left, h, w = self.window(pixels.shape[0], pixels.shape[1], seed)
             view[:] = resized(pixels[top : top + h, left : left + w], height, width)
         return out
 

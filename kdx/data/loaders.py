@@ -38,6 +38,19 @@ class _Steps(Dataset):
         return self.augmentation.views(self.data, index, self._draws), index
 
 
+class _Quiet(Dataset):
+    """Hands an error over as a value: worker processes would wrap its sentence in a traceback."""
+
+    def __init__(self, steps: _Steps):
+        self.steps = steps
+
+    def __getitem__(self, where: tuple[int, int]) -> tuple[Tensor, Tensor] | DataError:
+        try:
+            return self.steps[where]
+        except DataError as error:
+            return error
+
+
 class _Loader:
     def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int):
         self._steps, self._num_workers = steps, num_workers if steps.data.decodes else 0
@@ -52,16 +65,18 @@ class _Loader:
             yield step, Batch(self._normalize(views), self._steps.data.labels[index], index)
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        # a generator of its own: the loader would take a number from the global stream for each epoch
-        return iter(
-            DataLoader(
-                self._steps,
-                batch_size=None,
-                sampler=where,
-                num_workers=self._num_workers,
-                generator=torch.Generator(),
-            )
+        parts = DataLoader(
+            _Quiet(self._steps),
+            batch_size=None,
+            sampler=where,
+            num_workers=self._num_workers,
+            # one of its own: the loader would take a number from the global stream for each epoch
+            generator=torch.Generator(),
         )
+        for part in parts:
+            if isinstance(part, DataError):
+                raise part
+            yield part
 
 
 class TrainLoader(_Loader):

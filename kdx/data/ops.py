@@ -4,6 +4,8 @@ They give what torchvision's functions (v2, tensors, nearest interpolation, blac
 at a time, except for single pixels at the edge of a rounding; the tests state the bounds.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +19,7 @@ SIGNED = torch.tensor([1 <= i <= 9 for i in range(len(OPERATIONS))])
 AFFINE = tuple(range(1, 6))
 
 
+@lru_cache(maxsize=8)
 def magnitudes(ranges: str, bins: int, height: int, width: int) -> Tensor:
     """Strengths of each operation, [14, bins], from none to strongest; in the unit that the operation takes."""
     narrow = ranges == "narrow"
@@ -74,9 +77,9 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     _, _, h, w = images.shape
     x = torch.linspace((1 - w) / 2, (w - 1) / 2, w)
     y = torch.linspace((1 - h) / 2, (h - 1) / 2, h)
-    base = torch.stack((x.expand(h, w), y[:, None].expand(h, w), torch.ones(h, w)), 2).view(1, h * w, 3)
-    scaled = matrices.transpose(1, 2) / torch.tensor([w / 2, h / 2])
-    grid = base.expand(len(images), -1, -1).bmm(scaled).view(-1, h, w, 2)
+    # elementwise, so that a sample's grid does not depend on how a matrix product treats the size of the batch
+    a = (matrices / torch.tensor([w / 2, h / 2]).view(2, 1)).view(-1, 2, 3, 1, 1)
+    grid = torch.addcmul(a[:, :, 0] * x, a[:, :, 1], y[:, None]).add_(a[:, :, 2]).permute(0, 2, 3, 1)
     out = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return out.round_().to(torch.uint8)
 
@@ -84,13 +87,14 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 def _gray(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images.float()
-    r, g, b = images.float().unbind(1)
-    return (r * 0.2989 + g * 0.587 + b * 0.114).floor_().unsqueeze(1)
+    r, g, b = images.unbind(1)
+    return r.mul(0.2989).add_(g, alpha=0.587).add_(b, alpha=0.114).floor_().unsqueeze(1)
 
 
 def _blend(images: Tensor, other: Tensor, strength: Tensor) -> Tensor:
     # a strength of 0 leaves the image, -1 gives `other`
-    mixed = images * (1 + strength).float() + other * (-strength).float()
+    # one fused step, as in torchvision's scalar form: products that end on a whole number truncate alike
+    mixed = torch.addcmul(images * (1 + strength).float(), other, (-strength).float())
     return mixed.clamp_(0, 255).to(torch.uint8)
 
 
@@ -131,7 +135,7 @@ def posterize(images: Tensor, strength: Tensor) -> Tensor:
 
 def solarize(images: Tensor, strength: Tensor) -> Tensor:
     """Invert the pixels at or above `strength`."""
-    return torch.where(images >= strength, 255 - images, images)
+    return torch.where(images >= strength.float(), 255 - images, images)
 
 
 def autocontrast(images: Tensor, strength: Tensor) -> Tensor:

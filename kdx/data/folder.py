@@ -1,0 +1,70 @@
+"""A folder of images for each class: the layout of torchvision's ImageFolder, and of ImageNet."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdx.core.ranges import PositiveInt
+from kdx.data.dataset import Dataset, missing
+from kdx.data.sets import DataError, FolderSet, ImageSet
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(Dataset):
+    """`root/folder/{train,test_folder}/<class>/**/<image>`; classes are numbered by name, as torchvision does.
+
+    Attributes:
+        root: Folder of all data sets.
+        folder: The data set's folder in `root`.
+        test_folder: The part that serves as test set; many data sets publish labels for "val" alone.
+        resize: Length that an image's short side is brought to before the input size is cut from its centre.
+        in_memory: Decode every image once, at the start; for sets that fit.
+    """
+
+    root: str
+    folder: str
+    test_folder: str
+    resize: PositiveInt
+    in_memory: bool
+
+    def load(self) -> tuple[ImageSet, ImageSet]:
+        base = Path(self.root).expanduser() / self.folder
+        if not base.is_dir():
+            raise missing(base, self.name, "lay it out as train/<class>/<image> and the same for the test set")
+        classes = _classes(base / "train")
+        if len(classes) != self.num_classes:
+            raise DataError(f"{base / 'train'} holds {len(classes)} classes, but num_classes is {self.num_classes}")
+        train, test = (self._part(base / part, classes) for part in ("train", self.test_folder))
+        return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
+
+    def _part(self, folder: Path, classes: list[str]) -> FolderSet:
+        strange = sorted(set(_classes(folder)) - set(classes))
+        if strange:
+            raise DataError(f"{folder} holds classes that the training set has not, such as '{strange[0]}'")
+        paths: list[str] = []
+        labels: list[int] = []
+        for label, name in enumerate(classes):
+            files = sorted(
+                os.path.join(where, file)
+                for where, _, names in os.walk(folder / name, followlinks=True)
+                for file in names
+                if file.lower().endswith(SUFFIXES)
+            )
+            if not files:
+                raise DataError(f"{folder / name} holds no image ({', '.join(SUFFIXES)})")
+            paths += files
+            labels += [label] * len(files)
+        c, h, w = self.input_shape
+        return FolderSet(paths, torch.tensor(labels), (c, h, w), self.resize)
+
+
+def _classes(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise missing(
+            folder, "a part of the data set", "lay it out as train/<class>/<image> and the same for the test set"
+        )
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
