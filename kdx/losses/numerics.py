@@ -77,3 +77,13 @@ def unit(x: Tensor, dim: int) -> Tensor:
     norm = x.norm(dim=dim, keepdim=True)
     known = norm > 0
     return torch.where(known, x / torch.where(known, norm, 1.0), 0.0)
+
+
+def centred(x: Tensor, dim: int) -> Tensor:
+    """`x` less its mean along `dim`; what rounding leaves of a constant is exactly zero, without gradient.
+
+    Losses that divide by the spread would otherwise scale rounding noise up to unit size.
+    """
+    out = x - x.mean(dim, keepdim=True)
+    noise = 8 * torch.finfo(x.dtype).eps * x.norm(dim=dim, keepdim=True)
+    return torch.where(out.norm(dim=dim, keepdim=True) > noise, out, 0.0)

@@ -167,6 +167,89 @@ def rkd_angle(mine: Rows, theirs: Rows) -> list[float]:
     ]
 
 
+def correlation(a: list[float], b: list[float]) -> float:
+    return dot(*(scaled([x - math.fsum(v) / len(v) for x in v]) for v in (a, b)))
+
+
+def dist(inter_weight: float, intra_weight: float, temperature: float) -> Reference:
+    def reference(term: Term, student: Outputs, teacher: Outputs, batch: Batch) -> list[float]:
+        q, p = ([softmax(row, temperature) for row in o.logits.tolist()] for o in (student, teacher))
+        columns = [1 - correlation([r[c] for r in q], [r[c] for r in p]) for c in range(len(q[0]))]
+        intra = math.fsum(columns) / len(columns)
+        rows = [1 - correlation(a, b) for a, b in zip(q, p, strict=True)]
+        return [temperature**2 * (inter_weight * row + intra_weight * intra) for row in rows]
+
+    return reference
+
+
+def standardized_kd(temperature: float) -> Reference:
+    def standard(row: list[float]) -> list[float]:
+        mean = math.fsum(row) / len(row)
+        deviation = math.sqrt(math.fsum((z - mean) ** 2 for z in row) / (len(row) - 1))
+        return [(z - mean) / (1e-7 + deviation) for z in row]
+
+    return over_logits(
+        lambda z, v, y: temperature**2 * kl(softmax(standard(v), temperature), softmax(standard(z), temperature))
+    )
+
+
+def nkd(nontarget_weight: float, temperature: float) -> Reference:
+    def row(z: list[float], v: list[float], y: int) -> float:
+        p, q = (softmax(without(x, y), temperature) for x in (v, z))
+        rest = -(temperature**2) * math.fsum(a * math.log(b) for a, b in zip(p, q, strict=True))
+        return -softmax(v, 1.0)[y] * math.log(softmax(z, 1.0)[y]) + nontarget_weight * rest
+
+    return over_logits(row)
+
+
+def pkt(mine: Rows, theirs: Rows) -> list[float]:
+    def neighbours(rows: Rows, i: int) -> list[float]:
+        similar = [(dot(scaled(rows[i]), scaled(other)) + 1) / 2 for other in rows]
+        return [s / math.fsum(similar) for s in similar]
+
+    n = range(len(mine))
+    pairs = [zip(neighbours(mine, i), neighbours(theirs, i), strict=True) for i in n]
+    return [math.fsum(p * math.log((p + 1e-7) / (q + 1e-7)) for q, p in pair) / len(mine) for pair in pairs]
+
+
+def nst(roles: list[str]) -> Reference:
+    def kernel(a: Rows, b: Rows) -> float:
+        return math.fsum(dot(x, y) ** 2 for x in a for y in b) / (len(a) * len(b))
+
+    def reference(term: Term, student: Outputs, teacher: Outputs, batch: Batch) -> list[float]:
+        sums = [0.0] * len(batch)
+        for role in roles:
+            for i, pair in enumerate(zip(student.feature(role), teacher.feature(role), strict=True)):
+                s, t = ([scaled([x for row in m for x in row]) for m in maps] for maps in pooled_maps(*pair))
+                sums[i] += kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
+        return sums
+
+    return reference
+
+
+def vid(roles: list[str]) -> Reference:
+    """Reads the networks of the term, and does the rest itself. Works where the student's map is the larger."""
+
+    def reference(term: Term, student: Outputs, teacher: Outputs, batch: Batch) -> list[float]:
+        sums = [0.0] * len(batch)
+        for i, role in enumerate(roles):
+            regressor, target = term.get_submodule(f"regressors.{i}"), teacher.feature(role)
+            small = torch.nn.functional.adaptive_avg_pool2d(student.feature(role), target.shape[2:])
+            predicted = regressor.get_submodule("mean")(small).tolist()
+            variances = [math.log1p(math.exp(a)) + 1e-5 for a in regressor.get_parameter("raw_variance").tolist()]
+            for n, (mine, theirs) in enumerate(zip(predicted, target.tolist(), strict=True)):
+                cells = [
+                    (a - b) ** 2 / variance + math.log(variance)
+                    for m, t, variance in zip(mine, theirs, variances, strict=True)
+                    for r, q in zip(m, t, strict=True)
+                    for a, b in zip(r, q, strict=True)
+                ]
+                sums[n] += math.fsum(cells) / len(cells) / 2
+        return sums
+
+    return reference
+
+
 def random_outputs(
     size: int, classes: int, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype = torch.float64
 ) -> Outputs:

@@ -1,0 +1,70 @@
+"""NST: the distribution of a layer's neurons, compared by maximum mean discrepancy."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.at import to_common_size
+from kdx.losses.base import Term
+from kdx.losses.numerics import full_precision, unit
+from kdx.losses.requirements import pair_roles, require_map, require_teacher
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of <x, y>^2 over channels x of `a` [B, C, P] and y of `b` [B, C', P]: [B]."""
+    return (a @ b.transpose(1, 2)).square().mean((1, 2))
+
+
+@full_precision
+def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Squared MMD, kernel <x, y>^2, between the channels' activation maps, each scaled to length 1.
+
+    The larger map is pooled down to the smaller one first; the numbers of channels may differ.
+
+    Args:
+        student_features: [B, C, H, W].
+        teacher_features: [B, C', H', W']; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Huang, Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017.
+        https://arxiv.org/abs/1707.01219
+    """
+    pair = to_common_size(student_features, teacher_features.detach())
+    mine, theirs = (unit(features.flatten(2), 2) for features in pair)
+    return _kernel(theirs, theirs) + _kernel(mine, mine) - 2 * _kernel(mine, theirs)
+
+
+class NST(Term):
+    """Neuron selectivity transfer, summed over pairs of maps.
+
+    Args:
+        roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
+            role to the teacher's.
+    """
+
+    def __init__(self, roles: Sequence[str] | Mapping[str, str]):
+        super().__init__()
+        self.pairs = pair_roles(roles, "NST")
+
+    def student_roles(self) -> tuple[str, ...]:
+        return tuple(mine for mine, _ in self.pairs)
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return tuple(theirs for _, theirs in self.pairs)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        teacher = require_teacher(teacher, "NST")
+        for mine, theirs in self.pairs:
+            require_map(student.feature(mine, "student"), mine, "student", "NST")
+            require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "NST")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        first, *rest = (
+            neuron_selectivity(student.feature(mine), teacher.feature(theirs)) for mine, theirs in self.pairs
+        )
+        return sum(rest, first)
