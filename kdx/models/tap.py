@@ -69,12 +69,13 @@ class Tapped(nn.Module):
             nothing unless called through here.
         taps: Module path by role, such as `{"stage1": "layer1"}`.
         head: Module path of the final classifier.
+        strict: Whether a tapped module must run, and give a single tensor; else its role is left out where it does not.
 
     Raises:
         ValueError: A path that the network does not have; the message names close ones.
     """
 
-    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str):
+    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str, strict: bool):
         super().__init__()
         modules = dict(net.named_modules())
         for path in (*taps.values(), head):
@@ -84,6 +85,7 @@ class Tapped(nn.Module):
         self.net = net
         self.taps = dict(taps)
         self.head_path = head
+        self.strict = strict
         self._tape = _Tape()
         for role, path in self.taps.items():
             modules[path].register_forward_hook(_OutputHook(self._tape, role))
@@ -106,7 +108,7 @@ class Tapped(nn.Module):
                 )
             logits, found, _ = self._run(x)
         silent = [role for role in self.taps if role not in found]
-        if silent:
+        if silent and self.strict:
             raise ValueError(
                 f"module '{self.taps[silent[0]]}', tapped for '{silent[0]}', did not run or gave no single tensor"
             )

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kdx.models.cifar.plane import Plane
 from kdx.models.small import MLP, SmallCNN
 
 
@@ -72,3 +73,30 @@ def test_refusals():
         cnn((64,))
     with pytest.raises(ValueError, match="at least 4 pixels"):
         cnn((1, 3, 3))
+
+
+def plane(stages=((4, 4), (8,)), last_pool=True, hidden=None, shape=(3, 32, 32)) -> Plane:
+    return Plane(stages=stages, last_pool=last_pool, hidden=hidden, num_classes=10, input_shape=shape)
+
+
+@pytest.mark.parametrize(("last_pool", "hidden"), [(True, None), (False, None), (True, 7)])
+def test_plane_parameters_and_features(last_pool, hidden):
+    net = plane(last_pool=last_pool, hidden=hidden)
+    convs = sum(9 * i * o + 3 * o for i, o in ((3, 4), (4, 4), (4, 8)))
+    flat = 8 * 64 if last_pool else 8 * 256
+    linear = (flat + 1) * 10 if hidden is None else (flat + 1) * hidden + (hidden + 1) * 10
+    assert sum(p.numel() for p in net.parameters()) == convs + linear
+    f = net(torch.randn(2, 3, 32, 32)).features
+    assert f["stage1"].shape == (2, 4, 32, 32) and f["stage2"].shape == (2, 8, 16, 16)
+    assert f["pooled"].shape == (2, hidden or flat)
+    assert all(torch.equal(f[f"stage{i}.preact"].relu(), f[f"stage{i}"]) for i in (1, 2))
+    assert (f["stage2.preact"] < 0).any()
+
+
+def test_plane_refusals():
+    with pytest.raises(ValueError, match="at least 4 pixels"):
+        plane(shape=(3, 3, 3))
+    with pytest.raises(ValueError, match="one stage"):
+        plane(stages=())
+    with pytest.raises(ValueError, match="images"):
+        plane(shape=(64,))

@@ -1,0 +1,180 @@
+"""Any network of timm or torchvision by its name, with features by role."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdx.core.ranges import PartialFraction, PositiveInt
+from kdx.models.stages import find_stages, name_stages
+from kdx.models.tap import Tapped
+
+Taps = Mapping[str, str] | None
+Options = Mapping[str, Any]
+
+
+def timm_model(
+    name: str,
+    pretrained: bool,
+    num_classes: PositiveInt,
+    in_channels: PositiveInt,
+    drop_rate: PartialFraction,
+    drop_path_rate: PartialFraction,
+    taps: Taps,
+    options: Options,
+) -> Tapped:
+    """A network of timm.
+
+    Vision transformers and mixers give tokens [B, N, D] as features, class token included; a few
+    others (Swin) maps with the channels last, [B, H, W, D].
+
+    Args:
+        name: Its name in timm, with or without the tag of its weights: `convnext_atto`, `resnet18.a1_in1k`.
+        pretrained: Whether to load timm's weights (the classifier is new where the classes differ).
+        num_classes: C.
+        in_channels: Channels of the input; timm adapts the first layer, pretrained ones too.
+        drop_rate: Dropout before the classifier; 0 leaves the model's default.
+        drop_path_rate: Stochastic depth; 0 leaves the model's default.
+        taps: Module path by role; None takes the stages that timm knows, or else finds them. `pooled`,
+            the input of the classifier (after its dropout, where there is one), comes in any case.
+        options: What else the model's constructor takes, such as `img_size: 32`.
+
+    Raises:
+        ValueError: An unknown name, tag, option or module path.
+
+    References:
+        Ross Wightman, "PyTorch Image Models", 2019, https://github.com/huggingface/pytorch-image-models
+    """
+    import timm
+
+    arch, _, tag = name.partition(".")
+    hub = ":" in name or "/" in name  # a model hub's name, which only the hub can judge
+    if not hub and not timm.is_model(arch):
+        raise ValueError(_unknown("timm", name, timm.list_models()))
+    if tag and not hub and name not in (tags := timm.list_pretrained(f"{arch}.*")):
+        raise ValueError(_unknown("timm", name, tags))
+    # timm drops what is None; many of its models do not take these two at all
+    drops = {"drop_rate": drop_rate or None, "drop_path_rate": drop_path_rate or None}
+    try:
+        net = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **drops, **options
+        )
+    except TypeError as error:
+        raise ValueError(f"timm's {name} does not take one of the given options: {error}") from error
+    head = net.get_classifier()
+    while isinstance(head, tuple | list | nn.ModuleList):  # one of several classifiers; the first is the main one
+        head = head[0]
+    return Tapped(net, _timm_stages(net, head) if taps is None else taps, _path_of(net, head), strict=taps is not None)
+
+
+def torchvision_model(
+    name: str,
+    weights: str | None,
+    num_classes: PositiveInt,
+    in_channels: PositiveInt,
+    taps: Taps,
+    options: Options,
+) -> Tapped:
+    """A classifier of torchvision. Auxiliary classifiers (GoogLeNet, Inception) are left out.
+
+    Vision transformers give tokens [B, N, D] as features, class token included; Swin maps with the
+    channels last, [B, H, W, D].
+
+    Args:
+        name: Its name in torchvision, such as `resnet18`.
+        weights: Name of torchvision's weights, such as `DEFAULT` or `IMAGENET1K_V1`; None for fresh ones.
+        num_classes: C. The classifier is new where the weights have another number.
+        in_channels: Channels of the input. Where they are not 3, the first convolution's filters are
+            repeated over the channels; loaded ones are scaled, so that a grey image answers alike.
+        taps: Module path by role; None finds the stages. `pooled`, the input of the classifier (after
+            its dropout, where there is one), comes in any case.
+        options: What else the model's constructor takes, such as `image_size: 32` for a `vit_b_16`.
+
+    Raises:
+        ValueError: An unknown name, weights, option or module path, or a first layer that cannot be adapted.
+
+    References:
+        TorchVision maintainers, "TorchVision", 2016, https://github.com/pytorch/vision
+    """
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(_unknown("torchvision", name, known))
+    if weights is not None and weights != "DEFAULT":
+        offered = [w.name for w in models.get_model_weights(name)]
+        if weights not in offered:
+            raise ValueError(f"torchvision's {name} has no weights '{weights}', only {', '.join(offered)}")
+    fresh = {"num_classes": num_classes} if weights is None else {}
+    if name in ("googlenet", "inception_v3") and weights is None:
+        fresh |= {"init_weights": True}  # else they warn
+    try:
+        net = models.get_model(name, weights=weights, **fresh, **options)
+    except TypeError as error:
+        raise ValueError(f"torchvision's {name} does not take one of the given options: {error}") from error
+    _drop_auxiliaries(net)
+    path = [p for p, m in net.named_modules() if _width(m)][-1]
+    if _width(net.get_submodule(path)) != num_classes:
+        net.set_submodule(path, _resized(net.get_submodule(path), num_classes))
+    if in_channels != 3:
+        _adapt_input(net, name, in_channels, keep_sum=weights is not None)
+    stages = find_stages(net, net.get_submodule(path)) if taps is None else taps
+    return Tapped(net, stages, path, strict=taps is not None)
+
+
+def _unknown(library: str, name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or difflib.get_close_matches(name, names, 3, 0.0)
+    return f"{library} has no model '{name}'; close to it: {', '.join(close) or 'nothing'}"
+
+
+def _path_of(net: nn.Module, module: nn.Module) -> str:
+    return next(path for path, m in net.named_modules() if m is module)
+
+
+def _timm_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
+    info = getattr(net, "feature_info", None)
+    entries = info if isinstance(info, list | tuple) else ()
+    modules = dict(net.named_modules())
+    # some entries name no module, or the whole network, or the same one twice
+    known = {e["module"]: e["reduction"] for e in entries if e.get("module") and e["module"] in modules}
+    if len(known) < 2:
+        return find_stages(net, head)
+    return name_stages(list(known), min(known.values()))
+
+
+def _drop_auxiliaries(net: nn.Module) -> None:
+    for name in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(net, name):
+            setattr(net, name, None)
+            net.aux_logits = False
+
+
+def _width(module: nn.Module) -> int:
+    """Number of outputs of a linear layer or a 1x1 convolution; 0 for anything else."""
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) else 0
+
+
+def _resized(head: nn.Module, classes: int) -> nn.Module:
+    bias = head.bias is not None
+    if isinstance(head, nn.Linear):
+        return nn.Linear(head.in_features, classes, bias)
+    return nn.Conv2d(head.in_channels, classes, 1, bias=bias)
+
+
+def _adapt_input(net: nn.Module, name: str, channels: int, keep_sum: bool) -> None:
+    first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
+        raise ValueError(f"torchvision's {name} reads 3 channels, and its first layer cannot be adapted to {channels}")
+    with torch.no_grad():
+        weight = first.weight[:, [i % 3 for i in range(channels)]]
+        if keep_sum and channels == 1:
+            weight = first.weight.sum(1, keepdim=True)
+        elif keep_sum:
+            weight = weight * (3 / channels)
+        first.weight = nn.Parameter(weight.clone())
+    first.in_channels = channels

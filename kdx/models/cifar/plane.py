@@ -1,0 +1,79 @@
+"""The plain networks of the teacher assistant papers: 2 to 10 convolutions, without shortcuts."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdx.core.ranges import PositiveInt
+from kdx.core.types import Outputs
+from kdx.models.base import Net
+
+
+class Plane(Net):
+    """Stages of 3x3 convolutions with batch norm and ReLU, a 2x2 max pool after each, then one or two linear layers.
+
+    Features: `stage1` ... `stageN`, before each pool, and `stage1.preact` ...; `pooled`, what the
+    classifier reads: the hidden layer after its ReLU, or else the flattened last map.
+    Initialisation: torch's own, as in the papers' code.
+
+    Args:
+        stages: Channels of each convolution of each stage.
+        last_pool: Whether a pool follows the last stage too.
+        hidden: Width of a linear layer before the classifier; None for none.
+        num_classes: C.
+        input_shape: (C, H, W) of one input.
+
+    Raises:
+        ValueError: No stages, or an input that is no image or too small to be halved that often.
+
+    References:
+        Seyed Iman Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", 2020,
+        https://arxiv.org/abs/1902.03393
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Sequence[int]],
+        last_pool: bool,
+        hidden: PositiveInt | None,
+        num_classes: PositiveInt,
+        input_shape: Sequence[int],
+    ):
+        super().__init__()
+        if not stages or not all(stages):
+            raise ValueError("a plain network needs at least one stage, and a convolution in each")
+        if len(input_shape) != 3:
+            raise ValueError(f"a plain network reads images (C, H, W), but the input shape is {tuple(input_shape)}")
+        self.pools = len(stages) if last_pool else len(stages) - 1
+        shrink = 2**self.pools
+        inputs, height, width = input_shape
+        if min(height, width) < shrink:
+            raise ValueError(f"{self.pools} pools need images of at least {shrink} pixels, not {height} x {width}")
+        self.stages = nn.ModuleList()
+        for widths in stages:
+            layers: list[nn.Module] = []
+            for outputs in widths:
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+                inputs = outputs
+            self.stages.append(nn.Sequential(*layers[:-1]))
+        flat = inputs * (height // shrink) * (width // shrink)
+        self.hidden = None if hidden is None else nn.Linear(flat, hidden)
+        self.fc = nn.Linear(flat if hidden is None else hidden, num_classes)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.fc
+
+    def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
+        return {f"stage{i}.preact": stage[-1] for i, stage in enumerate(self.stages, 1)}
+
+    def forward(self, x: Tensor) -> Outputs:
+        features = {}
+        for i, stage in enumerate(self.stages, 1):
+            features[f"stage{i}.preact"] = preact = stage(x)
+            features[f"stage{i}"] = x = F.relu(preact)
+            x = F.max_pool2d(x, 2) if i <= self.pools else x
+        x = x.flatten(1)
+        features["pooled"] = x = x if self.hidden is None else F.relu(self.hidden(x))
+        return Outputs(self.fc(x), features)
