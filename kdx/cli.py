@@ -3,6 +3,7 @@
 Nothing heavy is imported before the command is known.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,7 @@ kdx: experiments in knowledge distillation
 
   kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
   kdx study study=NAME [key=value] ...       run many trainings and print the table they make
-  kdx list methods|models|datasets|experiments|studies
+  kdx list methods|models|datasets|augmentations|experiments|recipes|studies
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
   kdx --version
 
@@ -56,6 +57,7 @@ def _study(arguments: list[str]) -> None:
 
 
 def _list(arguments: list[str]) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx list models | head` is no error
     from kdx.studies.catalogue import main as catalogue
 
     catalogue(arguments)

@@ -1,7 +1,7 @@
 """Composition of configs by Hydra, with its errors told in one line each."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,12 @@ class Composed:
     Attributes:
         config: The values.
         choices: The option chosen of each group, such as {"dataset": "cifar100"}.
+        interpolated: Paths whose value comes from elsewhere in the config, where it is checked.
     """
 
     config: Config
     choices: dict[str, str | None]
+    interpolated: frozenset[str]
 
 
 def config_dir() -> Path:
@@ -108,7 +110,20 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
     # resolved as a whole, since interpolations cross nodes; hydra's own node has missing values
     container = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True, throw_on_missing=True)
     assert isinstance(container, dict)
-    return Composed({str(k): v for k, v in container.items()}, {k: v for k, v in choices.items() if "hydra" not in k})
+    return Composed(
+        {str(k): v for k, v in container.items()},
+        {k: v for k, v in choices.items() if "hydra" not in k},
+        frozenset(_interpolations(cfg, "")),
+    )
+
+
+def _interpolations(node: Any, prefix: str) -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for name in node:
+            if OmegaConf.is_interpolation(node, name):
+                yield f"{prefix}{name}"
+            elif name != "hydra" and not OmegaConf.is_missing(node, name):
+                yield from _interpolations(node[name], f"{prefix}{name}.")
 
 
 def points(overrides: Sequence[str]) -> list[list[str]]:

@@ -19,11 +19,26 @@ from kdx.config.schema import Given, Run
 from kdx.core.errors import did_you_mean
 
 
-def validate(config: Config) -> None:
-    """Raise ConfigError with a line for every key that is unknown or missing and every value that is wrong."""
-    problems = list(_check(config, Run, ""))
+Problem = tuple[str, str]  # path, sentence
+
+
+def validate(config: Config, interpolated: frozenset[str]) -> None:
+    """Raise ConfigError with a line for every key that is unknown or missing and every value that is wrong.
+
+    Args:
+        config: Resolved.
+        interpolated: Paths whose value is that of another path; a mistake is told once, where it was made.
+    """
+    wrong = list(_check(config, Run, ""))
+    # kept where nothing else would be told, as when a fact does not suit the network that takes it
+    problems = [text for path, text in wrong if path not in interpolated] or [text for _, text in wrong]
     if problems:
         raise ConfigError(problems)
+
+
+def check(node: Config, path: str) -> list[str]:
+    """A line for everything that is wrong with one node that has a `_target_`."""
+    return [text for _, text in _check(node, Annotated[Any, Given()], path)]
 
 
 def locate(target: str) -> Any:
@@ -39,17 +54,16 @@ def locate(target: str) -> Any:
     return getattr(found, name)
 
 
-def _check(value: Any, annotation: Any, path: str) -> Iterator[str]:
+def _check(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
     annotation, given = _unwrap(annotation, value)
     if isinstance(value, Mapping) and "_target_" in value:
         yield from _check_target(value, path, given)
     elif given is not None:
-        yield f"{path}: expected a node with a _target_, found {_show(value)}"
+        yield path, f"{path}: expected a node with a _target_, found {_show(value)}"
     elif dataclasses.is_dataclass(annotation):
         if not isinstance(value, Mapping):
-            yield f"{path}: expected the keys {', '.join(f.name for f in dataclasses.fields(annotation))}, " + (
-                f"found {_show(value)}"
-            )
+            keys = ", ".join(f.name for f in dataclasses.fields(annotation))
+            yield path, f"{path}: expected the keys {keys}, found {_show(value)}"
             return
         hints = typing.get_type_hints(annotation, include_extras=True)
         yield from _check_keys(value, hints, set(hints), path)
@@ -80,11 +94,11 @@ def _mark(annotation: Any) -> Given | None:
     return None
 
 
-def _check_target(node: Mapping[str, Any], path: str, given: Given | None) -> Iterator[str]:
+def _check_target(node: Mapping[str, Any], path: str, given: Given | None) -> Iterator[Problem]:
     try:
         target = locate(str(node["_target_"]))
     except ValueError as error:
-        yield f"{_join(path, '_target_')}: {error}"
+        yield path, f"{_join(path, '_target_')}: {error}"
         return
     added = given.names if given else frozenset()
     hints, required = signature(target)
@@ -95,14 +109,14 @@ def _check_target(node: Mapping[str, Any], path: str, given: Given | None) -> It
 
 def _check_keys(
     values: Mapping[Any, Any], hints: Mapping[str, Any], required: set[str], path: str
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     for key, value in values.items():
         if key not in hints:
-            yield f"unknown key '{_join(path, key)}'{did_you_mean(str(key), hints)}"
+            yield _join(path, key), f"unknown key '{_join(path, key)}'{did_you_mean(str(key), hints)}"
         else:
             yield from _check(value, hints[key], _join(path, key))
     for key in sorted(required - values.keys()):
-        yield f"missing key '{_join(path, key)}'"
+        yield path, f"missing key '{_join(path, key)}'"
 
 
 @cache
@@ -125,7 +139,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return TypeAdapter(annotation)
 
 
-def _check_value(value: Any, annotation: Any, path: str) -> Iterator[str]:
+def _check_value(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
     if annotation is Any:
         return
     if typing.get_origin(annotation) in (tuple, Sequence) and isinstance(value, list):
@@ -141,7 +155,7 @@ def _check_value(value: Any, annotation: Any, path: str) -> Iterator[str]:
         first = said[0]
         where = "".join(f"[{p}]" for p in first["loc"] if isinstance(p, int))
         text = first["msg"][0].lower() + first["msg"][1:]
-        yield f"{path}{where}: {text}, found {_show(first['input'])}"
+        yield path, f"{path}{where}: {text}, found {_show(first['input'])}"
 
 
 def _join(path: str, key: Any) -> str:

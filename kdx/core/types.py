@@ -1,6 +1,6 @@
 """The values that travel between the floors: batches, outputs, steps, facts of a data set."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -57,12 +57,8 @@ class Outputs:
     members: tuple["Outputs", ...] = ()
 
     def feature(self, role: str) -> Tensor:
-        """The feature of a role; a KeyError that names the roles there are, where it is missing."""
-        try:
-            return self.features[role]
-        except KeyError:
-            known = ", ".join(self.features) or "none"
-            raise KeyError(f"no feature with role '{role}'; this network has: {known}") from None
+        """The feature of a role, see `find_role`."""
+        return self.features[find_role(role, self.features, "network")]
 
     def detach(self) -> "Outputs":
         return self._map(Tensor.detach)
@@ -119,8 +115,20 @@ class Shapes:
     features: Mapping[str, tuple[int, ...]]
 
     def feature(self, role: str, whose: str = "network") -> tuple[int, ...]:
-        """The shape of a role; a ValueError that names the roles there are, where it is missing."""
-        if role not in self.features:
-            known = ", ".join(self.features) or "none"
-            raise ValueError(f"the {whose} has no feature with role '{role}'; it has: {known}")
-        return self.features[role]
+        """The shape of a role, see `find_role`."""
+        return self.features[find_role(role, self.features, whose)]
+
+
+def find_role(role: str, roles: Iterable[str], whose: str) -> str:
+    """The role that is meant: the word itself, or for "last" the deepest stage, whatever its number.
+
+    Raises:
+        ValueError: There is no such role; the message names those there are.
+    """
+    roles = list(roles)
+    stages = [r for r in roles if r.startswith("stage") and r.removeprefix("stage").isdigit()]
+    if role == "last" and stages:
+        return max(stages, key=lambda r: int(r.removeprefix("stage")))
+    if role not in roles:
+        raise ValueError(f"the {whose} has no feature with role '{role}'; it has: {', '.join(roles) or 'none'}")
+    return role

@@ -21,7 +21,7 @@ SPLIT_SEED = 1797
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(Dataset):
-    """The test set of the UCI pen of optical digits, split into 1000 and 797 by a seed that never changes.
+    """The test set of UCI's optical digits, split into 1000 and 797 by a seed that never changes.
 
     Real data that needs no download: for first steps, tests and studies that take seconds.
 

@@ -47,6 +47,7 @@ class Distill(Method):
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
         self.temperature = temperature
+        self._listens = any(term.needs_teacher for term in terms.values())
         shapes = probe(student, spec.input_shape), probe(teacher, spec.input_shape)
         self._check_classes(*shapes)
         for name, term in terms.items():
@@ -67,7 +68,8 @@ class Distill(Method):
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         student = self.student(batch.inputs).float()
-        teacher = self.teacher(batch.inputs).float()
+        # a student alone is measured against a teacher that it need not run
+        teacher = self.teacher(batch.inputs).float() if self._listens else student.detach()
         with torch.autocast(batch.inputs.device.type, enabled=False):
             terms = {name: term(student, teacher, batch, progress).mean() for name, term in self.terms.items()}
         report = {}

@@ -23,3 +23,8 @@ class Net(nn.Module):
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         """The batch norm that ends in each `stageN.preact`, by role: what OFD derives its margins from."""
         return {}
+
+    def _norm(self, path: str) -> nn.BatchNorm2d:
+        norm = self.get_submodule(path)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm

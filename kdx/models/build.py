@@ -63,7 +63,7 @@ def timm_model(
         )
     except TypeError as error:
         raise ValueError(f"timm's {name} does not take one of the given options: {error}") from error
-    head = net.get_classifier()
+    head: Any = net.get_classifier()  # pyright: ignore[reportCallIssue]
     while isinstance(head, tuple | list | nn.ModuleList):  # one of several classifiers; the first is the main one
         head = head[0]
     return Tapped(net, _timm_stages(net, head) if taps is None else taps, _path_of(net, head), strict=taps is not None)
@@ -149,7 +149,7 @@ def _drop_auxiliaries(net: nn.Module) -> None:
     for name in ("aux1", "aux2", "AuxLogits"):
         if hasattr(net, name):
             setattr(net, name, None)
-            net.aux_logits = False
+            setattr(net, "aux_logits", False)  # noqa: B010
 
 
 def _width(module: nn.Module) -> int:
@@ -160,10 +160,10 @@ def _width(module: nn.Module) -> int:
 
 
 def _resized(head: nn.Module, classes: int) -> nn.Module:
-    bias = head.bias is not None
     if isinstance(head, nn.Linear):
-        return nn.Linear(head.in_features, classes, bias)
-    return nn.Conv2d(head.in_channels, classes, 1, bias=bias)
+        return nn.Linear(head.in_features, classes, bias=head.bias is not None)
+    assert isinstance(head, nn.Conv2d)
+    return nn.Conv2d(head.in_channels, classes, 1, bias=head.bias is not None)
 
 
 def _adapt_input(net: nn.Module, name: str, channels: int, keep_sum: bool) -> None:

@@ -44,7 +44,9 @@ class Frozen(nn.Module):
     @property
     def head(self) -> nn.Module:
         """The network's final classifier."""
-        return self.net.head
+        head = self.net.head
+        assert isinstance(head, nn.Module)
+        return head
 
     def train(self, mode: bool = True) -> Self:
         """Does nothing: a teacher is in evaluation mode."""

@@ -120,7 +120,7 @@ class SmallCNN(Net):
         return self.fc
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
-        return {f"stage{i}.preact": conv[1] for i, conv in enumerate(self.convs, 1)}
+        return {f"stage{i + 1}.preact": self._norm(f"convs.{i}.1") for i in range(len(self.convs))}
 
     def forward(self, x: Tensor) -> Outputs:
         features = {}

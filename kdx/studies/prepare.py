@@ -31,7 +31,7 @@ def prepare(composed: Composed) -> Config:
     config.pop("debug", None)
     config.pop("recipe", None)
     _drop_unused(config)
-    validate(config)
+    validate(config, composed.interpolated)
     _fill_checksum(config["student"], "student.checkpoint")
     if config["teacher"] is not None:
         config["teacher"] = _fill_teacher(config, composed.choices)
@@ -96,7 +96,7 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     training["logger"] = config["logger"]
     for key in SHARED_VALUES:
         training["trainer"][key] = config["trainer"][key]
-    return prepare(Composed(training, composed.choices))
+    return prepare(Composed(training, composed.choices, composed.interpolated))
 
 
 def _literal(value: Any) -> str:

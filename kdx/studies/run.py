@@ -1,5 +1,6 @@
 """One training, from a prepared config to a result on disk."""
 
+import json
 import sys
 import time
 import traceback
@@ -188,8 +189,8 @@ def _finish(
 
 
 def _about(config: Config) -> dict[str, str]:
-    """Metadata of exported weights."""
-    return {"format": "pt", "kdx.run": name(config), "kdx.net": str(config["choices"]["student"])}
+    """Metadata of exported weights: one entry, since safetensors writes several in random order."""
+    return {"kdx": json.dumps({"run": name(config), "net": config["student"]["net"]}, sort_keys=True)}
 
 
 def _summary(result: Result) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 class Stage(nn.Sequential):
     """Blocks that each return their pre-activation; the ReLU between them, and after the last, is here."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Run the blocks.
 
         Returns:
             The output and what it was before its ReLU, both [B, D, H, W].
         """
-        last = len(self) - 1
+        last, x, preact = len(self) - 1, input, input
         for i, block in enumerate(self):
             preact = block(x)
             # in place saves a tensor, but never on the one that is handed out

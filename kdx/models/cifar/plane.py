@@ -66,7 +66,8 @@ class Plane(Net):
         return self.fc
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
-        return {f"stage{i}.preact": stage[-1] for i, stage in enumerate(self.stages, 1)}
+        last = [len(list(stage.children())) - 1 for stage in self.stages]
+        return {f"stage{i + 1}.preact": self._norm(f"stages.{i}.{j}") for i, j in enumerate(last)}
 
     def forward(self, x: Tensor) -> Outputs:
         features = {}

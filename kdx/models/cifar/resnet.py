@@ -76,7 +76,7 @@ class ResNet(Net):
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         stages = (self.layer1, self.layer2, self.layer3)
-        return {f"stage{i}.preact": stage[-1].bn2 for i, stage in enumerate(stages, 1)}
+        return {f"stage{i}.preact": self._norm(f"layer{i}.{len(stage) - 1}.bn2") for i, stage in enumerate(stages, 1)}
 
     def forward(self, x: Tensor) -> Outputs:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

@@ -31,10 +31,6 @@ class Basic(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.shortcut = _shortcut(inputs, width, stride)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        return self.bn2
-
     def forward(self, x: Tensor) -> Tensor:
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
         y += self.shortcut(x)
@@ -55,10 +51,6 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.shortcut = _shortcut(inputs, 4 * width, stride)
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -122,7 +114,8 @@ class ResNetLarge(Net):
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return {f"stage{i}.preact": stage[-1].last_norm for i, stage in enumerate(stages, 1)}
+        last = "bn2" if isinstance(self.layer1[0], Basic) else "bn3"
+        return {f"stage{i}.preact": self._norm(f"layer{i}.{len(s) - 1}.{last}") for i, s in enumerate(stages, 1)}
 
     def forward(self, x: Tensor) -> Outputs:
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)

@@ -111,6 +111,7 @@ class ShuffleNetV2(Net):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         features = {"stage0": x}
         for i, stage in enumerate((self.layer1, self.layer2, self.layer3), 1):
+            halves: tuple[Tensor, ...] = ()
             for unit in stage:
                 x, halves = unit(x)
             features[f"stage{i}.preact"], features[f"stage{i}"] = torch.cat(halves, 1), x

@@ -102,8 +102,8 @@ class WideResNet(Net):
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         return {
-            "stage1.preact": self.block2.layer[0].bn1,
-            "stage2.preact": self.block3.layer[0].bn1,
+            "stage1.preact": self._norm("block2.layer.0.bn1"),
+            "stage2.preact": self._norm("block3.layer.0.bn1"),
             "stage3.preact": self.bn1,
         }
 

@@ -1,0 +1,39 @@
+"""`kdx completion`: groups, options and keys for the shell, from the configs as they are.
+
+Hydra completes a program, not a command of one; the scripts hand it the line without the command.
+"""
+
+import sys
+from collections.abc import Sequence
+
+BASH = """\
+_kdx() {
+    local line="$COMP_LINE" word="${COMP_WORDS[COMP_CWORD]}" choices
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        choices="train study list completion"
+    elif [ "${COMP_WORDS[1]}" = train ]; then
+        line="${line#*train}"
+        word="${line##* }"
+        choices=$(COMP_LINE="kdx$line" COMP_POINT="$COMP_POINT" kdx train -sc query=bash 2>/dev/null)
+    elif [ "${COMP_WORDS[1]}" = list ]; then
+        choices="methods models datasets augmentations experiments recipes studies"
+    elif [ "${COMP_WORDS[1]}" = study ]; then
+        line="${line#*study}"
+        word="${line##* }"
+        choices=$(kdx list studies 2>/dev/null | cut -d' ' -f1 | sed 's/^/study=/')
+    fi
+    COMPREPLY=($(compgen -W "$choices" -- "$word"))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _kdx kdx
+"""
+ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + BASH
+SHELLS = {"bash": BASH, "zsh": ZSH}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the script of a shell. Exits with 2 for a shell that has none."""
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        print('kdx: say which shell: eval "$(kdx completion bash)" or zsh', file=sys.stderr)
+        sys.exit(2)
+    print(SHELLS[arguments[0]], end="")

@@ -1,0 +1,47 @@
+"""The entry of `kdx study`."""
+
+import sys
+from collections.abc import Sequence
+
+from kdx.config.compose import ConfigError, compose, options
+from kdx.config.validate import check
+from kdx.core.errors import UserError
+
+HELP = """\
+kdx study study=NAME [key=value] ...
+
+Runs every training of a study that is not finished yet and prints the table they make. The same command
+again takes finished runs as they are; fresh=true runs everything over.
+
+studies: {studies}
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a study and exit: 0 done, 1 a run failed, 2 the command is wrong."""
+    if any(a in ("-h", "--help") for a in arguments):
+        print(HELP.format(studies=", ".join(options("study"))), end="")
+        return
+    try:
+        composed = compose(arguments, "study")
+        problems = check(composed.config["study"], "study")
+        if problems:
+            raise ConfigError(problems)
+    except ConfigError as error:
+        _say(error)
+        sys.exit(2)
+    from kdx.studies.build import make
+
+    try:
+        make(composed.config["study"]).execute(composed.config["paths"], composed.config["fresh"])
+    except KeyboardInterrupt:
+        print("kdx: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, ValueError, OSError) as error:
+        _say(error)
+        sys.exit(1)
+
+
+def _say(error: Exception) -> None:
+    for line in str(error).splitlines():
+        print(f"kdx: {line}", file=sys.stderr)

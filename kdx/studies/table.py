@@ -1,0 +1,173 @@
+"""Numbers of many runs side by side, each with its mean, spread and n."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdx.studies.results import Protocol, Result
+from kdx.studies.statistics import Summary, paired_gain
+
+TEACHER = "teacher"
+LABELS = {
+    "test/top1": ("top-1 %", 100, 2),
+    "test/top5": ("top-5 %", 100, 2),
+    "test/nll": ("NLL", 1, 4),
+    "test/ece": ("ECE %", 100, 2),
+    "test/brier": ("Brier", 1, 4),
+    "fidelity/test/agreement": ("agreement %", 100, 2),
+    "fidelity/test/kl": ("KL to teacher", 1, 4),
+    "seconds": ("seconds", 1, 1),
+}
+PROTOCOLS = {
+    "last": "the last epoch",
+    "best_on_test": "the epoch that was best on the test set (optimistic)",
+    "val_selected": "the epoch that was best on the validation split",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells by row and column.
+
+    Attributes:
+        title: Heading.
+        columns: Metric names.
+        cells: A summary for each measured (row, column); a cell that was not measured is absent.
+        n: Seeds by row.
+        gains: Paired differences to the baseline in the first column, by row.
+        notes: Protocol, hardware and code behind the numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    cells: Mapping[str, Mapping[str, Summary]]
+    n: Mapping[str, int]
+    gains: Mapping[str, Summary]
+    notes: Sequence[str]
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        title: str,
+        results: Mapping[str, Sequence[Result]],
+        columns: Sequence[str],
+        protocol: Protocol,
+        baseline: str | None,
+        teacher_row: bool,
+    ) -> "Table":
+        """Summarise the runs of each row."""
+        values = {
+            row: {column: [_value(r, column, protocol) for r in runs] for column in columns}
+            for row, runs in results.items()
+        }
+        cells: dict[str, dict[str, Summary]] = {}
+        if teacher_row:
+            cells[TEACHER] = _teachers(results, columns)
+        for row, by_column in values.items():
+            cells[row] = {c: Summary.of([v for v in vs if v is not None]) for c, vs in by_column.items() if None not in vs}
+        main = columns[0]
+        gains = {}
+        if baseline is not None:
+            gains = {
+                row: paired_gain(by_column[main], values[baseline][main])
+                for row, by_column in values.items()
+                if row != baseline and None not in (*by_column[main], *values[baseline][main])
+            }
+        n = {row: max((c.n for c in of.values()), default=0) for row, of in cells.items()}
+        return cls(title, columns, cells, n, gains, _notes(results, protocol, baseline, main, gains))
+
+    def header(self) -> list[str]:
+        return ["", *(LABELS.get(c, (c, 1, 4))[0] for c in self.columns), "n"]
+
+    def rows(self) -> list[list[str]]:
+        """Formatted cells; "-" where nothing was measured."""
+        lines = []
+        for row, of in self.cells.items():
+            shown = []
+            for column in self.columns:
+                _, scale, digits = LABELS.get(column, (column, 1, 4))
+                shown.append(of[column].show(scale, digits) if column in of else "-")
+            lines.append([row, *shown, str(self.n[row])])
+        return lines
+
+    def markdown(self) -> str:
+        lines = [f"# {self.title}", "", _pipes(self.header())]
+        lines.append("|" + "|".join([":--", *["--:"] * (len(self.columns) + 1)]) + "|")
+        lines += [_pipes(row) for row in self.rows()]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+
+    def text(self) -> str:
+        """For a terminal."""
+        grid = [self.header(), *self.rows()]
+        widths = [max(len(row[i]) for row in grid) for i in range(len(grid[0]))]
+        lines = [
+            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+            for row in grid
+        ]
+        rule = "-" * len(lines[0])
+        return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self.notes])
+
+    def csv(self) -> str:
+        """One line for each cell: row, metric, mean, std, n; fractions, not percent."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["row", "metric", "mean", "std", "n"])
+        for row, of in self.cells.items():
+            for column, summary in of.items():
+                writer.writerow([row, column, summary.mean, summary.std, summary.n])
+        return out.getvalue()
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _value(result: Result, column: str, protocol: Protocol) -> float | None:
+    return float(result.data["seconds"]) if column == "seconds" else result.metric(column, protocol)
+
+
+def _teachers(results: Mapping[str, Sequence[Result]], columns: Sequence[str]) -> dict[str, Summary]:
+    """Measurements of the different teachers behind the runs."""
+    facts = {r.data["teacher"]["sha256"]: r.data["teacher"] for runs in results.values() for r in runs}
+    return {c: Summary.of([f[c] for f in facts.values()]) for c in columns if all(c in f for f in facts.values())}
+
+
+def _notes(
+    results: Mapping[str, Sequence[Result]],
+    protocol: Protocol,
+    baseline: str | None,
+    main: str,
+    gains: Mapping[str, Summary],
+) -> list[str]:
+    runs = [r.data for of in results.values() for r in of]
+    label, scale, digits = LABELS.get(main, (main, 1, 4))
+    notes = [
+        f"{row} against {baseline}: {'+' if gain.mean >= 0 else ''}{gain.show(scale, digits)} {label}, "
+        f"paired over {gain.n} seeds"
+        for row, gain in gains.items()
+    ]
+    tested = sorted({d["examples"]["test"] for d in runs})
+    trained = sorted({d["examples"]["training"] for d in runs})
+    notes.append(
+        f"mean ± sample standard deviation over n seeds {sorted({d['seed'] for d in runs})}; numbers of "
+        f"{PROTOCOLS[protocol]}; {_counts(trained)} training and {_counts(tested)} test examples"
+    )
+    steps = _counts(sorted({d["steps"] for d in runs}))
+    devices = sorted({f"{d['device']['name']} ({d['device']['threads']} threads)" for d in runs})
+    commits = sorted({_commit(d["code"]) for d in runs})
+    notes.append(f"{steps} steps a run; {', '.join(devices)}; torch {runs[0]['versions']['torch']}; {', '.join(commits)}")
+    if any(len(of) < 3 for of in results.values()):
+        notes.append("fewer than 3 seeds: the spread says little")
+    return notes
+
+
+def _counts(values: Sequence[int]) -> str:
+    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
+
+
+def _commit(code: Mapping[str, object]) -> str:
+    if code["commit"] is None:
+        return "kdx outside a git checkout"
+    return f"commit {str(code['commit'])[:10]}" + (" with local changes" if code["dirty"] else "")
