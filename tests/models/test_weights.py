@@ -131,6 +131,7 @@ def test_damaged_torch_file(tmp_path):
     assert "damaged" in refused(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_other_kinds_of_file(tmp_path):
     path = tmp_path / "x.bin"
     path.write_bytes(b"<html>not found</html>" * 10)
