@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdx.core.errors import UserError
 from kdx.models.tap import plain
 
 _WRAPPED = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A weights file that cannot be used; the message says why, in a sentence."""
 
 
