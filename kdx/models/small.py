@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -52,7 +53,7 @@ class MLP(Net):
         self.activation = activation
         self.dropout = dropout
         widths = [math.prod(input_shape), *hidden]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
         self.fc = nn.Linear(widths[-1], num_classes)
 
     @property
@@ -109,8 +110,7 @@ class SmallCNN(Net):
         self.dropout = dropout
         inputs = [channels, *widths]
         self.convs = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o))
-            for i, o in zip(inputs[:-1], inputs[1:], strict=True)
+            nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o)) for i, o in pairwise(inputs)
         )
         self.hidden = nn.Linear(inputs[-1] * (height // shrink) * (width // shrink), hidden)
         self.fc = nn.Linear(hidden, num_classes)

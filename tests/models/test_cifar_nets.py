@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_large_resnet_parameters_follow_the_closed_form(blocks: tuple[int, ...])
 def test_wide_resnet_parameters_follow_the_closed_form(depth: int, widen: int):
     n, w = (depth - 4) // 6, [16, 16 * widen, 32 * widen, 64 * widen]
     expected = 3 * 16 * 9 + 2 * w[3] + (w[3] + 1) * 100
-    for i, o in zip(w[:-1], w[1:], strict=True):
+    for i, o in pairwise(w):
         expected += 2 * i + 9 * i * o + 2 * o + 9 * o * o + (i * o if i != o else 0)
         expected += (n - 1) * (4 * o + 18 * o * o)
     assert size(wrn(depth, widen)) == expected
