@@ -108,7 +108,9 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
     if choices is None:
         choices = dict(cfg.hydra.runtime.choices)
     # resolved as a whole, since interpolations cross nodes; hydra's own node has missing values
-    container = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"]), resolve=True, throw_on_missing=True)
+    container = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True, throw_on_missing=True
+    )
     assert isinstance(container, dict)
     return Composed(
         {str(k): v for k, v in container.items()},
@@ -119,7 +121,7 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
 
 def _interpolations(node: Any, prefix: str) -> Iterator[str]:
     if isinstance(node, DictConfig):
-        for name in node:
+        for name in map(str, node):
             if OmegaConf.is_interpolation(node, name):
                 yield f"{prefix}{name}"
             elif name != "hydra" and not OmegaConf.is_missing(node, name):
@@ -139,15 +141,15 @@ def points(overrides: Sequence[str]) -> list[list[str]]:
         raise ConfigError([explain(error, wrong)]) from None
     axes: list[list[str]] = []
     for text, override in zip(overrides, parsed, strict=True):
-        key = override.get_key_element()
-        if isinstance(override.value(), Glob):
-            axes.append([f"{key}={name}" for name in override.value().filter(options(key))])
+        key, value = override.get_key_element(), override.value()
+        if isinstance(value, Glob):
+            axes.append([f"{key}={name}" for name in value.filter(options(key))])
         elif override.is_sweep_override():
             axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
         else:
             axes.append([text])
     first = [axis[0] for axis in axes]
-    varied = [first[:i] + [v] + first[i + 1 :] for i, axis in enumerate(axes) for v in axis[1:]]
+    varied = [[*first[:i], v, *first[i + 1 :]] for i, axis in enumerate(axes) for v in axis[1:]]
     return [first, *varied]
 
 
@@ -201,7 +203,7 @@ def _keys_like(key: str) -> list[str]:
 
     def walk(node: Any, prefix: str) -> None:
         if isinstance(node, DictConfig):
-            for name in node:
+            for name in map(str, node):
                 path = f"{prefix}{name}"
                 found.append(path)
                 if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):

@@ -18,7 +18,6 @@ from kdx.config.compose import Config, ConfigError
 from kdx.config.schema import Given, Run
 from kdx.core.errors import did_you_mean
 
-
 Problem = tuple[str, str]  # path, sentence
 
 

@@ -63,5 +63,3 @@ class Evaluator:
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         """Measurements by full metric name, such as "test/top1"."""
         raise NotImplementedError
-
-

@@ -52,7 +52,8 @@ class _Quiet(Dataset):
 
 
 class _Loader:
-    def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int):
+    def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int, channels_last: bool):
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._steps, self._num_workers = steps, num_workers if steps.data.decodes else 0
         c, h, w = spec.input_shape
         self._normalize = Normalize((c, h, w), steps.data.scale, spec.mean, spec.std)
@@ -62,7 +63,8 @@ class _Loader:
         where = [(epoch, step) for step in range(start, stop)]
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         for (_, step), (views, index) in zip(where, parts, strict=True):
-            yield step, Batch(self._normalize(views), self._steps.data.labels[index], index)
+            inputs = self._normalize(views).contiguous(memory_format=self.memory_format)
+            yield step, Batch(inputs, self._steps.data.labels[index], index)
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         parts = DataLoader(
@@ -92,6 +94,7 @@ class TrainLoader(_Loader):
         data_seed: Seed of order and augmentation.
         num_workers: Processes that decode files; images in memory never use any.
         drop_last: Whether a short last batch is left out.
+        channels_last: Memory format of the inputs.
 
     Raises:
         DataError: No batch is left.
@@ -106,8 +109,9 @@ class TrainLoader(_Loader):
         data_seed: int,
         num_workers: int,
         drop_last: bool,
+        channels_last: bool,
     ):
-        super().__init__(_Steps(data, augmentation, batch_size, data_seed), spec, num_workers)
+        super().__init__(_Steps(data, augmentation, batch_size, data_seed), spec, num_workers, channels_last)
         self.steps_per_epoch = len(data) // batch_size if drop_last else -(-len(data) // batch_size)
         if not self.steps_per_epoch:
             raise DataError(
@@ -131,10 +135,11 @@ class EvalLoader(_Loader):
         spec: Facts for normalising.
         batch_size: Examples in a batch; the last one may be short.
         num_workers: Processes that decode files; images in memory never use any.
+        channels_last: Memory format of the inputs.
     """
 
-    def __init__(self, data: ImageSet, spec: DataSpec, batch_size: int, num_workers: int):
-        super().__init__(_Steps(data, PLAIN, batch_size, None), spec, num_workers)
+    def __init__(self, data: ImageSet, spec: DataSpec, batch_size: int, num_workers: int, channels_last: bool):
+        super().__init__(_Steps(data, PLAIN, batch_size, None), spec, num_workers, channels_last)
 
     def __len__(self) -> int:
         return -(-self.num_examples // self.batch_size)
@@ -167,14 +172,17 @@ def make_loaders(
     data_seed: int,
     num_workers: int,
     drop_last: bool,
+    channels_last: bool,
 ) -> Loaders:
     """Loaders for what a run sees of a data set; see `TrainLoader` and `EvalLoader` for the arguments."""
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
     return Loaders(
         splits.spec,
-        TrainLoader(splits.train, splits.spec, augmentation, batch_size, data_seed, num_workers, drop_last),
+        TrainLoader(
+            splits.train, splits.spec, augmentation, batch_size, data_seed, num_workers, drop_last, channels_last
+        ),
         {
-            name: EvalLoader(part, splits.spec, eval_batch_size, num_workers)
+            name: EvalLoader(part, splits.spec, eval_batch_size, num_workers, channels_last)
             for name, part in parts.items()
             if part is not None
         },

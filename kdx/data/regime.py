@@ -1,5 +1,7 @@
 """Which examples a run may learn from: fractions and subsets that depend on their own seed alone."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,23 +27,27 @@ def class_ranks(labels: Tensor, seed: int, purpose: str) -> Tensor:
 def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tensor:
     """Mask of a class-balanced share, bool [N].
 
-    Each class gives `fraction` of its examples, rounded half up. For one seed and purpose the share of a
-    smaller fraction lies within that of a larger one.
+    The share has `fraction` of all examples, rounded, and of each class as many to within one. For one
+    seed and purpose the share of a smaller fraction lies within that of a larger one.
 
     Raises:
         DataError: Some class would be left without an example.
     """
     counts = labels.bincount()
-    # the nudge keeps 0.3 * 50 = 14.999999999999998 with the 15 that is meant
-    quota = (counts * fraction + 0.5 + 1e-9).floor().long()
-    empty = ((quota == 0) & (counts > 0)).nonzero().flatten()
+    # each class is spread evenly over [0, 1), so that any prefix of the whole takes equal shares; the
+    # label only decides between equals
+    place = (class_ranks(labels, seed, purpose).double() + 0.5) / counts[labels] + labels * 1e-12
+    chosen = place.argsort(stable=True)[: math.floor(fraction * len(labels) + 0.5 + 1e-9)]
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[chosen] = True
+    empty = ((labels[mask].bincount(minlength=len(counts)) == 0) & (counts > 0)).nonzero().flatten()
     if len(empty):
         smallest = int(counts[counts > 0].min())
         raise DataError(
             f"a {purpose} of {fraction} leaves {len(empty)} classes without an example, the first of them class "
-            f"{int(empty[0])}; the smallest class has {smallest}, so at least {0.5 / smallest:.4g} is needed"
+            f"{int(empty[0])}; the smallest class has {smallest}, so {1 / smallest:.4g} is surely enough"
         )
-    return class_ranks(labels, seed, purpose) < quota[labels]
+    return mask
 
 
 def balanced(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:

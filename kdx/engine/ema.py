@@ -20,8 +20,9 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        ours, theirs = list(self.model.parameters()), [p.detach() for p in self.source.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - self.decay)
+        ours: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = list(self.source.parameters())
+        torch._foreach_lerp_(ours, theirs, weight=1 - self.decay)
         for mine, other in zip(self.model.buffers(), self.source.buffers(), strict=True):
             mine.copy_(other)
 

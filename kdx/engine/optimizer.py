@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from kdx.core.errors import UserError
+from kdx.core.errors import UserError, did_you_mean
 from kdx.core.ranges import NonNegative, PartialFraction, Positive
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -80,6 +81,8 @@ class Timm(Optimizer):
     def build(self, parameters: Named) -> torch.optim.Optimizer:
         from timm.optim import create_optimizer_v2, list_optimizers  # takes seconds
 
-        if self.name not in list_optimizers():
-            raise UserError(f"timm has no optimiser '{self.name}'; it has: {', '.join(list_optimizers())}")
-        return create_optimizer_v2(self.groups(parameters), opt=self.name, lr=self.lr, **self.options)
+        known = [str(name) for name in list_optimizers()]
+        if self.name not in known:
+            raise UserError(f"timm has no optimiser '{self.name}'{did_you_mean(self.name, known)}")
+        options: dict[str, Any] = dict(self.options)
+        return create_optimizer_v2(self.groups(parameters), opt=self.name, lr=self.lr, **options)

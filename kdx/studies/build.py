@@ -70,6 +70,7 @@ def build_loaders(config: Config, light: Light) -> Loaders:
         config["data_seed"],
         settings.num_workers,
         settings.drop_last,
+        settings.channels_last,
     )
 
 
@@ -107,9 +108,7 @@ def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: 
         return make(config["method"], **given)
 
 
-def build_evaluators(
-    nodes: Mapping[str, Config], loaders: Loaders, device: torch.device
-) -> dict[str, Evaluator]:
+def build_evaluators(nodes: Mapping[str, Config], loaders: Loaders, device: torch.device) -> dict[str, Evaluator]:
     """Evaluators by name; those of a validation split are left out where the regime cuts none."""
     present = {name: node for name, node in nodes.items() if node.get("split") != "val" or "val" in loaders.evals}
     return {name: make(node, loaders=loaders.evals, device=device) for name, node in present.items()}

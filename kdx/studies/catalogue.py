@@ -8,7 +8,7 @@ from pathlib import Path
 from kdx.config.compose import config_dir, options
 from kdx.core.errors import did_you_mean
 
-FIELDS = ("acronym", "paper", "year", "link", "needs", "source")
+FIELDS: tuple[str, ...] = ("acronym", "paper", "year", "link", "needs", "source")
 KINDS = {
     "methods": "method",
     "models": "model",
@@ -44,7 +44,7 @@ def methods() -> list[list[str]]:
 
 def front_matter(path: Path) -> dict[str, str]:
     """The facts in the comments that open a method's file; empty where one is missing."""
-    facts = dict.fromkeys(FIELDS, "")
+    facts: dict[str, str] = dict.fromkeys(FIELDS, "")
     for line in path.read_text().splitlines():
         found = re.fullmatch(r"# (\w+): (.*)", line)
         if found and found[1] in facts:
@@ -74,6 +74,4 @@ def headline(path: Path) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -23,7 +23,11 @@ def draw(table: Table, path: Path, first: str | None) -> None:
 
     rows = [row for row in table.cells if row != first]
     figure, axes = plt.subplots(
-        1, len(table.columns), figsize=(2.6 * len(table.columns) + 1.2, 0.5 * len(rows) + 1.9), sharey=True, squeeze=False
+        1,
+        len(table.columns),
+        figsize=(2.6 * len(table.columns) + 1.2, 0.5 * len(rows) + 1.9),
+        sharey=True,
+        squeeze=False,
     )
     for axis, column in zip(axes[0], table.columns, strict=True):
         label, scale, _ = LABELS.get(column, (column, 1, 4))

@@ -85,7 +85,9 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
     own = ["method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
     # the data set's own name may need a value before it composes, as ImageFolder's does
-    missing = [f"dataset.{k}={_literal(v)}" for k, v in config["dataset"].items() if k not in REGIME and k != "_target_"]
+    missing = [
+        f"dataset.{k}={_literal(v)}" for k, v in config["dataset"].items() if k not in REGIME and k != "_target_"
+    ]
     try:
         composed = compose([*shared, *own, *missing, *map(str, teacher["recipe"])])
     except ConfigError as error:

@@ -1,5 +1,6 @@
 """One training, from a prepared config to a result on disk."""
 
+import contextlib
 import json
 import sys
 import time
@@ -79,7 +80,7 @@ def _train(config: Config, folder: Path) -> Result:
     method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
     method.to(light.device)
     if light.settings.channels_last:
-        method.to(memory_format=torch.channels_last)
+        method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
     trainer = _build_trainer(config, folder, light, loaders, method)
     selection = trainer.fit()
     result = _finish(config, folder, light, loaders, trainer, selection, teacher)
@@ -205,7 +206,6 @@ def _start_over(folder: Path) -> None:
 
 
 def _note_failure(folder: Path) -> None:
-    try:
+    # where a full or read-only disk is what failed, the error itself still goes on to the caller
+    with contextlib.suppress(OSError):
         (folder / "error.txt").write_text(traceback.format_exc())
-    except OSError:
-        pass  # a full or read-only disk is what failed; the error itself goes on to the caller

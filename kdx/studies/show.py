@@ -26,7 +26,9 @@ def show(result: Result) -> str:
     lines.append(f"  protocol: last epoch (best on test {100 * best:.2f} at epoch {epoch:g})" if best else "")
     teacher = data["teacher"]
     if teacher is not None:
-        lines.append(f"  teacher {teacher['net']}: top-1 {100 * teacher['test/top1']:.2f} %, sha256 {teacher['sha256'][:12]}")
+        lines.append(
+            f"  teacher {teacher['net']}: top-1 {100 * teacher['test/top1']:.2f} %, sha256 {teacher['sha256'][:12]}"
+        )
     lines.append(f"  {data['seconds']:.1f} s, {data['examples_per_second']:.0f} img/s, {data['device']['name']}")
     lines.append(f"  {result.folder}")
     return "\n".join(line for line in lines if line)

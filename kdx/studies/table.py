@@ -58,22 +58,21 @@ class Table:
         teacher_row: bool,
     ) -> "Table":
         """Summarise the runs of each row."""
-        values = {
-            row: {column: [_value(r, column, protocol) for r in runs] for column in columns}
-            for row, runs in results.items()
-        }
-        cells: dict[str, dict[str, Summary]] = {}
+        # a column counts for a row only where each of its runs measured it
+        values: dict[str, dict[str, list[float]]] = {}
+        for row, runs in results.items():
+            measured = {column: [_value(r, column, protocol) for r in runs] for column in columns}
+            values[row] = {c: [v for v in vs if v is not None] for c, vs in measured.items() if None not in vs}
+        cells = {row: {c: Summary.of(vs) for c, vs in of.items()} for row, of in values.items()}
         if teacher_row:
-            cells[TEACHER] = _teachers(results, columns)
-        for row, by_column in values.items():
-            cells[row] = {c: Summary.of([v for v in vs if v is not None]) for c, vs in by_column.items() if None not in vs}
+            cells = {TEACHER: _teachers(results, columns), **cells}
         main = columns[0]
         gains = {}
         if baseline is not None:
             gains = {
-                row: paired_gain(by_column[main], values[baseline][main])
-                for row, by_column in values.items()
-                if row != baseline and None not in (*by_column[main], *values[baseline][main])
+                row: paired_gain(of[main], values[baseline][main])
+                for row, of in values.items()
+                if row != baseline and main in of and main in values[baseline]
             }
         n = {row: max((c.n for c in of.values()), default=0) for row, of in cells.items()}
         return cls(title, columns, cells, n, gains, _notes(results, protocol, baseline, main, gains))
@@ -157,7 +156,9 @@ def _notes(
     steps = _counts(sorted({d["steps"] for d in runs}))
     devices = sorted({f"{d['device']['name']} ({d['device']['threads']} threads)" for d in runs})
     commits = sorted({_commit(d["code"]) for d in runs})
-    notes.append(f"{steps} steps a run; {', '.join(devices)}; torch {runs[0]['versions']['torch']}; {', '.join(commits)}")
+    notes.append(
+        f"{steps} steps a run; {', '.join(devices)}; torch {runs[0]['versions']['torch']}; {', '.join(commits)}"
+    )
     if any(len(of) < 3 for of in results.values()):
         notes.append("fewer than 3 seeds: the spread says little")
     return notes

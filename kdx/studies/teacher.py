@@ -51,7 +51,7 @@ def load_teacher(config: Config, weights: Path, loaders: Loaders, device: torch.
         UserError: The weights belong to another network, or the teacher misses its expected accuracy.
     """
     settings = config["teacher"]
-    network = build_teacher(config, weights).to(device, memory_format=torch.channels_last)
+    network = build_teacher(config, weights).to(device)
     measured = Classification(loaders.evals, device, "test", "teacher", None).measure(network)
     expected, tolerance = settings["expected_top1"], settings["tolerance"]
     if expected is not None and measured["top1"] < expected - tolerance:

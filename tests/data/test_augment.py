@@ -25,7 +25,7 @@ def test_standard_is_bitwise_torchvision(augmentation):
     draws = augmentation.draw(data.pool, 5, 2)
     pad = augmentation.crop.pad
     seen = 0
-    for batch in TrainLoader(data, spec, augmentation, 16, 5, 0, False).epoch(2):
+    for batch in TrainLoader(data, spec, augmentation, 16, 5, 0, False, True).epoch(2):
         for x, i in zip(batch.inputs, batch.index.tolist(), strict=True):
             image = F.pad(Image.fromarray(data.images[i].numpy()), [pad])
             top, left = draws.crop[i].tolist()
@@ -64,7 +64,7 @@ def test_normalize_maps_the_scale_to_one():
 def test_augmenting_leaves_the_stored_images_alone():
     before = SPLITS.train.images.clone()
     for augmentation in (STANDARD, STRONG, Augmentation(crop=None, flip=1.0, policy=None, mixing=None)):
-        list(TrainLoader(SPLITS.train, SPLITS.spec, augmentation, 16, 0, 0, False).epoch(0))
+        list(TrainLoader(SPLITS.train, SPLITS.spec, augmentation, 16, 0, 0, False, True).epoch(0))
     assert torch.equal(before, SPLITS.train.images)
 
 

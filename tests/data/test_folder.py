@@ -41,7 +41,9 @@ def folder_at(root, **changes) -> ImageFolder:
 
 
 def loaders(dataset, augmentation=STANDARD, num_workers=0):
-    return make_loaders(dataset.splits(), augmentation, 8, 5, data_seed=0, num_workers=num_workers, drop_last=False)
+    return make_loaders(
+        dataset.splits(), augmentation, 8, 5, data_seed=0, num_workers=num_workers, drop_last=False, channels_last=True
+    )
 
 
 def test_files_are_torchvisions_in_its_order(tree):
@@ -119,4 +121,4 @@ def test_a_tree_that_differs_is_told(tree, tmp_path):
 
 
 def test_facts_can_be_replaced(tree):
-    assert replace(folder_at(tree), fraction=0.5).splits().spec.num_examples == 18
+    assert replace(folder_at(tree), fraction=0.5).splits().spec.num_examples == 17  # of 33

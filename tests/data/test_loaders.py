@@ -26,7 +26,7 @@ SPLITS = synthetic().splits()
 
 
 def loader(augmentation=STANDARD, batch_size=16, seed=0, splits=SPLITS, drop_last=False) -> TrainLoader:
-    return TrainLoader(splits.train, splits.spec, augmentation, batch_size, seed, 0, drop_last)
+    return TrainLoader(splits.train, splits.spec, augmentation, batch_size, seed, 0, drop_last, True)
 
 
 def by_index(batches) -> dict[int, torch.Tensor]:
@@ -112,7 +112,7 @@ def test_nothing_is_taken_from_the_global_stream():
 
 
 def test_evaluation_is_in_order_and_exact():
-    test = EvalLoader(SPLITS.test, SPLITS.spec, 16, 0)
+    test = EvalLoader(SPLITS.test, SPLITS.spec, 16, 0, True)
     for _ in range(2):
         batches = list(test)
         assert len(batches) == len(test) == 3 and test.num_examples == 41
@@ -125,8 +125,13 @@ def test_evaluation_is_in_order_and_exact():
 
 def test_make_loaders_names_the_splits():
     splits = synthetic(val_fraction=0.2).splits()
-    loaders = make_loaders(splits, STANDARD, 16, 32, data_seed=0, num_workers=2, drop_last=False)
+    loaders = make_loaders(splits, STANDARD, 16, 32, data_seed=0, num_workers=2, drop_last=False, channels_last=True)
     assert set(loaders.evals) == {"test", "val", "train"}
     assert loaders.evals["train"].num_examples == 20
     assert loaders.spec.num_examples == loaders.train.num_examples == 103 - loaders.evals["val"].num_examples
-    assert "val" not in make_loaders(SPLITS, PLAIN, 16, 32, data_seed=0, num_workers=0, drop_last=False).evals
+    assert (
+        "val"
+        not in make_loaders(
+            SPLITS, PLAIN, 16, 32, data_seed=0, num_workers=0, drop_last=False, channels_last=True
+        ).evals
+    )

@@ -35,7 +35,7 @@ def test_cifar100():
     for ours, theirs in zip(statistics(train.images), published, strict=True):
         assert ours == pytest.approx(theirs, abs=2e-4)
     assert (splits.val.labels.bincount() == 50).all() and (splits.train.labels.bincount() == 45).all()
-    loader = make_loaders(splits, STANDARD, 64, 500, 0, 0, False).evals["val"]
+    loader = make_loaders(splits, STANDARD, 64, 500, 0, 0, False, True).evals["val"]
     inputs = torch.cat([b.inputs for b in loader])
     assert inputs.mean((0, 2, 3)).abs().max() < 0.05 and (inputs.std((0, 2, 3)) - 1).abs().max() < 0.05
 
@@ -58,6 +58,6 @@ def test_tin25():
     assert (train.labels.bincount() == 500).all() and (test.labels.bincount() == 50).all()
     splits = dataset.splits()
     assert (splits.train.labels.bincount() == 10).all() and (splits.train_subset.labels.bincount() == 2).all()
-    alone, helped = (make_loaders(splits, STANDARD, 64, 100, 0, n, False).train.epoch(0) for n in (0, 2))
+    alone, helped = (make_loaders(splits, STANDARD, 64, 100, 0, n, False, True).train.epoch(0) for n in (0, 2))
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a.inputs, b.inputs) and a.inputs.shape[1:] == (3, 64, 64)
