@@ -16,12 +16,14 @@ class Batch:
         labels: Class index of each sample, int64 [B]. Under mixing, the dominant class.
         index: Position of each sample in its data set, int64 [B]; what memory banks are keyed by.
         soft_labels: Class probabilities [B, C] where an augmentation mixes samples, else None.
+        views: Further views of the same examples, each like `inputs`, where an augmentation makes them.
     """
 
     inputs: Tensor
     labels: Tensor
     index: Tensor
     soft_labels: Tensor | None = None
+    views: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -33,13 +35,15 @@ class Batch:
             self.labels.to(device, non_blocking=True),
             self.index.to(device, non_blocking=True),
             None if soft is None else soft.to(device, non_blocking=True),
+            tuple(view.to(device, non_blocking=True) for view in self.views),
         )
 
     def chunk(self, chunks: int) -> list["Batch"]:
         """Split into at most `chunks` consecutive batches of nearly equal size."""
         parts = [t.tensor_split(chunks) for t in (self.inputs, self.labels, self.index)]
         soft = (None,) * chunks if self.soft_labels is None else self.soft_labels.tensor_split(chunks)
-        return [Batch(*p) for p in zip(*parts, soft, strict=True) if len(p[1])]
+        views = zip(*(v.tensor_split(chunks) for v in self.views), strict=True) if self.views else ((),) * chunks
+        return [Batch(*p) for p in zip(*parts, soft, views, strict=True) if len(p[1])]
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ class DataSpec:
         num_examples: Length of the training set after every restriction; bounds `Batch.index`.
         mean: Per-channel mean that inputs were normalised with.
         std: Per-channel standard deviation that inputs were normalised with.
+        labels: Class of each training example, int64 [num_examples]; what contrastive terms choose their
+            negatives by.
     """
 
     num_classes: int
@@ -105,6 +111,7 @@ class DataSpec:
     num_examples: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    labels: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

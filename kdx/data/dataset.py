@@ -90,7 +90,7 @@ class Dataset:
             share = stratified(train.labels, self.fraction, self.fraction_seed, "fraction")
             train = train.subset(share.nonzero().flatten())
         seen = balanced(train.labels, self.train_subset, self.fraction_seed, "train_subset")
-        spec = DataSpec(self.num_classes, shape, len(train), mean, std)
+        spec = DataSpec(self.num_classes, shape, len(train), mean, std, train.labels)
         return Splits(spec, train, test, val, train if len(seen) == len(train) else train.subset(seen))
 
     def _check(self, split: str, data: ImageSet) -> None:

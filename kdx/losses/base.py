@@ -24,6 +24,13 @@ class Term(nn.Module):
         """Roles of the teacher's features that this term reads."""
         return ()
 
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        """Note what is needed of the networks themselves, such as a classifier (`head`); called before `build`.
+
+        A term keeps references outside its own parameters: the student is trained and saved by its
+        method, and the teacher is neither.
+        """
+
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         """Make what depends on shapes. Raises ValueError, in a sentence, for a pair that cannot work."""
 

@@ -52,6 +52,7 @@ class Distill(Method):
         self._check_classes(*shapes)
         for name, term in terms.items():
             try:
+                term.attach(student, teacher)
                 term.build(*shapes, spec)
             except ValueError as error:
                 raise UserError(f"the term '{name}' cannot be built for this pair: {error}") from error
