@@ -40,7 +40,7 @@ $(BIN)/python:
 
 $(READY): $(BIN)/python requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV) pip install $(INTO) --require-hashes --build-constraints requirements.lock -r requirements.lock
+	$(UV) pip install $(INTO) --compile-bytecode --require-hashes --build-constraints requirements.lock -r requirements.lock
 	$(UV) --quiet pip install $(INTO) --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -81,7 +81,7 @@ def _train(config: Config, folder: Path) -> Result:
     method.to(light.device)
     if light.settings.channels_last:
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
-    trainer = _build_trainer(config, folder, light, loaders, method)
+    trainer = build_trainer(config, folder, light, loaders, method)
     selection = trainer.fit()
     result = _finish(config, folder, light, loaders, trainer, selection, teacher)
     trainer.log.close(_summary(result))
@@ -105,10 +105,13 @@ def _train_teacher(config: Config) -> Result:
 def _set_up_torch(light: Light) -> None:
     if light.settings.threads is not None:
         torch.set_num_threads(light.settings.threads)
-    torch.use_deterministic_algorithms(light.settings.deterministic)
+    # asked first, since setting it imports the compiler, which takes seconds
+    if torch.are_deterministic_algorithms_enabled() != light.settings.deterministic:
+        torch.use_deterministic_algorithms(light.settings.deterministic)
 
 
-def _build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
+def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
+    """The trainer of a run in its directory, at the last checkpoint where there is one."""
     settings = light.settings
     evaluators = build_evaluators(config["evals"], loaders, light.device)
     ema = None if settings.ema is None else Ema(method.student, settings.ema)
