@@ -42,6 +42,16 @@ def methods() -> list[list[str]]:
     return rows
 
 
+def methods_markdown() -> str:
+    """The same as a Markdown table, with links to the papers."""
+    lines = ["| `method=` | acronym | year | reads | paper |", "|---|---|---|---|---|"]
+    for name in options("method"):
+        facts = front_matter(config_dir() / "method" / f"{name}.yaml")
+        paper = f"[{facts['paper']}]({facts['link']})" if facts["link"].startswith("http") else facts["paper"]
+        lines.append(f"| `{name}` | {facts['acronym']} | {facts['year']} | {facts['needs']} | {paper} |")
+    return "\n".join(lines)
+
+
 def front_matter(path: Path) -> dict[str, str]:
     """The facts in the comments that open a method's file; empty where one is missing."""
     facts: dict[str, str] = dict.fromkeys(FIELDS, "")

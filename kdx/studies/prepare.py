@@ -52,6 +52,12 @@ def _drop_unused(config: Config) -> None:
     }
 
 
+def network_name(config: Config, role: str) -> str:
+    """What a network is called: its name in timm or torchvision where it is one of theirs, else its option."""
+    net = config[role]["net"]
+    return str(net["name"] if "name" in net else config["choices"][role])
+
+
 def weights_file(checkpoint: str, key: str) -> Path:
     """The weights that a checkpoint names: a file, or the exported student of a run's directory."""
     path = Path(checkpoint).expanduser()
@@ -84,12 +90,11 @@ def _fill_teacher(config: Config, choices: dict[str, str | None]) -> Config:
 def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | None]) -> Config:
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
     own = ["method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
-    # the data set's own name may need a value before it composes, as ImageFolder's does
-    missing = [
-        f"dataset.{k}={_literal(v)}" for k, v in config["dataset"].items() if k not in REGIME and k != "_target_"
-    ]
+    # given again, since a config may not compose without them, as ImageFolder's does not without a folder
+    facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
+    facts += _assignments("student.net", teacher["net"])
     try:
-        composed = compose([*shared, *own, *missing, *map(str, teacher["recipe"])])
+        composed = compose([*shared, *own, *facts, *map(str, teacher["recipe"])])
     except ConfigError as error:
         raise ConfigError([f"teacher.recipe: {line}" for line in error.problems]) from None
     training = composed.config
@@ -99,6 +104,11 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     for key in SHARED_VALUES:
         training["trainer"][key] = config["trainer"][key]
     return prepare(Composed(training, composed.choices, composed.interpolated))
+
+
+def _assignments(prefix: str, node: Config) -> list[str]:
+    """Overrides that set a node's plain values."""
+    return [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
 
 
 def _literal(value: Any) -> str:

@@ -25,7 +25,7 @@ from kdx.engine.trainer import Trainer
 from kdx.models.weights import save_weights
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, build_student, make
 from kdx.studies.claim import claimed
-from kdx.studies.prepare import weights_file
+from kdx.studies.prepare import network_name, weights_file
 from kdx.studies.provenance import commit, machine, versions
 from kdx.studies.results import Result, finished, write_json, write_yaml
 from kdx.studies.teacher import Teacher, find_weights, load_teacher
@@ -59,11 +59,11 @@ def run(config: Config) -> Result:
 
 def name(config: Config) -> str:
     """Directory name of a run: what a reader looks for first, then its identity."""
-    choices = config["choices"]
-    parts = [config["dataset"]["name"], choices["method"], choices["student"]]
+    parts = [config["dataset"]["name"], config["choices"]["method"], network_name(config, "student")]
     if config["teacher"] is not None:
-        parts.append(f"from-{choices['teacher']}")
-    return "-".join([*map(str, parts), f"seed{config['seed']}", identity(config)])
+        parts.append(f"from-{network_name(config, 'teacher')}")
+    readable = "-".join([*map(str, parts), f"seed{config['seed']}"])
+    return f"{readable.replace('/', '_')}-{identity(config)}"
 
 
 def _train(config: Config, folder: Path) -> Result:
@@ -95,7 +95,7 @@ def _train_teacher(config: Config) -> Result:
         duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
         print(
-            f"kdx: training the teacher first: {config['choices']['student']} on {config['dataset']['name']}, {length} "
+            f"kdx: training the teacher first: {network_name(config, 'student')} on {config['dataset']['name']}, {length} "
             f"({folder}); teacher.checkpoint=PATH takes one that exists",
             file=sys.stderr,
         )

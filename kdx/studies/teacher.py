@@ -14,7 +14,7 @@ from kdx.evals.classification import Classification
 from kdx.models.frozen import Frozen
 from kdx.models.weights import sha256
 from kdx.studies.build import build_teacher
-from kdx.studies.prepare import weights_file
+from kdx.studies.prepare import network_name, weights_file
 from kdx.studies.results import Result
 
 
@@ -61,7 +61,7 @@ def load_teacher(config: Config, weights: Path, loaders: Loaders, device: torch.
             "teacher.expected_top1=null to distil from it all the same"
         )
     facts = {
-        "net": config["choices"].get("teacher"),
+        "net": network_name(config, "teacher"),
         "sha256": sha256(weights),
         "weights": str(weights),
         "trained_by": None if settings["training"] is None else weights.parent.name,
