@@ -1,0 +1,60 @@
+"""What the laws of the terms are tried on: a case, a pair of networks and a data set."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import loss_references as reference
+import torch
+from torch import nn
+
+from kdx.core.schedule import Progress
+from kdx.core.types import DataSpec, Shapes
+from kdx.losses.base import Term
+
+CLASSES = 5
+STUDENT = {"stage1": (3, 4, 4), "stage2": (4, 4, 4), "stage3": (4, 2, 2), "final": (4, 4, 4), "pooled": (4,)}
+TEACHER = {"stage1": (5, 4, 4), "stage2": (6, 2, 2), "stage3": (6, 2, 2), "final": (6, 4, 4), "pooled": (6,)}
+SPEC = DataSpec(CLASSES, (3, 8, 8), 100, (0.0,) * 3, (1.0,) * 3, torch.arange(100) % CLASSES)
+START = Progress(step=0, steps=10, epochs=10)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A term, its loop, and what the maths says of a student that equals its teacher.
+
+    "zero": value and gradient are 0. "minimal": the gradient is 0. "value": the value is 0 (a constant inside
+    a logarithm moves the minimum a little). "": nothing.
+
+    A term that holds a part of its value constant in the backward pass has a gradient that is not the
+    derivative of its value; it says so by `differentiable`, and its own file tests the gradient.
+    """
+
+    make: Callable[[], Term]
+    loop: reference.Reference
+    at_equal: str
+    differentiable: bool = True
+
+
+class Headed(nn.Module):
+    """As much of a network as a term may ask for: a classifier of the pooled feature, the same for each width."""
+
+    def __init__(self, width: int, classes: int, dtype: torch.dtype):
+        super().__init__()
+        self.head = nn.Linear(width, classes)
+        drawn = torch.randn(classes, width + 1, generator=torch.Generator().manual_seed(width))
+        self.head.weight.data, self.head.bias.data = drawn[:, :-1].to(dtype), drawn[:, -1].to(dtype)
+
+
+def build(
+    case: Case,
+    student: dict[str, tuple[int, ...]],
+    teacher: dict[str, tuple[int, ...]],
+    dtype: torch.dtype = torch.float64,
+    spec: DataSpec = SPEC,
+) -> Term:
+    """The case's term for networks with these features, as a method builds it."""
+    term, classes = case.make(), spec.num_classes
+    nets = (Headed(shapes["pooled"][0], classes, dtype) for shapes in (student, teacher))
+    term.attach(*nets)
+    term.build(Shapes((classes,), student), Shapes((classes,), teacher), spec)
+    return term.to(dtype)
