@@ -1,0 +1,86 @@
+"""What tests of runs share: configs of runs that take a fraction of a second."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Config = dict[str, Any]
+SOMEWHERE = "a-place-that-each-test-has-for-itself"
+
+# 5 steps an epoch, 8 steps a run, a short last batch when evaluating; small nets of three stages
+TINY = (
+    "dataset=synthetic",
+    "dataset.input_shape=[3,8,8]",
+    "dataset.num_classes=5",
+    "dataset.train_size=40",
+    "dataset.test_size=25",
+    "dataset.train_subset=10",
+    "student=resnet8",
+    "student.net.widths=[4,4,8,8]",
+    "teacher=resnet8",
+    "teacher.net.widths=[6,6,10,10]",
+    "teacher.recipe=['trainer.batch_size=8','optimizer.lr=0.01']",
+    "optimizer.lr=0.01",
+    "trainer.duration.epochs=null",
+    "trainer.duration.steps=8",
+    "trainer.batch_size=8",
+    "trainer.eval_batch_size=10",
+    "trainer.log_steps=3",
+    "trainer.threads=1",
+    "logger=jsonl",
+)
+
+
+@cache
+def _prepared(overrides: tuple[str, ...]) -> str:
+    from kdx.config.compose import compose
+    from kdx.studies.prepare import prepare
+
+    return json.dumps(prepare(compose([*overrides, f"paths.outputs={SOMEWHERE}"])))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Config]:
+    """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
+
+    def config(*overrides: str, base: tuple[str, ...] = TINY) -> Config:
+        return json.loads(_prepared((*base, *overrides)).replace(SOMEWHERE, str(tmp_path)))
+
+    return config
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Callable[..., Any]:
+    """Trainers of tiny runs with a teacher of random weights, as a run builds them."""
+
+    def build(config: Config, folder: str = "built") -> Any:
+        from kdx.core.seed import seeded
+        from kdx.models.frozen import Frozen
+        from kdx.studies.build import build_light, build_loaders, build_method, build_network, build_student
+        from kdx.studies.run import build_trainer
+
+        light = build_light(config)
+        loaders = build_loaders(config, light)
+        teacher = None
+        if config["teacher"] is not None:
+            net = build_network(config["teacher"]["net"], 1)
+            with seeded(0, "statistics"), torch.no_grad():  # batch norms that have seen something
+                net.train()
+                net(torch.randn(16, *config["dataset"]["input_shape"]))
+            teacher = Frozen(net, None, None)
+        method = build_method(config, loaders, build_student(config, None), teacher)
+        if light.settings.channels_last:
+            method.to(memory_format=torch.channels_last)
+        return build_trainer(config, tmp_path / folder, light, loaders, method)
+
+    return build

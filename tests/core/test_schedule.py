@@ -1,0 +1,75 @@
+"""Schedules against their formulas, played at the recipe's length and faster."""
+
+import math
+
+import pytest
+
+from kdx.core.schedule import Between, Cosine, Linear, MultiStep, Progress, WarmUp, at
+
+
+def play(schedule, steps: int, epochs: float) -> list[float]:
+    return [schedule(Progress(step, steps, epochs)) for step in range(steps)]
+
+
+def test_warm_up_is_that_of_dkd():
+    per_epoch = 7
+    ramp = play(WarmUp(to=1.5, epochs=20), 40 * per_epoch, 40)
+    # published code: min(epoch / warmup, 1), epochs counted from 1
+    assert ramp == pytest.approx([1.5 * min(epoch / 20, 1) for epoch in range(1, 41) for _ in range(per_epoch)])
+
+
+def test_a_warm_up_of_no_epochs_is_a_constant():
+    assert set(play(WarmUp(to=0.7, epochs=0), 10, 5)) == {0.7}
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 13, 782])
+@pytest.mark.parametrize("epochs", [1, 10, 37.5, 240])
+def test_milestones_decay_at_the_first_step_after_their_epochs(steps_per_epoch: int, epochs: float):
+    # a run of `epochs` epochs that plays a schedule of 240
+    steps = math.ceil(steps_per_epoch * epochs)
+    trace = play(MultiStep([150, 180, 210], 0.1), steps, 240)
+    drops = [step for step in range(1, steps) if trace[step] < trace[step - 1]]
+    expected = [math.ceil(steps * m / 240 - 1e-9) for m in (150, 180, 210)]
+    assert drops == sorted({step for step in expected if step < steps})
+    if drops:
+        assert trace[-1] == pytest.approx(0.1 ** sum(e <= steps - 1 for e in expected))
+
+
+def test_milestones_in_epochs_of_the_run_itself():
+    trace = play(MultiStep([2, 4], 0.5, value=8.0), 6 * 5, 6)
+    assert trace == [8.0] * 10 + [4.0] * 10 + [2.0] * 10
+
+
+@pytest.mark.parametrize("speed", [1, 3])
+def test_linear_and_cosine_by_their_formulas(speed: int):
+    steps = 60 // speed
+    linear = play(Linear(4.0, 1.0, until=20, since=10), steps, 30)
+    cosine = play(Cosine(4.0, 1.0, until=20, since=10), steps, 30)
+    for step in range(steps):
+        x = min(max((30 * step / steps - 10) / 10, 0), 1)
+        assert linear[step] == pytest.approx(4 - 3 * x, abs=1e-12)
+        assert cosine[step] == pytest.approx(1 + 3 * (1 + math.cos(math.pi * x)) / 2, abs=1e-12)
+
+
+def test_between_is_open_at_its_end():
+    trace = play(Between(2.5, since=1, until=3), 4 * 3, 4)
+    assert trace == [0.0] * 3 + [2.5] * 6 + [0.0] * 3
+    assert set(play(Between(2.5), 8, 4)) == {2.5}
+
+
+def test_a_schedule_must_end_after_it_begins():
+    for kind in (Linear, Cosine):
+        with pytest.raises(ValueError, match="since 5, until 5"):
+            kind(1.0, 0.0, until=5, since=5)
+
+
+def test_epochs_are_whole_at_their_first_step():
+    # 240 epochs of 782 steps: no rounding puts the first step of an epoch into the one before
+    assert [Progress(e * 782, 240 * 782, 240).epoch for e in range(240)] == list(range(240))
+    assert [Progress(e * 782 - 1, 240 * 782, 240).epoch for e in range(1, 240)] == list(range(239))
+
+
+def test_numbers_are_constant_schedules():
+    assert at(0.3, Progress(5, 10, 1)) == 0.3
+    assert at(Linear(0.0, 1.0, until=2), Progress(5, 10, 2)) == 0.5
+    assert Progress(0, 0, 1).fraction == 0.0

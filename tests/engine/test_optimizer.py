@@ -1,0 +1,69 @@
+"""Which parameters decay, and optimisers by name."""
+
+import pytest
+import torch
+from torch import nn
+
+from kdx.config.compose import compose
+from kdx.core.errors import UserError
+from kdx.engine.optimizer import SGD, Timm
+from kdx.studies.build import make
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
+    net[0].bias.requires_grad_(False)
+    return net
+
+
+def sgd(**changed) -> SGD:
+    return SGD(
+        **{"lr": 0.5, "weight_decay": 0.1, "decay_norm_and_bias": True, "momentum": 0.0, "nesterov": False} | changed
+    )
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_weight_decay_reaches_what_it_should(everything: bool):
+    net = network()
+    before = {name: p.clone() for name, p in net.named_parameters()}
+    optimizer = sgd(decay_norm_and_bias=everything).build(net.named_parameters())
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in net.named_parameters():
+        decays = p.requires_grad and (everything or name in ("0.weight", "3.weight"))
+        expected = before[name] * (1 - 0.5 * 0.1) if decays else before[name]
+        assert torch.allclose(p, expected, rtol=1e-6, atol=0), name
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_each_trainable_parameter_is_in_one_group(everything: bool):
+    net = network()
+    groups = sgd(decay_norm_and_bias=everything).groups(net.named_parameters())
+    ids = [id(p) for g in groups for p in g["params"]]
+    assert len(ids) == len(set(ids)) and set(ids) == {id(p) for p in net.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb"])
+def test_every_optimiser_of_the_config_learns(name: str):
+    settings = compose([f"optimizer={name}"]).config["optimizer"]
+    net = network()
+    optimizer = make(settings).build(net.named_parameters())
+    assert {g["lr"] for g in optimizer.param_groups} == {settings["lr"]}
+    assert {g["weight_decay"] for g in optimizer.param_groups} <= {settings["weight_decay"], 0.0}
+    x, y = torch.randn(8, 1, 4, 4), torch.arange(8) % 2
+    losses = []
+    for _ in range(15):
+        loss = nn.functional.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_an_optimiser_that_timm_lacks():
+    wrong = Timm(name="lamp", lr=0.1, weight_decay=0.0, decay_norm_and_bias=True, options={})
+    with pytest.raises(UserError, match="timm has no optimiser 'lamp'; did you mean 'lamb'"):
+        wrong.build(network().named_parameters())
