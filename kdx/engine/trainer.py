@@ -77,6 +77,7 @@ class Trainer:
         self.log_steps, self.checkpoint_seconds, self.on_selected = log_steps, checkpoint_seconds, on_selected
         self.meter, self.selection = Meter(), Selection()
         self.seconds = 0.0
+        self.step_seconds = 0.0
         self.examples = 0
 
     def fit(self) -> Selection:
@@ -86,6 +87,7 @@ class Trainer:
         logged, logged_examples = time.perf_counter(), self.examples
         self.bar.start(self.examples)
         while not clock.done:
+            mark = self._stopwatch()
             for batch in self.loader.epoch(*clock.position):
                 batch = batch.to(self.device)
                 step = self.update(batch, clock.progress())
@@ -103,6 +105,7 @@ class Trainer:
                     line["time/examples_per_second"] = (self.examples - logged_examples) / (now - logged)
                     logged, logged_examples = now, self.examples
                     self.bar.show(line)
+                self.step_seconds += self._stopwatch() - mark
                 line |= self.evaluate()
                 self.seconds = time.perf_counter() - started
                 if line:
@@ -114,9 +117,14 @@ class Trainer:
                     saved = time.perf_counter()
                 if clock.done:
                     break
+                mark = self._stopwatch()
         self.save()
         self.bar.stop()
         return self.selection
+
+    def _stopwatch(self) -> float:
+        """Seconds that count as a step's cost: of CPU work where that is the device, which others do not slow down."""
+        return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
     def evaluate(self) -> dict[str, float]:
         """Run the evaluators that are due at this step."""
@@ -155,6 +163,7 @@ class Trainer:
                 "step": self.clock.step,
                 "examples": self.examples,
                 "seconds": self.seconds,
+                "step_seconds": self.step_seconds,
                 "log": self.log.position,
             }
         )
@@ -167,5 +176,6 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.meter.load_state_dict(state["meter"])
         self.selection.load_state_dict(state["selection"])
-        self.clock.step, self.examples, self.seconds = state["step"], state["examples"], state["seconds"]
+        self.clock.step, self.examples = state["step"], state["examples"]
+        self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         set_rng_state(state["rng"])

@@ -29,7 +29,8 @@ class Grid:
         rows: Overrides of each row, by its label.
         baseline: Row that gains are measured against; None for none.
         teacher_row: Whether the teachers get a row of their own.
-        columns: Metric names, or "seconds" for the time of a run.
+        cost_row: Row that the column "cost" compares the time of a step with; None for no such column.
+        columns: Metric names, "seconds" for the time of a run, "cost" for the relative time of a step.
         protocol: Which epoch's numbers are shown.
     """
 
@@ -40,6 +41,7 @@ class Grid:
     seed_overrides: Sequence[str]
     rows: Mapping[str, Sequence[str]]
     baseline: str | None
+    cost_row: str | None
     teacher_row: bool
     columns: Sequence[str]
     protocol: Protocol
@@ -47,8 +49,12 @@ class Grid:
     def __post_init__(self):
         if not self.seeds or not self.rows:
             raise UserError("a study needs at least one seed and one row")
-        if self.baseline is not None and self.baseline not in self.rows:
-            raise UserError(f"study.baseline '{self.baseline}' is no row; rows: {', '.join(self.rows)}")
+        for key in ("baseline", "cost_row"):
+            row = getattr(self, key)
+            if row is not None and row not in self.rows:
+                raise UserError(f"study.{key} '{row}' is no row; rows: {', '.join(self.rows)}")
+        if "cost" in self.columns and self.cost_row is None:
+            raise UserError("the column 'cost' needs study.cost_row, the row that it compares with")
 
     def execute(self, paths: Mapping[str, str], fresh: bool) -> Path:
         """Run what is missing, write `table.md`, `table.csv` and `table.png`, and print the table.
@@ -77,6 +83,7 @@ class Grid:
             columns=self.columns,
             protocol=self.protocol,
             baseline=self.baseline,
+            cost_row=self.cost_row,
             teacher_row=self.teacher_row,
         )
         folder = Path(paths["outputs"]) / "studies" / self.name

@@ -178,6 +178,7 @@ def _finish(
         "epochs": trainer.clock.epochs,
         "parameters": sum(p.numel() for p in student.parameters()),
         "seconds": round(trainer.seconds, 3),
+        "milliseconds_per_step": round(1000 * trainer.step_seconds / trainer.clock.steps, 4),
         "examples_per_second": round(trainer.examples / trainer.seconds, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "code": commit(),

@@ -18,6 +18,7 @@ LABELS = {
     "fidelity/test/agreement": ("agreement %", 100, 2),
     "fidelity/test/kl": ("KL to teacher", 1, 4),
     "seconds": ("seconds", 1, 1),
+    "cost": ("cost of a step", 1, 2),
 }
 PROTOCOLS = {
     "last": "the last epoch",
@@ -55,13 +56,17 @@ class Table:
         columns: Sequence[str],
         protocol: Protocol,
         baseline: str | None,
+        cost_row: str | None,
         teacher_row: bool,
     ) -> "Table":
-        """Summarise the runs of each row."""
+        """Summarise the runs of each row; the column "cost" is a step's time over that of `cost_row`, seed by seed."""
         # a column counts for a row only where each of its runs measured it
         values: dict[str, dict[str, list[float]]] = {}
         for row, runs in results.items():
-            measured = {column: [_value(r, column, protocol) for r in runs] for column in columns}
+            measured = {column: [_value(r, column, protocol) for r in runs] for column in columns if column != "cost"}
+            if "cost" in columns and cost_row is not None:
+                pairs = zip(runs, results[cost_row], strict=True)
+                measured["cost"] = [_step(run) / _step(reference) for run, reference in pairs]
             values[row] = {c: [v for v in vs if v is not None] for c, vs in measured.items() if None not in vs}
         cells = {row: {c: Summary.of(vs) for c, vs in of.items()} for row, of in values.items()}
         if teacher_row:
@@ -125,6 +130,10 @@ def _pipes(cells: Sequence[str]) -> str:
 
 def _value(result: Result, column: str, protocol: Protocol) -> float | None:
     return float(result.data["seconds"]) if column == "seconds" else result.metric(column, protocol)
+
+
+def _step(result: Result) -> float:
+    return float(result.data["milliseconds_per_step"])
 
 
 def _teachers(results: Mapping[str, Sequence[Result]], columns: Sequence[str]) -> dict[str, Summary]:
