@@ -119,7 +119,6 @@ class Trainer:
                     break
                 mark = self._stopwatch()
         self.save()
-        self.bar.stop()
         return self.selection
 
     def _stopwatch(self) -> float:

@@ -82,10 +82,15 @@ def _train(config: Config, folder: Path) -> Result:
     if light.settings.channels_last:
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
     trainer = build_trainer(config, folder, light, loaders, method)
-    selection = trainer.fit()
-    result = _finish(config, folder, light, loaders, trainer, selection, teacher)
-    trainer.log.close(_summary(result))
-    return result
+    summary = None
+    try:
+        selection = trainer.fit()
+        result = _finish(config, folder, light, loaders, trainer, selection, teacher)
+        summary = {**selection.last, "folder": str(folder)}
+        return result
+    finally:
+        trainer.bar.stop()
+        trainer.log.close(summary)
 
 
 def _train_teacher(config: Config) -> Result:
@@ -196,10 +201,6 @@ def _finish(
 def _about(config: Config) -> dict[str, str]:
     """Metadata of exported weights: one entry, since safetensors writes several in random order."""
     return {"kdx": json.dumps({"run": name(config), "net": config["student"]["net"]}, sort_keys=True)}
-
-
-def _summary(result: Result) -> dict[str, Any]:
-    return {**result.data["metrics"]["last"], "folder": str(result.folder)}
 
 
 def _start_over(folder: Path) -> None:
