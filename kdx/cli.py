@@ -1,4 +1,4 @@
-"""The command line: `kdx train`, `kdx study`, `kdx list`, `kdx completion`.
+"""The command line: `kdx train`, `kdx study`, `kdx status`, `kdx list`, `kdx completion`.
 
 Nothing heavy is imported before the command is known.
 """
@@ -12,6 +12,7 @@ kdx: experiments in knowledge distillation
 
   kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
   kdx study study=NAME [key=value] ...       run many trainings and print the table they make
+  kdx status [outputs/...]                   which runs are done, running, failed or waiting
   kdx list methods|models|datasets|augmentations|experiments|recipes|studies
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
   kdx --version
@@ -56,6 +57,13 @@ def _study(arguments: list[str]) -> None:
     study(arguments)
 
 
+def _status(arguments: list[str]) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    from kdx.studies.status import main as status
+
+    status(arguments)
+
+
 def _list(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx list models | head` is no error
     from kdx.studies.catalogue import main as catalogue
@@ -72,6 +80,7 @@ def _completion(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "study": _study,
+    "status": _status,
     "list": _list,
     "completion": _completion,
 }

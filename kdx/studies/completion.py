@@ -10,7 +10,7 @@ BASH = """\
 _kdx() {
     local line="$COMP_LINE" word="${COMP_WORDS[COMP_CWORD]}" choices
     if [ "$COMP_CWORD" -eq 1 ]; then
-        choices="train study list completion"
+        choices="train study status list completion"
     elif [ "${COMP_WORDS[1]}" = train ]; then
         line="${line#*train}"
         word="${line##* }"

@@ -50,6 +50,8 @@ def run(config: Config) -> Result:
         # another process may have finished it between the look and the claim
         if not config["fresh"] and (result := finished(folder)):
             return result
+        # while it is tried again it has not failed
+        (folder / "error.txt").unlink(missing_ok=True)
         try:
             return _train(config, folder)
         except Exception:
