@@ -1,6 +1,7 @@
 """Checkpoints that survive a kill at any moment."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
+                _verify(path)
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # torch raises anything from EOFError to UnpicklingError here
                 damaged.append(f"{path} ({type(error).__name__})")
@@ -63,3 +65,10 @@ class Checkpoints:
         """Remove the checkpoints of a finished run."""
         for path in (self.last, self.previous, self._half_written):
             path.unlink(missing_ok=True)
+
+
+def _verify(path: Path) -> None:
+    """Compare the sums that the archive carries of its parts, which torch writes and does not read."""
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the part {part} differs from its sum")

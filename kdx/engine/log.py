@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from kdx.core.errors import UserError
+
 
 class View(Protocol):
     """Something that shows the record elsewhere, such as W&B. It is never the record."""
 
-    def log(self, line: Mapping[str, float]) -> None: ...
+    def log(self, line: Mapping[str, float | None]) -> None: ...
 
     def close(self, summary: Mapping[str, object] | None) -> None: ...
 
@@ -23,6 +25,9 @@ class Log:
         path: The file; None keeps no record.
         position: Length in bytes up to which the file is kept. What a killed run wrote after its last
             checkpoint is cut off, since the resumed run writes it again.
+
+    Raises:
+        UserError: The file is shorter than that.
     """
 
     def __init__(self, path: Path | None, position: int):
@@ -33,13 +38,15 @@ class Log:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab")
+        if self._file.tell() < position:
+            raise UserError(f"{path} is shorter than at the last checkpoint; fresh=true starts the run over")
         self._file.truncate(position)
         self._file.seek(0, os.SEEK_END)
 
     def add_view(self, view: View) -> None:
         self._views.append(view)
 
-    def lines(self) -> list[dict[str, float]]:
+    def lines(self) -> list[dict[str, float | None]]:
         """Everything recorded so far."""
         if self.path is None:
             return []
@@ -52,7 +59,7 @@ class Log:
             self._file.write(json.dumps(clean).encode() + b"\n")
             self._file.flush()
         for view in self._views:
-            view.log(line)
+            view.log(clean)
 
     @property
     def position(self) -> int:

@@ -15,7 +15,12 @@ class Nothing:
     keeps_record: ClassVar[bool] = False
 
     def view(
-        self, folder: Path, run_id: str, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, float]]
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        config: Mapping[str, Any],
+        past: Sequence[Mapping[str, float | None]],
     ) -> View | None:
         """What shows the record elsewhere; None for nothing."""
         return None
@@ -44,7 +49,12 @@ class Wandb(Jsonl):
     mode: Literal["offline", "online", "disabled"]
 
     def view(
-        self, folder: Path, run_id: str, name: str, config: Mapping[str, Any], past: Sequence[Mapping[str, float]]
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        config: Mapping[str, Any],
+        past: Sequence[Mapping[str, float | None]],
     ) -> View | None:
         from kdx.engine.wandb_view import WandbView
 

@@ -30,7 +30,7 @@ class WandbView:
         run_id: str,
         name: str,
         config: Mapping[str, Any],
-        past: Sequence[Mapping[str, float]],
+        past: Sequence[Mapping[str, float | None]],
         project: str,
         entity: str | None,
         group: str | None,
@@ -63,9 +63,9 @@ class WandbView:
             for line in past:
                 self.log(line)
 
-    def log(self, line: Mapping[str, float]) -> None:
+    def log(self, line: Mapping[str, float | None]) -> None:
         values = {key: value for key, value in line.items() if value is not None}
-        self._run.log(values, step=int(line["step"]))
+        self._run.log(values, step=int(values["step"]))
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         if summary is not None:
