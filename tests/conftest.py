@@ -20,8 +20,6 @@ TINY = (
     "dataset.train_size=40",
     "dataset.test_size=25",
     "dataset.train_subset=10",
-    "student=resnet8",
-    "student.net.widths=[4,4,8,8]",
     "teacher=resnet8",
     "teacher.net.widths=[6,6,10,10]",
     "teacher.recipe=['trainer.batch_size=8','optimizer.lr=0.01']",
@@ -32,8 +30,10 @@ TINY = (
     "trainer.eval_batch_size=10",
     "trainer.log_steps=3",
     "trainer.threads=1",
+    "trainer.device=cpu",
     "logger=jsonl",
 )
+STUDENT = ("student=resnet8", "student.net.widths=[4,4,8,8]")
 
 
 @cache
@@ -53,8 +53,8 @@ def one_thread():
 def tiny(tmp_path: Path) -> Callable[..., Config]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
-    def config(*overrides: str, base: tuple[str, ...] = TINY) -> Config:
-        return json.loads(_prepared((*base, *overrides)).replace(SOMEWHERE, str(tmp_path)))
+    def config(*overrides: str, student: tuple[str, ...] = STUDENT) -> Config:
+        return json.loads(_prepared((*TINY, *student, *overrides)).replace(SOMEWHERE, str(tmp_path)))
 
     return config
 

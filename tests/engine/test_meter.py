@@ -1,0 +1,56 @@
+"""Means of terms, read late, and the step at which a term broke."""
+
+import pytest
+import torch
+
+from kdx.core.types import Batch, Outputs, Step
+from kdx.engine.meter import Meter, NonFiniteError
+
+BATCH = Batch(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]), torch.arange(4))
+
+
+def step(ce: float, kd: float) -> Step:
+    logits = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0], [1.0, 0]])  # 3 of 4 are right
+    terms = {"ce": torch.tensor(ce), "kd": torch.tensor(kd)}
+    return Step(terms, {"loss": torch.tensor(ce + kd)}, Outputs(logits))
+
+
+def test_means_since_the_last_reading():
+    meter = Meter()
+    assert meter.read() == {}
+    for n in range(3):
+        meter.add(n, step(n, 2.0), BATCH)
+    expected = {"train/terms/ce": 1.0, "train/terms/kd": 2.0, "train/loss": 3.0, "train/top1": 0.75}
+    assert meter.read() == expected
+    assert meter.read() == {}
+    meter.add(3, step(8.0, 2.0), BATCH)
+    assert meter.read()["train/terms/ce"] == 8.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_the_term_and_the_very_step_are_named(bad: float):
+    meter = Meter()
+    for n in range(10, 20):
+        meter.add(n, step(1.0, bad if n >= 13 else 1.0), BATCH)
+        if n == 11:
+            meter.check()
+    with pytest.raises(NonFiniteError, match=f"the term 'kd' is {bad} at step 13;"):
+        meter.read()
+
+
+def test_it_resumes_in_the_middle():
+    whole, first, second = Meter(), Meter(), Meter()
+    for n in range(4):
+        whole.add(n, step(n**2, 1.0), BATCH)
+        first.add(n, step(n**2, 1.0), BATCH) if n < 2 else None
+    second.load_state_dict(first.state_dict())
+    for n in (2, 3):
+        second.add(n, step(n**2, 1.0), BATCH)
+    assert second.read() == whole.read()
+
+
+def test_a_state_of_bad_numbers_is_not_saved():
+    meter = Meter()
+    meter.add(0, step(float("nan"), 1.0), BATCH)
+    with pytest.raises(NonFiniteError, match="'ce'"):
+        meter.state_dict()

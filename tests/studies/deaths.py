@@ -1,0 +1,74 @@
+"""Runs in a process of their own that dies, as by kill -9, at a chosen moment."""
+
+import importlib
+import io
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A call of a function.
+
+    Attributes:
+        owner: Module or class.
+        function: Its function.
+        call: Which call of it, counted from 1.
+        match: What its arguments must show to count.
+        half: Whether `torch.save` writes half of its file before.
+    """
+
+    owner: str
+    function: str
+    call: int = 1
+    match: str = ""
+    half: bool = False
+
+
+def kill_at(config: dict[str, Any], moment: Moment) -> int:
+    """Run a config until the moment; the process's exit code, -9 where it came to that."""
+    context = multiprocessing.get_context("forkserver")
+    # one process that has imported everything and done nothing yet: each death costs a fork
+    context.set_forkserver_preload(["kdx.studies.run", "timm.data.mixup"])
+    process = context.Process(target=_run, args=(config, moment))
+    process.start()
+    process.join(120)
+    if process.exitcode is None:
+        process.kill()
+    return process.exitcode
+
+
+def _run(config: dict[str, Any], moment: Moment) -> None:
+    import torch
+
+    from kdx.studies.run import run
+
+    torch.set_num_threads(1)
+    owner = _find(moment.owner)
+    original, seen = getattr(owner, moment.function), 0
+
+    def fatal(*arguments: Any, **named: Any) -> Any:
+        nonlocal seen
+        seen += moment.match in repr(arguments)
+        if seen < moment.call:
+            return original(*arguments, **named)
+        if moment.half:
+            whole = io.BytesIO()
+            original(arguments[0], whole)
+            arguments[1].write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            arguments[1].flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, moment.function, fatal)
+    run(config)
+
+
+def _find(path: str) -> Any:
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name)

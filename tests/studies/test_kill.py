@@ -1,0 +1,130 @@
+"""Runs that are killed at the worst moments and started again, against runs that nobody disturbed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from deaths import Moment, kill_at
+from traces import outcome
+
+from kdx.studies.run import name, run
+
+CHECKPOINTS = "kdx.engine.checkpoint.Checkpoints"
+RUN = "kdx.studies.run"
+# dropout, an average of the weights, mixed and augmented inputs, a validation split, moments of two orders
+DROPOUT = ("student=mlp_400", "student.net.hidden=[12,12]")
+EVERYTHING = (
+    "augmentation=mixup_cutmix",
+    "dataset.val_fraction=0.2",
+    "trainer.ema=0.8",
+    "optimizer=adamw",
+    "trainer.checkpoint_seconds=0",
+)
+ADAPTERS = (
+    "method=fitnet",
+    "method.terms.hint.teacher_role=pooled",
+    "augmentation=strong",
+    "trainer.checkpoint_seconds=0",
+)
+
+# steps per epoch 4 with the validation split: lines at 3, 4, 6 and 8, checkpoints at each step
+MOMENTS = {
+    "before anything is trained": Moment(RUN, "build_loaders"),
+    "in the first step": Moment("kdx.engine.update.Joint", "__call__", 1),
+    "before the first checkpoint": Moment(CHECKPOINTS, "save", 1),
+    "between two checkpoints": Moment("kdx.engine.update.Joint", "__call__", 6),
+    "before a line of the record": Moment("kdx.engine.log.Log", "write", 3),
+    "after a line, before its checkpoint": Moment(CHECKPOINTS, "save", 6),
+    "half-way through a checkpoint": Moment("torch", "save", 4, half=True),
+    "half-way through the first checkpoint": Moment("torch", "save", 1, half=True),
+    "before a checkpoint is put aside": Moment("os", "replace", 3, "previous.pt"),
+    "before a checkpoint is in place": Moment("os", "replace", 5, "last.pt.part"),
+    "at the export of the selected student": Moment(RUN, "save_weights", 1, "student_val"),
+    "in an evaluation": Moment("kdx.evals.classification.Classification", "measure", 3),
+    "before the last checkpoint": Moment(CHECKPOINTS, "save", 8),
+    "before the export": Moment(RUN, "save_weights", 1, "student.safetensors"),
+    "before the result": Moment(RUN, "write_json"),
+    "in the result": Moment("os", "replace", 1, "result.json"),
+    "before the mark of the end": Moment("pathlib.Path", "touch", 1, "DONE"),
+    "after the mark of the end": Moment(CHECKPOINTS, "clear"),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> dict:
+    """The folder of the teachers, and what undisturbed runs left."""
+    return {"teachers": str(tmp_path_factory.mktemp("teachers")), "calm": {}}
+
+
+@pytest.fixture
+def start(tiny, shared, tmp_path):
+    """A config whose teacher others share, and what its undisturbed run leaves."""
+
+    def make(overrides: tuple[str, ...]) -> tuple[dict, dict]:
+        config = tiny(*overrides, student=DROPOUT)
+        config["teacher"]["training"]["paths"]["teachers"] = shared["teachers"]
+        if overrides not in shared["calm"]:
+            calm = {**config, "paths": {**config["paths"], "runs": str(tmp_path / "calm")}}
+            shared["calm"][overrides] = outcome(run(calm).folder)
+        return config, shared["calm"][overrides]
+
+    return make
+
+
+def folder_of(config: dict) -> Path:
+    return Path(config["paths"]["runs"]) / name(config)
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_killed_and_resumed_is_undisturbed(start, moment: Moment):
+    config, calm = start(EVERYTHING)
+    assert kill_at(config, moment) == -9
+    result = run(config)
+    assert outcome(result.folder) == calm
+    if moment.function != "clear":  # killed once it was done, it is not touched again
+        assert not list((result.folder / "checkpoints").iterdir())
+    assert not list(result.folder.rglob("*.part")) or moment.function in ("replace", "clear")
+
+
+@pytest.mark.parametrize("moment", ["after a line, before its checkpoint", "before a checkpoint is in place"])
+def test_adapters_resume_too(start, moment: str):
+    config, calm = start(ADAPTERS)
+    assert kill_at(config, MOMENTS[moment]) == -9
+    assert outcome(run(config).folder) == calm
+
+
+def test_killed_again_and_again(start):
+    config, calm = start(EVERYTHING)
+    deaths = 0
+    while kill_at(config, Moment(CHECKPOINTS, "save", 3, "")) == -9:
+        deaths += 1
+        assert deaths < 8
+    assert deaths == 3  # two steps at each start, and the rest
+    assert outcome(run(config).folder) == calm
+
+
+def test_killed_while_the_teacher_trains(tiny, start, shared):
+    config, calm = start(EVERYTHING)
+    alone = tiny(*EVERYTHING, student=DROPOUT)
+    assert kill_at(alone, Moment(CHECKPOINTS, "save", 3)) == -9
+    assert not (folder_of(alone) / "metrics.jsonl").exists()
+    (teacher,) = Path(alone["paths"]["teachers"]).iterdir()
+    assert not (teacher / "DONE").exists()
+    assert outcome(run(alone).folder) == calm
+    assert outcome(teacher) == outcome(Path(shared["teachers"]) / teacher.name)
+
+
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(start):
+    config, calm = start(EVERYTHING)
+    assert kill_at(config, MOMENTS["after a line, before its checkpoint"]) == -9
+    last = folder_of(config) / "checkpoints" / "last.pt"
+    os.truncate(last, last.stat().st_size // 2)
+    assert outcome(run(config).folder) == calm
+
+
+def test_half_a_file_beside_no_checkpoint_is_a_start(start):
+    config, calm = start(EVERYTHING)
+    checkpoints = folder_of(config) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.pt.part").write_bytes(b"PK half a file")
+    assert outcome(run(config).folder) == calm

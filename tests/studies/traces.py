@@ -1,0 +1,24 @@
+"""What two runs are compared by: everything they leave, but for the time they took."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+TIMES = {"seconds", "examples_per_second", "milliseconds_per_step", "finished", "code"}
+
+
+def record(folder: Path) -> list[dict[str, float]]:
+    """The lines of `metrics.jsonl` without their times."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All of a finished run that another run of the same config must repeat to the bit."""
+    result = json.loads((folder / "result.json").read_text())
+    result = {key: value for key, value in result.items() if key not in TIMES}
+    if result["teacher"] is not None:
+        del result["teacher"]["weights"]
+    weights = {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+    assert "student.safetensors" in weights and (folder / "DONE").exists()
+    return {"lines": record(folder), "weights": weights, **result}
