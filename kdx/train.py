@@ -11,24 +11,27 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from kdx.config.compose import ConfigError, compose, config_dir, plain, points, register_networks
+from kdx.config.compose import Composed, ConfigError, compose, plain, points
+from kdx.config.layout import config_dir, register_networks
 from kdx.core.errors import UserError
 
-_failed: list[str] = []
+_failed: list[Exception] = []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line says and exit: 0 done, 1 a run failed, 2 the command is wrong."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     register_networks()
+    sweeps = any(a in ("-m", "--multirun") for a in arguments)
     if not _asks_about(arguments):
-        _check(arguments)
+        _check(arguments, sweeps)
     sys.argv = ["kdx train", *arguments]
+    _failed.clear()
     _hydra_main()
+    if len(_failed) > 1:
+        print(f"kdx: {len(_failed)} runs failed", file=sys.stderr)
     if _failed:
-        if len(_failed) > 1:
-            print(f"kdx: {len(_failed)} runs failed", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(_failed[0], ConfigError) and not sweeps else 1)
 
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
@@ -45,7 +48,7 @@ def _hydra_main(cfg: DictConfig) -> float | None:
         return None
 
 
-def _train(composed) -> float | None:  # noqa: ANN001 - Composed, whose module is imported late in the program's life
+def _train(composed: Composed) -> float | None:
     from kdx.studies.prepare import prepare  # torch comes with these
     from kdx.studies.run import run
     from kdx.studies.show import show
@@ -57,7 +60,7 @@ def _train(composed) -> float | None:  # noqa: ANN001 - Composed, whose module i
 
 def _report(error: Exception, job: str) -> None:
     """A failed run in a line, or a line for each thing that is wrong; the traceback is in its directory."""
-    _failed.append(job)
+    _failed.append(error)
     prefix = f"kdx: {job}: " if job else "kdx: "
     if isinstance(error, UserError | ValueError | OSError):
         text = str(error) or type(error).__name__
@@ -73,25 +76,67 @@ def _asks_about(arguments: Sequence[str]) -> bool:
     return any(a in asking or a.startswith(("--cfg=", "--info=", "--shell-completion=")) for a in arguments)
 
 
-def _check(arguments: Sequence[str]) -> None:
-    """Compose every value of every sweep once before the first run starts, and exit with all that is wrong."""
-    flags = ("-m", "--multirun", "-r", "--run", "--resolve")
-    unknown = [a for a in arguments if a.startswith("-") and a not in flags]
-    overrides = [a for a in arguments if not a.startswith("-") and not a.startswith(("hydra.", "hydra/"))]
-    problems = [f"unknown option '{a}'; see kdx train --help" for a in unknown]
-    multirun = any(a in ("-m", "--multirun") for a in arguments)
+def _check(arguments: Sequence[str], sweeps: bool) -> None:
+    """Exit with all that is wrong with a command before its first run starts.
+
+    A single run whose overrides compose is left to check itself; of a sweep, every value is checked once.
+    """
+    problems, overrides = _split_options(arguments)
+    wrong: list[str] = []
     try:
-        for point in points(overrides) if multirun else [overrides]:
-            try:
-                compose(point)
-            except ConfigError as error:
-                problems += error.problems
+        listed = points(overrides) if sweeps else [overrides]
     except ConfigError as error:
-        problems += error.problems
+        wrong, listed = error.problems, []
+    for point in listed:
+        try:
+            composed = compose(point)
+            if sweeps or problems:
+                wrong += _problems(composed)
+        except ConfigError as error:
+            wrong += error.problems
+            if error.rest is not None:
+                wrong += _problems_of(error.rest)
+    problems += wrong
     for problem in dict.fromkeys(problems):
         print(f"kdx: {problem}", file=sys.stderr)
     if problems:
         sys.exit(2)
+
+
+def _problems_of(overrides: Sequence[str]) -> list[str]:
+    try:
+        return _problems(compose(overrides))
+    except ConfigError as error:
+        return error.problems
+
+
+def _problems(composed: Composed) -> list[str]:
+    from kdx.studies.prepare import examine  # torch comes with it
+
+    try:
+        examine(composed)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A line for each unknown option, and the overrides that are kdx's own."""
+    problems, overrides = [], []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-m", "--multirun", "-r", "--run", "--resolve"):
+            continue
+        if not argument.startswith("-"):
+            overrides += [] if argument.startswith(("hydra.", "hydra/")) else [argument]
+            continue
+        key, _, value = argument.lstrip("-").partition("=")
+        if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):
+            value = rest.pop(0)
+        hint = f"; a setting has no dashes: {key}={value}" if value else "; see kdx train --help"
+        problems.append(f"unknown option '{argument}'{hint}")
+    return problems, overrides
 
 
 if __name__ == "__main__":

@@ -43,11 +43,13 @@ def check(node: Config, path: str) -> list[str]:
 def locate(target: str) -> Any:
     """The class or function that a `_target_` names. Raises ValueError, in a sentence, where there is none."""
     module, _, name = target.rpartition(".")
+    if not module or not name or module.startswith("."):
+        raise ValueError(f"must be a class or function by its full name, such as kdx.losses.kd.KD; found '{target}'")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(f"there is no module '{error.name}'") from None
-    if not hasattr(found, name):
+    if not callable(getattr(found, name, None)):
         public = [n for n, v in vars(found).items() if callable(v) and not n.startswith("_")]
         raise ValueError(f"the module '{module}' has no '{name}'{did_you_mean(name, public)}")
     return getattr(found, name)
@@ -58,11 +60,13 @@ def _check(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
     if isinstance(value, Mapping) and "_target_" in value:
         yield from _check_target(value, path, given)
     elif given is not None:
-        yield path, f"{path}: expected a node with a _target_, found {_show(value)}"
+        owner = path.removesuffix(".net")
+        chosen = f"; a network is chosen with {owner}={value}" if owner != path and isinstance(value, str) else ""
+        yield path, f"{path}: must be a node with a _target_, found {_show(value)}{chosen}"
     elif dataclasses.is_dataclass(annotation):
         if not isinstance(value, Mapping):
             keys = ", ".join(f.name for f in dataclasses.fields(annotation))
-            yield path, f"{path}: expected the keys {keys}, found {_show(value)}"
+            yield path, f"{path}: must have the keys {keys}, found {_show(value)}"
             return
         hints = typing.get_type_hints(annotation, include_extras=True)
         yield from _check_keys(value, hints, set(hints), path)
@@ -153,8 +157,38 @@ def _check_value(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
         said = [e for e in error.errors() if e["type"] != "is_instance_of"] or error.errors()
         first = said[0]
         where = "".join(f"[{p}]" for p in first["loc"] if isinstance(p, int))
-        text = first["msg"][0].lower() + first["msg"][1:]
-        yield path, f"{path}{where}: {text}, found {_show(first['input'])}"
+        optional = not where and type(None) in typing.get_args(annotation)
+        yield path, f"{path}{where}: {_rule(first)}{' or null' if optional else ''}, found {_show(first['input'])}"
+
+
+# pydantic's kinds of errors in the words of a YAML file
+RULES = {
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be {expected}",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be keys with values",
+    "mapping_type": "must be keys with values",
+}
+CONTAINERS = {"Sequence": "must be a list", "Mapping": "must be keys with values"}
+
+
+def _rule(error: Any) -> str:
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "is_instance_of":
+        name = context["class"]
+        return CONTAINERS.get(name, f"must be a node with a _target_ (a {name})")
+    if kind in RULES:
+        return RULES[kind].format(**context)
+    return str(error["msg"][0].lower() + error["msg"][1:]).replace("input should", "must")
 
 
 def _join(path: str, key: Any) -> str:
@@ -164,4 +198,6 @@ def _join(path: str, key: Any) -> str:
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"the keys {', '.join(map(str, value))}"
-    return repr(value) if not isinstance(value, str) else f"'{value}'"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return repr(value)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdx.config.compose import config_dir, options
+from kdx.config.layout import config_dir, options
 from kdx.core.errors import did_you_mean
 
 FIELDS: tuple[str, ...] = ("acronym", "paper", "year", "link", "needs", "source")
@@ -22,9 +22,11 @@ KINDS = {
 
 def main(arguments: Sequence[str]) -> None:
     """Print a kind of thing. Exits with 2 where there is no such kind."""
-    if len(arguments) != 1 or arguments[0] not in KINDS:
-        wrong = f"unknown kind '{arguments[0]}'{did_you_mean(arguments[0], KINDS)}" if arguments else "list what?"
-        print(f"kdx: {wrong} (kdx list {'|'.join(KINDS)})", file=sys.stderr)
+    if len(arguments) == 1 and arguments[0] not in KINDS:
+        print(f"kdx: unknown kind '{arguments[0]}'{did_you_mean(arguments[0], KINDS)}", file=sys.stderr)
+        sys.exit(2)
+    if len(arguments) != 1:
+        print(f"kdx: say which kind: kdx list {'|'.join(KINDS)}", file=sys.stderr)
         sys.exit(2)
     group = KINDS[arguments[0]]
     if group == "method":

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from kdx.config.compose import ConfigError, compose, options
+from kdx.config.compose import ConfigError, compose
+from kdx.config.layout import options
 from kdx.config.validate import check
 from kdx.core.errors import UserError
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str]) -> None:
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP.format(studies=", ".join(options("study"))), end="")
         return
+    for option in [a for a in arguments if a.startswith("-")]:
+        print(f"kdx: unknown option '{option}'; see kdx study --help", file=sys.stderr)
+        sys.exit(2)
     try:
         composed = compose(arguments, "study")
         problems = check(composed.config["study"], "study")
@@ -33,7 +37,12 @@ def main(arguments: Sequence[str]) -> None:
     from kdx.studies.build import make
 
     try:
-        make(composed.config["study"]).execute(composed.config["paths"], composed.config["fresh"])
+        study = make(composed.config["study"])
+    except (UserError, ValueError) as error:
+        _say(error)
+        sys.exit(2)
+    try:
+        study.execute(composed.config["paths"], composed.config["fresh"])
     except KeyboardInterrupt:
         print("kdx: stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)

@@ -1,5 +1,7 @@
 """The last steps from a composed config to one that says everything about its run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,8 @@ from kdx.config.compose import Composed, Config, ConfigError, compose
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
 from kdx.models.weights import sha256
+from kdx.studies.build import make
+from kdx.studies.rehearse import rehearse
 
 # Of the data set, a teacher shares everything but the regime, which is the student's
 REGIME = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset")
@@ -26,16 +30,65 @@ def prepare(composed: Composed) -> Config:
     Raises:
         ConfigError: With a line for everything that is wrong.
     """
+    config = examine(composed)
+    rehearse(config)
+    if config["teacher"] is not None and config["teacher"]["training"] is not None:
+        with _told_as("the teacher's own training"):
+            rehearse(config["teacher"]["training"])
+    return config
+
+
+def examine(composed: Composed) -> Config:
+    """The part of `prepare` that builds no networks: what a config says by itself.
+
+    Raises:
+        ConfigError: With a line for everything that is wrong.
+    """
     config = {**composed.config, "choices": composed.choices}
     config.pop("experiment", None)
     config.pop("debug", None)
     config.pop("recipe", None)
     _drop_unused(config)
-    validate(config, composed.interpolated)
-    _fill_checksum(config["student"], "student.checkpoint")
-    if config["teacher"] is not None:
-        config["teacher"] = _fill_teacher(config, composed.choices)
+    problems: list[str] = []
+    try:
+        validate(config, composed.interpolated)
+        problems += _misfits(config)
+    except ConfigError as error:
+        problems += error.problems
+    problems += [*_fill_checksum(config, "student"), *_fill_checksum(config, "teacher")]
+    if problems:
+        raise ConfigError(problems)
+    if config["teacher"] is not None and config["teacher"]["checkpoint"] == "auto":
+        training = _teacher_training(config, config["teacher"], composed.choices)
+        config["teacher"] = {**config["teacher"], "training": training}
     return config
+
+
+def _misfits(config: Config) -> Iterator[str]:
+    """What is wrong with parts whose values are right each by itself."""
+    duration = config["trainer"]["duration"]
+    units = {unit: duration[unit] for unit in ("epochs", "steps", "examples") if duration[unit] is not None}
+    if len(units) != 1:
+        found = " and ".join(f"{unit}={n}" for unit, n in units.items()) or "none"
+        remedy = " or ".join(f"trainer.duration.{unit}=null" for unit in units) or "trainer.duration.epochs=NUMBER"
+        yield f"trainer.duration: exactly one of epochs, steps, examples is needed, found {found}; add {remedy}"
+    for part in ("trainer", "optimizer", "schedule", "augmentation", "dataset", "logger"):
+        if part == "trainer" and len(units) != 1:
+            continue
+        try:
+            built = make(config[part])
+            if part == "trainer":
+                built.pick_device()
+        except (UserError, ValueError) as error:
+            yield str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}"
+
+
+@contextmanager
+def _told_as(prefix: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([f"{prefix}: {line}" for line in error.problems]) from None
 
 
 def _drop_unused(config: Config) -> None:
@@ -71,20 +124,16 @@ def weights_file(checkpoint: str, key: str) -> Path:
     return path
 
 
-def _fill_checksum(node: dict[str, Any], key: str) -> None:
-    if node["checkpoint"] not in (None, "auto"):
-        try:
-            node["sha256"] = sha256(weights_file(node["checkpoint"], key))
-        except UserError as error:
-            raise ConfigError([str(error)]) from None
-
-
-def _fill_teacher(config: Config, choices: dict[str, str | None]) -> Config:
-    teacher = dict(config["teacher"])
-    _fill_checksum(teacher, "teacher.checkpoint")
-    if teacher["checkpoint"] == "auto":
-        teacher["training"] = _teacher_training(config, teacher, choices)
-    return teacher
+def _fill_checksum(config: Config, role: str) -> list[str]:
+    node = config.get(role)
+    if not isinstance(node, dict) or not isinstance(node.get("checkpoint"), str) or node["checkpoint"] == "auto":
+        return []
+    try:
+        checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
+    except UserError as error:
+        return [str(error)]
+    config[role] = {**node, "sha256": checksum}
+    return []
 
 
 def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | None]) -> Config:
@@ -93,17 +142,16 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     # given again, since a config may not compose without them, as ImageFolder's does not without a folder
     facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
     facts += _assignments("student.net", teacher["net"])
-    try:
+    with _told_as("teacher.recipe"):
         composed = compose([*shared, *own, *facts, *map(str, teacher["recipe"])])
-    except ConfigError as error:
-        raise ConfigError([f"teacher.recipe: {line}" for line in error.problems]) from None
     training = composed.config
     training["student"]["net"] = teacher["net"]
     training["paths"] = config["paths"]
     training["logger"] = config["logger"]
     for key in SHARED_VALUES:
         training["trainer"][key] = config["trainer"][key]
-    return prepare(Composed(training, composed.choices, composed.interpolated))
+    with _told_as("teacher.recipe" if teacher["recipe"] else "the teacher's own training"):
+        return examine(Composed(training, composed.choices, composed.interpolated))
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:

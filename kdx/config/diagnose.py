@@ -1,0 +1,206 @@
+"""Which overrides of a command are wrong, and what would be right: one line for each mistake."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kdx.config.layout import ROLES, is_group, options
+from kdx.core.errors import did_you_mean
+
+# what Hydra raises; a ValueError where a group is given null
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a list of overrides.
+
+    Attributes:
+        problems: A line for each mistake.
+        rest: Overrides that compose, with what was surely meant in place of a misspelt option, so that
+            further mistakes can be looked for; None where a wrong option leaves open which keys exist.
+    """
+
+    problems: list[str]
+    rest: list[str] | None
+
+
+def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Diagnosis:
+    """Try overrides one by one; to be called where Hydra is initialised.
+
+    Args:
+        overrides: Those that do not compose together.
+        config_name: A file at the top of `configs/`.
+        error: What they raised together.
+    """
+    readable, problems = _split_readable(overrides)
+    # group choices first: whether a key exists depends on them
+    choosing = [o for o in readable if is_group(_key(o).split("@", 1)[0])]
+    good, known, again = _choose(config_name, choosing, problems)
+    if not known:
+        return Diagnosis(problems, None)
+    for override in [*again, *(o for o in readable if o not in choosing)]:
+        try:
+            hydra_compose(config_name, [*good, override])
+            good.append(override)
+        except COMPOSE_ERRORS as found:
+            problems.append(explain(found, override, hydra_compose(config_name, good)))
+    return Diagnosis(problems or [explain(error, "", None)], good)
+
+
+def unreadable(overrides: Sequence[str]) -> list[str]:
+    """A line for each override that is not in Hydra's grammar."""
+    return _split_readable(overrides)[1]
+
+
+def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> tuple[list[str], bool, list[str]]:
+    """The group choices that compose, whether all others could be guessed, and those to be tried once more."""
+    good: list[str] = []
+    again: list[str] = []
+    known = True
+    for override in choosing:
+        try:
+            hydra_compose(config_name, [*good, override])
+            good.append(override)
+        except COMPOSE_ERRORS as found:
+            group, name = _not_found(found)
+            # a folder that is no choice, or a data set without a recipe where another choice names one
+            if "Could not override" in str(found) or (group is not None and group != _key(override)):
+                again.append(override)
+                continue
+            problems.append(explain(found, override, None))
+            close = get_close_matches(name, options(_key(override)), n=1) if group is not None else []
+            good += [f"{_key(override)}={close[0]}"] if close else []
+            known = known and bool(close)
+    return good, known, again
+
+
+def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
+    """One line for an error of Hydra's or OmegaConf's.
+
+    Args:
+        error: What composing raised.
+        override: The override that is to blame; empty where it is not known.
+        cfg: The config without that override, for suggestions.
+    """
+    text = str(error)
+    key = _key(override)
+    group, name = _not_found(error)
+    if group is not None and override and group != key:
+        return f"{override} needs {group}={name}, which does not exist; choose one: {', '.join(options(group))}"
+    if group is not None:
+        return f"unknown {group} '{name}'{did_you_mean(name, options(group))}" if name else _choose_one(group)
+    if "Config group override must be a string" in text and override:
+        return _choose_one(key)
+    if "Ambiguous value for argument" in text:
+        return f"'{override}' gives several values: a sweep needs -m, a list is written {key}=[a,b]"
+    if found := re.search(r"Interpolation key '([^']+)' not found", text):
+        where = re.search(r"full_key: (\S+)", text)
+        return f"'{override or (where and where[1])}' refers to '{found[1]}', which does not exist in this config"
+    if found := re.search(r"You must specify '([^']+)'", text):
+        return _choose_one(found[1])
+    unknown = r"is not in struct|Could not override|Could not delete|Could not append"
+    if re.search(unknown, text) and override and cfg is not None:
+        return f"unknown key '{key}'{_suggest(key, cfg)}"
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"{override}: {first}" if override else first
+
+
+def _choose_one(group: str) -> str:
+    return f"{group} takes one of its options: {', '.join(options(group))}"
+
+
+def _not_found(error: Exception) -> tuple[str | None, str]:
+    """Group and name of an option that does not exist, where that is what the error says."""
+    found = re.search(r"Could not find '([^']*)'", str(error))
+    if found is None:
+        return None, ""
+    parts = found[1].split("/")
+    # the first folder is the group: options may lie in folders of their own, as experiments do
+    depth = 2 if parts[0] in ("hydra",) else 1
+    return "/".join(parts[:depth]), "/".join(parts[depth:])
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def _split_readable(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    readable, problems = [], []
+    parser = OverridesParser.create()
+    for override in _without_spaced_signs(overrides, problems):
+        try:
+            parser.parse_override(override)
+            readable.append(override)
+        except HydraException:
+            problems.append(_unreadable(override))
+    return readable, problems
+
+
+def _without_spaced_signs(overrides: Sequence[str], problems: list[str]) -> list[str]:
+    """The overrides without those that were cut apart by spaces around the sign."""
+    kept = list(overrides)
+    while "=" in kept:
+        at = kept.index("=")
+        left, right = "".join(kept[max(at - 1, 0) : at]), "".join(kept[at + 1 : at + 2])
+        problems.append(f"cannot read '{left} = {right}'; write it without spaces: {left}={right}")
+        del kept[max(at - 1, 0) : at + 2]
+    return kept
+
+
+def _unreadable(override: str) -> str:
+    key, sign, value = override.partition("=")
+    if not sign:
+        return f"cannot read '{override}'; a setting is written key=value"
+    if "=" in value:
+        inner = value.strip("[]").replace("'", "").replace('"', "")
+        hint = f"'{key}=[\"{inner}\"]'" if value.startswith("[") else f"'{key}=\"{inner}\"'"
+        return f"cannot read '{override}'; a value with signs in it wants quotes inside quotes: {hint}"
+    return f"cannot read '{override}'; a value that holds brackets, commas, quotes or spaces of its own wants quotes"
+
+
+def _suggest(key: str, cfg: DictConfig) -> str:
+    """What may have been meant by a key that does not exist."""
+    if key == "model":
+        return "; a network is chosen with student=NAME and teacher=NAME"
+    paths = [p for p in _paths(cfg, "") if not p.rpartition(".")[2].startswith("_")]
+    base, wrong, beyond = _deepest(key, set(paths))
+    siblings = [p[len(base) :].lstrip(".") for p in paths if p.rpartition(".")[0] == base]
+    close = [f"{base}.{name}" if base else name for name in get_close_matches(wrong, siblings, n=1)]
+    meant = [f"{p}{beyond}" if f"{p}{beyond}" in paths else p for p in close]
+    if not meant:
+        last = key.rpartition(".")[2]
+        names = {p.rpartition(".")[2] for p in paths}
+        same = last if last in names else next(iter(get_close_matches(last, names, n=1, cutoff=0.8)), None)
+        meant = sorted((p for p in paths if p.rpartition(".")[2] == same), key=len)[:3]
+    if meant:
+        return f"; did you mean {' or '.join(map(repr, meant))}?"
+    return f"; {f'{base} has' if base else 'known'}: {', '.join(dict.fromkeys(siblings))}" if siblings else ""
+
+
+def _deepest(key: str, paths: set[str]) -> tuple[str, str, str]:
+    """The part of a key that exists, the first segment that does not, and what follows."""
+    segments = key.split(".")
+    depth = next((d for d in range(len(segments)) if ".".join(segments[: d + 1]) not in paths), len(segments) - 1)
+    rest = segments[depth + 1 :]
+    return ".".join(segments[:depth]), segments[depth], "".join(f".{s}" for s in rest)
+
+
+def _paths(node: Any, prefix: str) -> list[str]:
+    if not isinstance(node, DictConfig):
+        return []
+    found: list[str] = []
+    for name in map(str, node):
+        path = f"{prefix}{name}"
+        found.append(path)
+        if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
+            found += _paths(node[name], f"{path}.")
+    return found if prefix else [*found, *(g for g in ("experiment", "debug", "recipe", *ROLES) if g not in found)]
