@@ -1,5 +1,6 @@
 """`kdx list`: what there is, read from the YAML files themselves."""
 
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -67,17 +68,15 @@ def front_matter(path: Path) -> dict[str, str]:
 
 
 def headline(path: Path) -> str:
-    """First sentence of the comment that opens a file; else what its `_target_` builds, with its numbers."""
-    comment = []
+    """First sentence of the comment that opens a file, after its citation; else what its `_target_` builds."""
     lines = path.read_text().splitlines()
-    for line in lines:
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            comment.append(line.lstrip("# "))
+    opening = itertools.takewhile(lambda line: line.startswith("#"), lines)
+    comment = [line.lstrip("# ") for line in opening if not line.startswith("# @package")]
+    # a line that ends in a link ends a sentence; "et al." does not
+    text = " ".join(f"{line}." if re.search(r"https?://\S+[^.]$", line) else line for line in comment)
+    sentences = re.split(r"(?<!et al\.)(?<=[.])\s", text)
     if comment:
-        text = " ".join(comment)
-        return re.split(r"(?<=[.:])\s", text, maxsplit=1)[0].rstrip(":.")
+        return next((s for s in sentences if "://" not in s), sentences[0]).rstrip(":.")
     settings = [line.split("#", 1)[0].strip() for line in lines if ":" in line]
     target = next((s.rsplit(".", 1)[-1] for s in settings if s.startswith("_target_")), "")
     numbers = [s for s in settings if not s.startswith("_target_") and "${" not in s]

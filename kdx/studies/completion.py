@@ -14,13 +14,20 @@ _kdx() {
     elif [ "${COMP_WORDS[1]}" = train ]; then
         line="${line#*train}"
         word="${line##* }"
-        choices=$(COMP_LINE="kdx$line" COMP_POINT="$COMP_POINT" kdx train -sc query=bash 2>/dev/null)
+        if [[ "$word" == experiment=* ]]; then  # Hydra does not look into folders of options
+            choices=$(kdx list experiments 2>/dev/null | cut -d' ' -f1 | sed 's/^/experiment=/')
+        else  # networks are chosen by role, and studies have a command of their own
+            choices=$(COMP_LINE="kdx$line" COMP_POINT="$COMP_POINT" kdx train -sc query=bash 2>/dev/null |
+                tr ' ' '\n' | grep -vE '^(model|study)[=/]')
+        fi
     elif [ "${COMP_WORDS[1]}" = list ]; then
         choices="methods models datasets augmentations experiments recipes studies"
     elif [ "${COMP_WORDS[1]}" = study ]; then
         line="${line#*study}"
         word="${line##* }"
         choices=$(kdx list studies 2>/dev/null | cut -d' ' -f1 | sed 's/^/study=/')
+    elif [ "${COMP_WORDS[1]}" = completion ]; then
+        choices="bash zsh"
     fi
     COMPREPLY=($(compgen -W "$choices" -- "$word"))
 }
