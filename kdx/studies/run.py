@@ -208,7 +208,7 @@ def _about(config: Config) -> dict[str, str]:
 def _start_over(folder: Path) -> None:
     (folder / "DONE").unlink(missing_ok=True)
     Checkpoints(folder / "checkpoints").clear()
-    for stale in ("result.json", "metrics.jsonl", "student_val.safetensors", "error.txt"):
+    for stale in ("result.json", "metrics.jsonl", "student.safetensors", "student_val.safetensors", "error.txt"):
         (folder / stale).unlink(missing_ok=True)
 
 
