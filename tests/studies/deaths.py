@@ -1,11 +1,11 @@
 """Runs in a process of their own that dies, as by kill -9, at a chosen moment."""
 
-import importlib
 import io
 import multiprocessing
 import os
 import signal
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 
@@ -47,7 +47,7 @@ def _run(config: dict[str, Any], moment: Moment) -> None:
     from kdx.studies.run import run
 
     torch.set_num_threads(1)
-    owner = _find(moment.owner)
+    owner = resolve_name(moment.owner)
     original, seen = getattr(owner, moment.function), 0
 
     def fatal(*arguments: Any, **named: Any) -> Any:
@@ -64,11 +64,3 @@ def _run(config: dict[str, Any], moment: Moment) -> None:
 
     setattr(owner, moment.function, fatal)
     run(config)
-
-
-def _find(path: str) -> Any:
-    try:
-        return importlib.import_module(path)
-    except ModuleNotFoundError:
-        module, _, name = path.rpartition(".")
-        return getattr(importlib.import_module(module), name)

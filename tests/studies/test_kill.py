@@ -104,7 +104,7 @@ def test_killed_again_and_again(start):
 
 
 def test_killed_while_the_teacher_trains(tiny, start, shared):
-    config, calm = start(EVERYTHING)
+    _, calm = start(EVERYTHING)
     alone = tiny(*EVERYTHING, student=DROPOUT)
     assert kill_at(alone, Moment(CHECKPOINTS, "save", 3)) == -9
     assert not (folder_of(alone) / "metrics.jsonl").exists()
