@@ -9,7 +9,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Scalar, Schedule, at
-from kdx.core.types import Batch, DataSpec, Shapes, Step
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step
 from kdx.losses.base import Term
 from kdx.models.probe import probe
 
@@ -48,7 +48,7 @@ class Distill(Method):
         self.weights = dict(weights)
         self.temperature = temperature
         self._listens = any(term.needs_teacher for term in terms.values())
-        shapes = probe(student, spec.input_shape), probe(teacher, spec.input_shape)
+        shapes = self.probe(spec)
         self._check_classes(*shapes)
         for name, term in terms.items():
             try:
@@ -67,10 +67,18 @@ class Distill(Method):
     def models(self) -> Mapping[str, nn.Module]:
         return {"student": self.student, "teacher": self.teacher}
 
-    def forward(self, batch: Batch, progress: Progress) -> Step:
+    def probe(self, spec: DataSpec) -> tuple[Shapes, Shapes]:
+        """What the terms will be given of student and teacher, in shapes."""
+        return probe(self.student, spec.input_shape), probe(self.teacher, spec.input_shape)
+
+    def outputs(self, batch: Batch) -> tuple[Outputs, Outputs]:
+        """What the terms are given of student and teacher, in full precision."""
         student = self.student(batch.inputs).float()
         # a student alone is measured against a teacher that it need not run
-        teacher = self.teacher(batch.inputs).float() if self._listens else student.detach()
+        return student, self.teacher(batch.inputs).float() if self._listens else student.detach()
+
+    def forward(self, batch: Batch, progress: Progress) -> Step:
+        student, teacher = self.outputs(batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
             terms = {name: term(student, teacher, batch, progress).mean() for name, term in self.terms.items()}
         report = {}

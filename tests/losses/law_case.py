@@ -26,13 +26,15 @@ class Case:
     a logarithm moves the minimum a little). "": nothing.
 
     A term that holds a part of its value constant in the backward pass has a gradient that is not the
-    derivative of its value; it says so by `differentiable`, and its own file tests the gradient.
+    derivative of its value; it says so by `differentiable`, and its own file tests the gradient. One whose
+    equation goes by the order of the batch says so by `permutes`.
     """
 
     make: Callable[[], Term]
     loop: reference.Reference
     at_equal: str
     differentiable: bool = True
+    permutes: bool = True
 
 
 class Headed(nn.Module):

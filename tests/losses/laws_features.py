@@ -1,17 +1,97 @@
 """Terms on features and relations that the laws hold for; a new one joins by a line."""
 
-import loss_references as reference
-from law_case import Case
+import math
 
+import feature_references as maps
+import loss_references as reference
+import torch
+from law_case import TEACHER, Case
+from torch import Tensor, nn
+
+from kdx.core.types import DataSpec, Outputs, Shapes
+from kdx.losses.ab import AB
 from kdx.losses.at import AT
+from kdx.losses.catkd import CATKD
+from kdx.losses.cc import CC, NeighbourCC
+from kdx.losses.crd import CRD
+from kdx.losses.cross_entropy import CrossEntropy
+from kdx.losses.cwd import CWD
+from kdx.losses.during import During
 from kdx.losses.fitnet import FitNet
+from kdx.losses.fsp import FSP
+from kdx.losses.ft import FT
+from kdx.losses.ickd import ICKD
+from kdx.losses.kdsvd import KDSVD
+from kdx.losses.map_mse import MapMSE
+from kdx.losses.mgd import MGD
 from kdx.losses.nst import NST
+from kdx.losses.ofd import OFD
+from kdx.losses.pairs import Paired, Size
 from kdx.losses.pkt import PKT
+from kdx.losses.reviewkd import ReviewKD
 from kdx.losses.rkd import RKDAngle, RKDDistance
 from kdx.losses.sp import SP
+from kdx.losses.srrl import SRRL
 from kdx.losses.vid import VID
 
 STAGES = ["stage1", "stage2", "stage3"]
+LEVELS = [*STAGES, "pooled"]
+
+
+class Narrowed(Paired):
+    """Shows a term that needs equal channels as many of the teacher's as the student has."""
+
+    def maps(self, student: Shapes, teacher: Shapes | None) -> list[tuple[Size, Size]]:
+        return [(a, (a[0], *b[1:])) for a, b in super().maps(student, teacher)]
+
+    def features(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+        return [(a, b[:, : a.shape[1]]) for a, b in super().features(student, teacher)]
+
+
+class NarrowFSP(Narrowed, FSP): ...
+
+
+class NarrowKDSVD(Narrowed, KDSVD): ...
+
+
+class NarrowMSE(Narrowed, MapMSE): ...
+
+
+class SettledCRD(CRD):
+    """Every other class is a negative and the memory rests, so that nothing is left to chance."""
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        super().build(student, teacher, spec)
+        self.log_constants.fill_(math.log(300.0))
+        self.eval()
+
+
+class SecondStageFT(FT):
+    """The paraphraser has had its turn, and the translator's batch norms rest: three of them on a dead map of one
+    example would multiply its gradient by 3e7 before the loss has a say."""
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        super().build(student, teacher, spec)
+        self.translator.eval()
+
+    def parameters(self, recurse: bool = True):
+        return self.translator.parameters(recurse)
+
+
+NORMS = {role: nn.BatchNorm2d(shape[0]) for role, shape in TEACHER.items() if len(shape) == 3}
+for norm in NORMS.values():
+    drawn = torch.Generator().manual_seed(1)
+    norm.weight.data = torch.randn(norm.num_features, generator=drawn).double()
+    norm.bias.data = torch.randn(norm.num_features, generator=drawn).double()
+
+
+class NormedOFD(OFD):
+    """Has the batch norms from here."""
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self._norms = (NORMS,)
+
+
 TERMS = {
     "fitnet half": Case(lambda: FitNet("stage2", "stage2"), reference.fitnet("stage2"), ""),
     "fitnet equal": Case(lambda: FitNet("stage3", "stage3"), reference.fitnet("stage3"), ""),
@@ -28,4 +108,23 @@ TERMS = {
     "pkt": Case(lambda: PKT("pooled", "pooled"), reference.over_features("pooled", reference.pkt), "value"),
     "nst": Case(lambda: NST(STAGES), reference.nst(STAGES), "zero"),
     "vid": Case(lambda: VID(STAGES, 5.0), reference.vid(STAGES), ""),
+    "cc": Case(lambda: CC("pooled", "pooled", 0.4, 2), reference.over_features("pooled", maps.cc_rbf(0.4, 2)), "zero"),
+    "cc neighbours": Case(lambda: NeighbourCC("pooled", "pooled", 3), maps.neighbour_cc, "", permutes=False),
+    "crd": Case(lambda: SettledCRD("pooled", "pooled", 7, 1000, 0.3, 0.5), maps.crd(0.3, 80), ""),
+    "fsp": Case(lambda: NarrowFSP(STAGES), maps.fsp(STAGES), "zero"),
+    "ab": Case(lambda: AB(STAGES, 1.0), maps.ab(STAGES, 1.0), ""),
+    "ofd": Case(lambda: NormedOFD(STAGES), maps.ofd(STAGES, NORMS), ""),
+    "kdsvd": Case(lambda: NarrowKDSVD(STAGES, 1), maps.kdsvd(STAGES), "zero"),
+    "reviewkd": Case(lambda: ReviewKD(LEVELS, 512), maps.reviewkd(LEVELS), ""),
+    "catkd": Case(lambda: CATKD("final", "final", 2), maps.catkd(2), "zero"),
+    "ickd": Case(lambda: ICKD("stage2", "stage2"), maps.embedded_ickd("stage2"), ""),
+    "cwd": Case(lambda: CWD("stage2", "stage2", 4.0), maps.each("stage2", maps.cwd(4.0)), ""),
+    "cwd same": Case(lambda: CWD("final", "final", 4.0), maps.each("final", maps.cwd(4.0)), "zero"),
+    "mgd": Case(lambda: MGD("stage2", "stage2", "channels", 0.0), maps.each("stage2", maps.mgd), ""),
+    "srrl map": Case(lambda: SRRL("final", "pooled", 1.0, 2.0), maps.srrl("final", 1.0, 2.0), ""),
+    "srrl vector": Case(lambda: SRRL("pooled", "pooled", 1.0, 1.0), maps.srrl("pooled", 1.0, 1.0), ""),
+    "ft": Case(lambda: SecondStageFT("stage2", "stage2", 0.5, "attention", 0), maps.ft("stage2", "attention"), ""),
+    "ft whole": Case(lambda: SecondStageFT("stage3", "stage3", 0.5, "whole", 0), maps.ft("stage3", "whole"), ""),
+    "map mse": Case(lambda: NarrowMSE("stage2", "stage2"), maps.each("stage2", maps.map_mse, narrow=True), "zero"),
+    "during": Case(lambda: During(CrossEntropy(0.0), 0, 2), reference.cross_entropy(0.0), ""),
 }

@@ -1,0 +1,56 @@
+"""How two networks' outputs change with the input: gradients compared as they are, or by direction."""
+
+from torch import Tensor
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.numerics import full_precision, unit
+from kdx.losses.pairs import Paired
+
+ROLE = "input_gradient"
+"""Where a method that differentiates with respect to inputs puts what it finds."""
+
+
+@full_precision
+def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, normalised: bool) -> Tensor:
+    """Half the squared difference of two input gradients, or the squared difference of their directions.
+
+    Args:
+        student_gradient: [B, ...].
+        teacher_gradient: [B, ...]; gets no gradient.
+        normalised: Whether each is scaled to length 1 first. Without, the value is the paper's `|J_S - J_T|^2 / 2`;
+            with, Jacobian matching's `|J_S / |J_S| - J_T / |J_T||^2`.
+
+    Returns:
+        [B].
+
+    References:
+        Zagoruyko, Komodakis, "Paying More Attention to Attention: Improving the Performance of Convolutional
+        Neural Networks via Attention Transfer", 2017, section 3.2. https://arxiv.org/abs/1612.03928
+        Srinivas, Fleuret, "Knowledge Transfer with Jacobian Matching", 2018. https://arxiv.org/abs/1803.00443
+    """
+    mine, theirs = student_gradient.flatten(1), teacher_gradient.detach().flatten(1)
+    if normalised:
+        return (unit(mine, 1) - unit(theirs, 1)).square().sum(1)
+    return (mine - theirs).square().sum(1) / 2
+
+
+class InputGradient(Paired):
+    """Difference of the two networks' input gradients, as a method such as `InputGradients` finds them.
+
+    Args:
+        normalised: Whether their directions are compared, or the gradients themselves.
+    """
+
+    called = "InputGradient"
+
+    def __init__(self, normalised: bool):
+        super().__init__([ROLE])
+        self.normalised = normalised
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        self.shapes(student, teacher)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        ((mine, theirs),) = self.features(student, teacher)
+        return gradient_distance(mine, theirs, self.normalised)

@@ -1,0 +1,90 @@
+"""Matching derivatives: what the inputs do to the two networks' outputs."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdx.core.errors import UserError
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Scalar, Schedule
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base import Term
+from kdx.losses.input_gradient import ROLE
+from kdx.losses.networks import network_with
+from kdx.methods.distill import Distill
+
+Quantity = Literal["cross_entropy", "top_logit"]
+
+
+class InputGradients(Distill):
+    """Runs student and teacher on inputs with gradients, and gives terms the derivative of a number of each.
+
+    The derivative is a feature with the role "input_gradient", like one input in shape. The student's has a
+    graph, so that a second backward pass takes its difference from the teacher's to the weights. Where the
+    student has batch norms, an example's derivative includes what it does to the others through them: the
+    same forward pass serves the labels.
+
+    Args:
+        student, teacher, spec, terms, weights, temperature: As in `Distill`.
+        quantity: What is differentiated: each network's own cross-entropy with the labels (attention
+            transfer), or its logit of the teacher's most likely class (Jacobian matching).
+
+    Raises:
+        UserError: As in `Distill`; or the teacher has no derivatives.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        spec: DataSpec,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, Scalar],
+        temperature: Positive | Schedule | None,
+        quantity: Quantity,
+    ):
+        if quantity not in ("cross_entropy", "top_logit"):
+            raise UserError(f"quantity must be 'cross_entropy' or 'top_logit', got {quantity!r}")
+        self._differentiable(teacher)
+        super().__init__(student, teacher, spec, terms, weights, temperature)
+        self.quantity: Quantity = quantity
+
+    def probe(self, spec: DataSpec) -> tuple[Shapes, Shapes]:
+        student, teacher = super().probe(spec)
+        gradient = {ROLE: tuple(spec.input_shape)}
+        return (
+            Shapes(student.logits, {**student.features, **gradient}),
+            Shapes(teacher.logits, {**teacher.features, **gradient}),
+        )
+
+    def outputs(self, batch: Batch) -> tuple[Outputs, Outputs]:
+        inputs = batch.inputs.detach().requires_grad_()
+        with torch.enable_grad(), self._differentiable(self.teacher).through_inputs():
+            taught = self.teacher(inputs).float()
+            theirs = self._gradient(taught, taught, inputs, batch, graph=False)
+        student = self.student(inputs).float()
+        mine = self._gradient(student, taught, inputs, batch, graph=True)
+        return _with(student, mine), _with(taught.detach(), theirs)
+
+    def _gradient(self, outputs: Outputs, taught: Outputs, inputs: Tensor, batch: Batch, graph: bool) -> Tensor:
+        if self.quantity == "cross_entropy":
+            labels = batch.labels if batch.soft_labels is None else batch.soft_labels
+            number = F.cross_entropy(outputs.logits, labels, reduction="sum")
+        else:
+            number = outputs.logits.gather(1, taught.logits.argmax(1, keepdim=True)).sum()
+        (gradient,) = torch.autograd.grad(number, inputs, create_graph=graph)
+        return gradient
+
+    @staticmethod
+    def _differentiable(teacher: nn.Module) -> Any:
+        found = network_with(teacher, "through_inputs")
+        if found is None:
+            raise UserError(f"derivatives are to be matched, and a {type(teacher).__name__} as teacher has none")
+        return found
+
+
+def _with(outputs: Outputs, gradient: Tensor) -> Outputs:
+    return Outputs(outputs.logits, {**outputs.features, ROLE: gradient}, outputs.members)

@@ -1,0 +1,117 @@
+"""SimKD: the student keeps the teacher's classifier and learns to feed it."""
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdx.core.errors import UserError
+from kdx.core.ranges import Positive, PositiveInt
+from kdx.core.schedule import Scalar, Schedule
+from kdx.core.types import DataSpec, Outputs
+from kdx.losses.adapters import Norm
+from kdx.losses.base import Term
+from kdx.losses.networks import linear_head, require_width
+from kdx.losses.requirements import require_map
+from kdx.methods.distill import Distill
+from kdx.models.probe import probe
+
+
+class ReusedClassifier(nn.Module):
+    """A network whose last map is projected to another's channels and classified by the other's classifier.
+
+    Its features are the network's, except that `final` is the projected map and `pooled` the mean of it, so that
+    `head(pooled)` gives the logits as everywhere.
+
+    Args:
+        net: The network; its own classifier is no longer used, and frozen.
+        head: The other's classifier; copied and frozen.
+        role: The network's last map.
+        shape: Of that map, (C, H, W).
+        size: Height and width that the map is pooled down to, where it is larger.
+        reduction: Channels of the other's map over those inside the projector.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        head: nn.Linear,
+        role: str,
+        shape: tuple[int, int, int],
+        size: tuple[int, int],
+        reduction: PositiveInt,
+    ):
+        super().__init__()
+        self.net, self.role = net, role
+        own = getattr(net, "head", None)
+        if isinstance(own, nn.Module):
+            own.requires_grad_(False)
+        inner = max(1, head.in_features // reduction)
+        self.projector = nn.Sequential(
+            *_block(shape[0], inner, 1), *_block(inner, inner, 3), *_block(inner, head.in_features, 1)
+        )
+        self.head = copy.deepcopy(head).requires_grad_(False)
+        self.size = min(shape[1], size[0]), min(shape[2], size[1])
+
+    def forward(self, x: Tensor) -> Outputs:
+        outputs = self.net(x)
+        last = outputs.feature(self.role)
+        last = last if last.shape[2:] == self.size else F.adaptive_avg_pool2d(last, self.size)
+        projected = self.projector(last)
+        pooled = projected.mean((2, 3))
+        return Outputs(self.head(pooled), {**outputs.features, "final": projected, "pooled": pooled})
+
+
+def _block(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return conv, Norm(outputs), nn.ReLU()
+
+
+class SimKD(Distill):
+    """Runs the student through a projector and the teacher's classifier, with gradients to student and projector.
+
+    The deliverable is the student with both: what is evaluated and exported is a `ReusedClassifier`. Its
+    weights are named `net.*`, `projector.*` and `head.*`.
+
+    Args:
+        student, teacher, spec, terms, weights, temperature: As in `Distill`; for the terms, the student's
+            `final` is the projected map.
+        student_role: The student's last map.
+        teacher_role: The teacher's last map, whose mean its classifier reads.
+        reduction: Channels of the teacher's map over those inside the projector.
+
+    Raises:
+        UserError: As in `Distill`; or one of the two has no last map, or the teacher no linear classifier of it.
+
+    References:
+        Chen, Mei, Zhang, Wang, Feng, Chen, "Knowledge Distillation with the Reused Teacher Classifier", 2022.
+        https://arxiv.org/abs/2203.14001
+    """
+
+    student: ReusedClassifier
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        spec: DataSpec,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, Scalar],
+        temperature: Positive | Schedule | None,
+        student_role: str,
+        teacher_role: str,
+        reduction: PositiveInt,
+    ):
+        name = "SimKD"
+        try:
+            mine = probe(student, spec.input_shape).feature(student_role, "student")
+            theirs = probe(teacher, spec.input_shape).feature(teacher_role, "teacher")
+            shape = require_map(mine, student_role, "student", name)
+            channels, *size = require_map(theirs, teacher_role, "teacher", name)
+            head = linear_head(teacher, "teacher", name)
+            require_width(head, channels, teacher_role, "teacher", name)
+        except ValueError as error:
+            raise UserError(f"the student cannot take over this teacher's classifier: {error}") from error
+        reused = ReusedClassifier(student, head, student_role, shape, (size[0], size[1]), reduction)
+        super().__init__(reused, teacher, spec, terms, weights, temperature)
