@@ -12,8 +12,9 @@ from kdx.models.weights import sha256
 from kdx.studies.build import make
 from kdx.studies.rehearse import rehearse
 
-# Of the data set, a teacher shares everything but the regime, which is the student's
-REGIME = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset")
+# Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
+# affair. The validation split is shared: what a student is chosen on must be new to its teacher, too.
+REGIME = ("fraction", "fraction_seed", "train_subset")
 # Groups whose choice a teacher's own training shares with the run that needs it
 SHARED_CHOICES = ("dataset", "recipe", "trainer", "debug")
 # What depends on the machine is the same for both
