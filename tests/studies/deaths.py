@@ -47,6 +47,7 @@ def _run(config: dict[str, Any], moment: Moment) -> None:
     from kdx.studies.run import run
 
     torch.set_num_threads(1)
+    os.environ.pop("WANDB_SERVICE", None)  # a process of its own does not share that of the tests
     owner = resolve_name(moment.owner)
     original, seen = getattr(owner, moment.function), 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from deaths import Moment, kill_at
-from traces import outcome
+from traces import logged, outcome, record
 
 from kdx.studies.run import name, run
 
@@ -128,3 +128,11 @@ def test_half_a_file_beside_no_checkpoint_is_a_start(start):
     checkpoints.mkdir(parents=True)
     (checkpoints / "last.pt.part").write_bytes(b"PK half a file")
     assert outcome(run(config).folder) == calm
+
+
+def test_a_view_of_a_killed_run_holds_every_line_once(tiny):
+    config = tiny("method=supervised", "logger=wandb", "trainer.checkpoint_seconds=0")
+    assert kill_at(config, Moment(CHECKPOINTS, "save", 6)) == -9
+    folder = run(config).folder
+    shown = [{key: value for key, value in line.items() if not key.startswith("time/")} for line in logged(folder)]
+    assert shown == record(folder) and [line["step"] for line in shown] == [3, 5, 6, 8]

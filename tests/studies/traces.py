@@ -1,6 +1,8 @@
 """What two runs are compared by: everything they leave, but for the time they took."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +24,13 @@ def outcome(folder: Path) -> dict[str, Any]:
     weights = {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
     assert "student.safetensors" in weights and (folder / "DONE").exists()
     return {"lines": record(folder), "weights": weights, **result}
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    """The history of a run's offline W&B run, read from its file by W&B itself."""
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in told.splitlines()]
+    items = [r["history"]["item"] for r in records if r["type"] == "history"]
+    return [{key: value for key, value in item.items() if not key.startswith("_")} for item in items]

@@ -1,0 +1,138 @@
+"""A study of rows and seeds: its runs, its table, and the same command again."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import STUDENT, TINY
+
+from kdx.core.errors import UserError
+from kdx.studies.grid import Grid
+from kdx.studies.options import Options
+from kdx.studies.results import Result
+from kdx.studies.statistics import Summary, paired_gain
+from kdx.studies.table import Table
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_a_summary_is_numpys(n: int):
+    values, baseline = np.random.default_rng(n).normal(0.7, 0.01, (2, n))
+    summary, gain = Summary.of(values.tolist()), paired_gain(values.tolist(), baseline.tolist())
+    assert (summary.mean, summary.std, summary.n) == (
+        pytest.approx(values.mean()),
+        pytest.approx(values.std(ddof=1)),
+        n,
+    )
+    assert gain.mean == pytest.approx((values - baseline).mean())
+    assert gain.std == pytest.approx((values - baseline).std(ddof=1))
+
+
+def test_one_number_has_no_spread_and_none_no_mean():
+    assert math.isnan(Summary.of([0.5]).std) and Summary.of([0.5]).show(100, 2) == "50.00"
+    assert Summary.of([0.9696, 0.9718]).show(100, 2) == "97.07 ± 0.16"
+    with pytest.raises(ValueError, match="at least one"):
+        Summary.of([])
+    with pytest.raises(ValueError):
+        paired_gain([1.0, 2.0], [1.0])
+
+
+def result(seed: int, **metrics: float) -> Result:
+    data = {
+        "seed": seed,
+        "metrics": {"last": metrics, "best_on_test": {"test/top1": 1.0}, "val_selected": None},
+        "examples": {"training": 100, "test": 50},
+        "steps": 10,
+        "seconds": 2.0,
+        "milliseconds_per_step": 4.0,
+        "device": {"name": "a CPU", "threads": 1},
+        "code": {"commit": None, "dirty": None},
+        "versions": {"torch": "2"},
+        "teacher": {"sha256": "1", "test/top1": 0.9},
+    }
+    return Result(Path("/nowhere"), data)
+
+
+def test_a_hole_is_a_dash_and_n_is_shown():
+    rows = {
+        "KD": [result(s, **{"test/top1": 0.7 + s / 100, "test/nll": 1.0}) for s in range(3)],
+        "alone": [result(s, **{"test/top1": 0.6}) for s in range(3)],
+    }
+    columns = ["test/top1", "test/nll"]
+    settings = {"columns": columns, "baseline": "alone", "cost_row": None, "teacher_row": True}
+    table = Table.build(title="A table", results=rows, protocol="last", **settings)
+    assert table.rows() == [
+        ["teacher", "90.00", "-", "1"],
+        ["KD", "71.00 ± 1.00", "1.0000 ± 0.0000", "3"],
+        ["alone", "60.00 ± 0.00", "-", "3"],
+    ]
+    assert table.gains["KD"].mean == pytest.approx(0.11) and "alone" not in table.gains
+    assert "| alone | 60.00 ± 0.00 | - | 3 |" in table.markdown()
+    assert "-" in table.text().splitlines()[-len(table.notes) - 2]
+    cells = list(csv.DictReader(io.StringIO(table.csv())))
+    assert len(cells) == 4  # a hole has no line
+    kd = next(c for c in cells if (c["row"], c["metric"]) == ("KD", "test/top1"))
+    assert float(kd["mean"]) == pytest.approx(0.71) and float(kd["std"]) == pytest.approx(0.01) and kd["n"] == "3"
+    best = Table.build(title="", results=rows, protocol="best_on_test", **settings)
+    assert best.rows()[1][1] == "100.00 ± 0.00" and any("optimistic" in note for note in best.notes)
+
+
+def study(**changed) -> Grid:
+    settings = {
+        "name": "tiny",
+        "title": "A tiny study",
+        "overrides": [*TINY, *STUDENT],
+        "seeds": [0, 1],
+        "seed_overrides": ["seed={seed}", "teacher.seed={seed}"],
+        "rows": {"alone": ["method=alone"], "KD": ["method=kd"]},
+        "baseline": "alone",
+        "cost_row": None,
+        "teacher_row": True,
+        "columns": ["test/top1", "fidelity/test/kl"],
+        "protocol": "last",
+    }
+    return Grid(**settings | changed)
+
+
+def options(**changed) -> Options:
+    settings = {"fresh": False, "scale": None, "only": None, "jobs": 1, "retry": None, "rows": None, "columns": None}
+    return Options(**settings | changed)
+
+
+def test_a_study_runs_what_is_missing_and_nothing_else(tmp_path, monkeypatch, capsys):
+    outputs = tmp_path / "outputs"
+    paths = {
+        "data": str(tmp_path),
+        "outputs": str(outputs),
+        "runs": f"{outputs}/runs",
+        "teachers": f"{outputs}/teachers",
+    }
+    assert study().execute(paths, options()) == []
+    folder = outputs / "studies" / "tiny"
+    first = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert set(first) == {"table.md", "table.csv", "table.png"}
+    assert len(list((outputs / "runs").iterdir())) == 4 and len(list((outputs / "teachers").iterdir())) == 2
+    cells = {(c["row"], c["metric"]): c for c in csv.DictReader(io.StringIO(first["table.csv"].decode()))}
+    tops = [
+        Result(p, json.loads((p / "result.json").read_text())).metric("test/top1")
+        for p in (outputs / "runs").glob("*-kd-*")
+    ]
+    assert (
+        float(cells["KD", "test/top1"]["mean"]) == pytest.approx(np.mean(tops)) and cells["KD", "test/top1"]["n"] == "2"
+    )
+    monkeypatch.setattr("kdx.studies.run._train", lambda *_: pytest.fail("it trained again"))
+    assert study().execute(paths, options()) == []
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".png"} == {
+        k: v for k, v in first.items() if not k.endswith(".png")
+    }
+    assert "A tiny study" in capsys.readouterr().out
+
+
+def test_a_study_that_makes_no_sense_is_refused():
+    with pytest.raises(UserError, match="at least one seed and one row"):
+        study(seeds=[])
+    with pytest.raises(UserError, match="study.baseline 'alnoe' is no row"):
+        study(baseline="alnoe")
