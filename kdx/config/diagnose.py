@@ -47,12 +47,15 @@ def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Di
     good, known, again = _choose(config_name, choosing, problems)
     if not known:
         return Diagnosis(problems, None)
+    cfg: DictConfig | None = None  # of the good ones, where it is needed
     for override in [*again, *(o for o in readable if o not in choosing)]:
         try:
             hydra_compose(config_name, [*good, override])
             good.append(override)
+            cfg = None
         except COMPOSE_ERRORS as found:
-            problems.append(explain(found, override, hydra_compose(config_name, good)))
+            cfg = hydra_compose(config_name, good) if cfg is None else cfg
+            problems.append(explain(found, override, cfg))
     return Diagnosis(problems or [explain(error, "", None)], good)
 
 
@@ -109,6 +112,9 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         return _choose_one(found[1])
     unknown = r"is not in struct|Could not override|Could not delete|Could not append"
     if re.search(unknown, text) and override and cfg is not None:
+        inside = re.search(r"Key '([^']+)' is not in struct", text)
+        if inside and key in _paths(cfg, ""):  # a mapping was given, with a key that the node does not have
+            key = f"{key}.{inside[1]}"
         return f"unknown key '{key}'{_suggest(key, cfg)}"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{override}: {first}" if override else first

@@ -1,5 +1,6 @@
 """Where the YAML files are, and which options each group has."""
 
+from functools import cache
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -26,6 +27,7 @@ def is_group(key: str) -> bool:
     return (config_dir() / key).is_dir()
 
 
+@cache
 def register_networks() -> None:
     """Offer each file of `model/` as an option of `student` and of `teacher`, so that it is written once."""
     store = ConfigStore.instance()
