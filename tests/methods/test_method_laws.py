@@ -1,15 +1,18 @@
 """Every file of configs/method, held to the same laws. A new file joins by being there."""
 
-import copy
+import io
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from kdx.config.compose import options
 from kdx.core.method import Method
 from kdx.core.schedule import Progress, Schedule
 from kdx.core.seed import get_rng_state, set_rng_state
+from kdx.core.types import Step
 from kdx.engine.trainer import Trainer
 from kdx.losses.base import Term
 from kdx.models.weights import load_weights, save_weights
@@ -20,31 +23,83 @@ METHODS = options("method")
 NEEDS: dict[str, tuple[str, ...]] = {
     "fsp": ("teacher.net.widths=[4,4,8,8]",),
     "kdsvd": ("teacher.net.widths=[4,4,8,8]",),
+    "mlkd": ("augmentation=two_shifts",),
+    "mlkd_ls": ("augmentation=two_shifts",),
+    "mlkd_shipped": ("augmentation=two_shifts",),
 }
 # whose deliverable is more than the student's network: its own file tests the export
 WRAPS = {"simkd"}
+# never read: `built` gives teachers weights of its own
+WEIGHTS = f"teacher.checkpoint='{__file__}'"
+STEPS = 4
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run of a few steps, and what was seen on the way.
+
+    Attributes:
+        trainer: After the last step.
+        first: State before the first step.
+        saved: The file that was written before the last step.
+        steps: What each step returned.
+        reached: Names of the parameters that got a gradient.
+    """
+
+    trainer: Trainer
+    first: State
+    saved: bytes
+    steps: list[Step]
+    reached: set[str]
+
+    @property
+    def method(self) -> Method:
+        return self.trainer.method
+
+
+_scenes: dict[str, Scene] = {}
 
 
 @pytest.fixture(params=METHODS)
 def config(request, tiny) -> Any:
-    return tiny(f"method={request.param}", *NEEDS.get(request.param, ()))
+    return tiny(WEIGHTS, f"method={request.param}", *NEEDS.get(request.param, ()))
 
 
-def play(trainer: Trainer, steps: int, start: int = 0) -> list[Any]:
+@pytest.fixture
+def scene(config, built) -> Scene:
+    """The run of a method, played once for all its tests, none of which changes it."""
+    name = config["choices"]["method"]
+    if name not in _scenes:
+        trainer = built(config)
+        first = state(trainer.method)
+        steps, reached, file = [], set(), io.BytesIO()
+        for number in range(STEPS):
+            if number == STEPS - 1:
+                parts = {"method": trainer.method.training_state(), "update": trainer.update.state_dict()}
+                torch.save(parts | {"rng": get_rng_state()}, file)
+            steps += play(trainer, number, number + 1)
+            grads = {n: p.grad for n, p in trainer.method.named_parameters() if p.grad is not None}
+            reached |= {n for n, grad in grads.items() if grad.abs().sum() > 0}
+        _scenes[name] = Scene(trainer, first, file.getvalue(), steps, reached)
+    return _scenes[name]
+
+
+def play(trainer: Trainer, since: int, until: int) -> list[Step]:
     """Take some steps of a run as the trainer does."""
     trainer.method.train()
     batches = [b for epoch in range(2) for b in trainer.loader.epoch(epoch)]
-    now = [Progress(start + step, trainer.clock.steps, trainer.clock.schedule_epochs) for step in range(steps)]
+    now = [Progress(step, trainer.clock.steps, trainer.clock.schedule_epochs) for step in range(since, until)]
     return [trainer.update(batches[p.step], p) for p in now]
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+def state(module: torch.nn.Module) -> State:
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def same(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def given(method: Method) -> dict[str, torch.Tensor]:
-    """State of what a method is given and must not change."""
-    return {k: v.clone() for k, v in method.state_dict().items() if k.split(".")[0] in method.frozen}
 
 
 def idle(method: Method, name: str) -> bool:
@@ -53,80 +108,69 @@ def idle(method: Method, name: str) -> bool:
     return any(name.startswith(prefix) and w == 0 and not isinstance(w, Schedule) for prefix, w in weights.items())
 
 
-def test_what_trains_and_what_stays(config, built):
-    trainer = built(config)
-    method = trainer.method
-    teacher = method.models().get("teacher")
-    assert (teacher is not None) == method.uses_teacher
-    before, untouched = copy.deepcopy(method.state_dict()), given(method)
-    trainable = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    reached: set[str] = set()
-    for start in range(4):
-        (step,) = play(trainer, 1, start)
-        assert step.terms.keys() == method.weights.keys()
+def test_terms_are_finite_scalars_under_the_names_of_the_weights(scene: Scene):
+    for step in scene.steps:
+        assert step.terms.keys() == scene.method.weights.keys()
         assert all(t.ndim == 0 and t.isfinite() for t in step.terms.values())
         assert not any(r.requires_grad for r in step.report.values())
-        reached |= {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    intended = {name for name in trainable if not idle(method, name)}
-    assert reached == intended
-    assert same(given(method), untouched)
-    if teacher is not None:
-        assert untouched and not any(p.requires_grad for p in teacher.parameters())
-        assert not any(m.training for m in teacher.modules())
-    after = method.state_dict()
-    assert {k for k in intended if torch.equal(after[k], before[k])} == set()
-    optimised = {id(p) for g in trainer.update.optimizer.param_groups for p in g["params"]}
+
+
+def test_all_that_should_learn_does_and_nothing_else(scene: Scene):
+    trainable = {n: p for n, p in scene.method.named_parameters() if p.requires_grad}
+    intended = {n for n in trainable if not idle(scene.method, n)}
+    assert scene.reached == intended
+    after = scene.method.state_dict()
+    assert not {n for n in intended if torch.equal(after[n], scene.first[n])}
+    optimised = {id(p) for g in scene.trainer.update.optimizer.param_groups for p in g["params"]}
     assert optimised == {id(p) for p in trainable.values()}
 
 
-def test_saved_and_loaded_it_takes_the_same_next_step(config, built, tmp_path):
-    trainer = built(config)
-    play(trainer, 3)
-    rng = get_rng_state()
-    torch.save({"method": trainer.method.training_state(), "update": trainer.update.state_dict()}, tmp_path / "state")
-    (expected,) = play(trainer, 1, start=3)
-    other = built(config, "other")
-    state = torch.load(tmp_path / "state", weights_only=True)
-    other.method.load_training_state(state["method"])
-    other.update.load_state_dict(state["update"])
-    set_rng_state(rng)
-    (step,) = play(other, 1, start=3)
-    assert same(dict(step.terms), dict(expected.terms))
-    assert same(other.method.state_dict(), trainer.method.state_dict())
+def test_the_teacher_stays_as_it_was_given(scene: Scene):
+    teacher = scene.method.models().get("teacher")
+    assert (teacher is not None) == scene.method.uses_teacher
+    given = {k: v for k, v in scene.method.state_dict().items() if k.split(".")[0] in scene.method.frozen}
+    assert same(given, {k: scene.first[k] for k in given})
+    if teacher is not None:
+        assert any(k.endswith("running_mean") for k in given)
+        assert not any(p.requires_grad for p in teacher.parameters())
+        assert not any(m.training for m in teacher.modules())
 
 
-def test_the_exported_student_is_a_plain_network(config, built, tmp_path):
+def test_saved_and_loaded_it_takes_the_same_next_step(scene: Scene, config, built):
+    other = built(config)
+    saved = torch.load(io.BytesIO(scene.saved), weights_only=True)
+    other.method.load_training_state(saved["method"])
+    other.update.load_state_dict(saved["update"])
+    set_rng_state(saved["rng"])
+    (step,) = play(other, STEPS - 1, STEPS)
+    assert same(dict(step.terms), dict(scene.steps[-1].terms))
+    assert same(other.method.state_dict(), scene.method.state_dict())
+
+
+def test_the_exported_student_is_a_plain_network(scene: Scene, config, tmp_path):
     if config["choices"]["method"] in WRAPS:
         pytest.skip("exports more than the student's network")
-    trainer = built(config)
-    play(trainer, 1)
-    save_weights(tmp_path / "student.safetensors", trainer.deliverable, {})
+    save_weights(tmp_path / "student.safetensors", scene.trainer.deliverable, {})
     plain = build_network(config["student"]["net"], 99)
     load_weights(plain, tmp_path / "student.safetensors")
-    assert same(plain.state_dict(), trainer.method.student.state_dict())
-    inputs = torch.randn(3, *config["dataset"]["input_shape"])
-    with torch.no_grad():
-        assert torch.equal(plain.eval()(inputs).logits, trainer.method.student.eval()(inputs).logits)
+    assert same(plain.state_dict(), scene.method.student.state_dict())
 
 
-def test_a_seed_decides_everything(config, built):
-    def trained(seed: int, folder: str) -> dict[str, torch.Tensor]:
-        trainer = built({**config, "seed": seed, "data_seed": 0}, folder)
-        play(trainer, 2)
-        return trainer.method.training_state()
-
-    once, again, other = trained(5, "once"), trained(5, "again"), trained(6, "other")
-    assert same(once, again)
-    weights = [k for k, v in once.items() if v.is_floating_point() and v.ndim > 1]
+def test_a_seed_decides_everything(scene: Scene, config, built):
+    again = built(config)
+    play(again, 0, STEPS)
+    assert same(again.method.state_dict(), scene.method.state_dict())
+    other = built({**config, "seed": 6, "data_seed": 0}, "other").method.training_state()
+    weights = [k for k, v in other.items() if v.is_floating_point() and v.ndim > 1]
     if config["choices"]["method"] in WRAPS:
         weights = [k for k in weights if not k.startswith("student.head.")]  # the teacher's
-    assert weights and not any(torch.equal(once[k], other[k]) for k in weights)
+    assert weights and not any(torch.equal(other[k], scene.first[k]) for k in weights)
 
 
-def test_the_method_has_no_part_in_the_students_initial_weights(config, built):
-    student = built(config).method.student
-    student = student.net if config["choices"]["method"] in WRAPS else student
-    assert same(student.state_dict(), build_student(config, None).state_dict())
+def test_the_method_has_no_part_in_the_students_initial_weights(scene: Scene, config):
+    prefix = "student.net." if config["choices"]["method"] in WRAPS else "student."
+    initial = {k.removeprefix(prefix): v for k, v in scene.first.items() if k.startswith(prefix)}
+    assert same(initial, build_student(config, None).state_dict())
 
 
 def test_half_precision_networks_full_precision_losses(config, built):
@@ -135,17 +179,16 @@ def test_half_precision_networks_full_precision_losses(config, built):
     seen: list[torch.dtype] = []
 
     def look(_, arguments: tuple) -> None:
-        student, teacher = arguments[:2]
-        seen.extend(o.logits.dtype for o in (student, teacher) if o is not None)
-        seen.extend(f.dtype for o in (student, teacher) if o is not None for f in o.features.values())
+        for outputs in arguments[:2]:
+            if outputs is not None:
+                seen.extend(t.dtype for t in (outputs.logits, *outputs.features.values()))
 
-    terms = [m for m in trainer.method.modules() if isinstance(m, Term)]
-    for term in terms:
+    for term in (m for m in trainer.method.modules() if isinstance(m, Term)):
         term.register_forward_pre_hook(look)
     layers: list[torch.dtype] = []
     trainer.method.student.register_forward_hook(lambda m, i, outputs: layers.append(outputs.logits.dtype))
-    steps = play(trainer, 2)
-    assert layers == [torch.bfloat16] * 2
+    steps = play(trainer, 0, 2)
+    assert layers and set(layers) == {torch.bfloat16}
     assert seen and set(seen) == {torch.float32}
     for step in steps:
         assert all(t.dtype == torch.float32 and t.isfinite() for t in step.terms.values())
