@@ -12,7 +12,13 @@ HELP = """\
 kdx study study=NAME [key=value] ...
 
 Runs every training of a study that is not finished yet and prints the table they make. The same command
-again takes finished runs as they are; fresh=true runs everything over.
+again takes finished runs as they are; fresh=true runs everything over. A run that fails stops no other.
+
+  jobs=2                 runs at a time, each with its share of the threads
+  retry=failed           runs failed runs again; without it they are reported and left
+  only=render            writes the table from what there is and runs nothing
+  scale=smoke            a preset of a table: smoke (does it run), cpu (a stated part of it), paper (to the letter)
+  rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run
 
 studies: {studies}
 """
@@ -28,13 +34,16 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(2)
     try:
         composed = compose(arguments, "study")
+        asked = {key: value for key, value in composed.config.items() if key not in ("study", "paths")}
         problems = check(composed.config["study"], "study")
+        problems += check({"_target_": "kdx.studies.options.Options", **asked}, "")
         if problems:
             raise ConfigError(problems)
     except ConfigError as error:
         _say(error)
         sys.exit(2)
     from kdx.studies.build import make
+    from kdx.studies.options import Options
 
     try:
         study = make(composed.config["study"])
@@ -42,12 +51,16 @@ def main(arguments: Sequence[str]) -> None:
         _say(error)
         sys.exit(2)
     try:
-        study.execute(composed.config["paths"], composed.config["fresh"])
+        failures = study.execute(composed.config["paths"], Options(**asked))
     except KeyboardInterrupt:
         print("kdx: stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)
     except (UserError, ValueError, OSError) as error:
         _say(error)
+        sys.exit(1)
+    for line in failures:
+        print(f"kdx: failed: {line}", file=sys.stderr)
+    if failures:
         sys.exit(1)
 
 

@@ -1,16 +1,16 @@
 """Rows of overrides times seeds, and the table they make."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdx.config.compose import compose
 from kdx.core.errors import UserError
+from kdx.studies.options import Options, select
 from kdx.studies.picture import draw
+from kdx.studies.pool import look_up, run_all
 from kdx.studies.prepare import prepare
-from kdx.studies.results import Protocol, Result
-from kdx.studies.run import run
+from kdx.studies.results import Protocol
 from kdx.studies.table import TEACHER, Table
 
 
@@ -56,34 +56,45 @@ class Grid:
         if "cost" in self.columns and self.cost_row is None:
             raise UserError("the column 'cost' needs study.cost_row, the row that it compares with")
 
-    def execute(self, paths: Mapping[str, str], fresh: bool) -> Path:
+    def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, write `table.md`, `table.csv` and `table.png`, and print the table.
+
+        A row with a run that failed is left out of the table.
 
         Args:
             paths: The config's paths.
-            fresh: Whether finished runs are run over.
+            options: What the command asks.
 
         Returns:
-            The folder with the files.
+            A line for each failure.
         """
-        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(fresh).lower()}"]
+        if options.scale is not None or options.columns is not None:
+            raise UserError("scale and columns are for tables; this study has one scale, and its columns are metrics")
+        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        rows = select(options.rows, list(self.rows), "rows")
         # every config is checked before the first run starts
         configs = {
-            (row, seed): prepare(compose([*place, *self.overrides, *own, *self._seeded(seed)]))
-            for row, own in self.rows.items()
+            (row, seed): prepare(compose([*place, *self.overrides, *self.rows[row], *self._seeded(seed)]))
+            for row in rows
             for seed in self.seeds
         }
-        results: dict[str, list[Result]] = {row: [] for row in self.rows}
-        for count, ((row, seed), config) in enumerate(configs.items(), 1):
-            print(f"kdx: [{count}/{len(configs)}] {row}, seed {seed}", file=sys.stderr, flush=True)
-            results[row].append(run(config))
+        labels = {f"{row}, seed {seed}": config for (row, seed), config in configs.items()}
+        found, failures = run_all(labels, options.jobs, options.retry) if options.only is None else look_up(labels)
+        lines = list(map(str, failures))
+        results = {
+            row: [found[f"{row}, seed {seed}"] for seed in self.seeds]
+            for row in rows
+            if all(f"{row}, seed {seed}" in found for seed in self.seeds)
+        }
+        if not results:
+            return lines or ["no row is complete"]
         table = Table.build(
             title=self.title,
             results=results,
-            columns=self.columns,
+            columns=[c for c in self.columns if c != "cost" or self.cost_row in results],
             protocol=self.protocol,
-            baseline=self.baseline,
-            cost_row=self.cost_row,
+            baseline=self.baseline if self.baseline in results else None,
+            cost_row=self.cost_row if self.cost_row in results else None,
             teacher_row=self.teacher_row,
         )
         folder = Path(paths["outputs"]) / "studies" / self.name
@@ -93,7 +104,7 @@ class Grid:
         draw(table, folder / "table.png", first=TEACHER if self.teacher_row else None)
         print(table.text())
         print(f"\n{folder}/table.md, table.csv, table.png")
-        return folder
+        return lines
 
     def _seeded(self, seed: int) -> list[str]:
         return [override.format(seed=seed) for override in self.seed_overrides]

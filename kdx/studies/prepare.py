@@ -143,6 +143,10 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     # given again, since a config may not compose without them, as ImageFolder's does not without a folder
     facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
     facts += _assignments("student.net", teacher["net"])
+    if not any(str(o).startswith("teacher=") for o in teacher["recipe"]):
+        # it has no teacher, but the recipe's own may be one that does not compose without a name
+        own.append(f"teacher={choices['teacher']}")
+        facts += _assignments("teacher.net", teacher["net"])
     with _told_as("teacher.recipe"):
         composed = compose([*shared, *own, *facts, *map(str, teacher["recipe"])])
     training = composed.config

@@ -6,7 +6,6 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -102,8 +101,8 @@ def _train_teacher(config: Config) -> Result:
         duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
         print(
-            f"kdx: training the teacher first: {network_name(config, 'student')} on {config['dataset']['name']}, {length} "
-            f"({folder}); teacher.checkpoint=PATH takes one that exists",
+            f"kdx: training the teacher first: {network_name(config, 'student')} on {config['dataset']['name']}, "
+            f"{length} ({folder}); teacher.checkpoint=PATH takes one that exists",
             file=sys.stderr,
         )
     return run(config)

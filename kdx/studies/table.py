@@ -5,8 +5,9 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdx.studies.footnotes import PROTOCOLS, align, footnotes, pipes
 from kdx.studies.results import Protocol, Result
-from kdx.studies.statistics import Summary, paired_gain
+from kdx.studies.statistics import ENOUGH, Summary, caution, paired_gain
 
 TEACHER = "teacher"
 LABELS = {
@@ -19,11 +20,6 @@ LABELS = {
     "fidelity/test/kl": ("KL to teacher", 1, 4),
     "seconds": ("seconds", 1, 1),
     "cost": ("cost of a step", 1, 2),
-}
-PROTOCOLS = {
-    "last": "the last epoch",
-    "best_on_test": "the epoch that was best on the test set (optimistic)",
-    "val_selected": "the epoch that was best on the validation split",
 }
 
 
@@ -97,19 +93,14 @@ class Table:
         return lines
 
     def markdown(self) -> str:
-        lines = [f"# {self.title}", "", _pipes(self.header())]
+        lines = [f"# {self.title}", "", pipes(self.header())]
         lines.append("|" + "|".join([":--", *["--:"] * (len(self.columns) + 1)]) + "|")
-        lines += [_pipes(row) for row in self.rows()]
+        lines += [pipes(row) for row in self.rows()]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def text(self) -> str:
         """For a terminal."""
-        grid = [self.header(), *self.rows()]
-        widths = [max(len(row[i]) for row in grid) for i in range(len(grid[0]))]
-        lines = [
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-            for row in grid
-        ]
+        lines = align([self.header(), *self.rows()])
         rule = "-" * len(lines[0])
         return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self.notes])
 
@@ -122,10 +113,6 @@ class Table:
             for column, summary in of.items():
                 writer.writerow([row, column, summary.mean, summary.std, summary.n])
         return out.getvalue()
-
-
-def _pipes(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def _value(result: Result, column: str, protocol: Protocol) -> float | None:
@@ -156,28 +143,11 @@ def _notes(
         f"paired over {gain.n} seeds"
         for row, gain in gains.items()
     ]
-    tested = sorted({d["examples"]["test"] for d in runs})
-    trained = sorted({d["examples"]["training"] for d in runs})
     notes.append(
         f"mean ± sample standard deviation over n seeds {sorted({d['seed'] for d in runs})}; numbers of "
-        f"{PROTOCOLS[protocol]}; {_counts(trained)} training and {_counts(tested)} test examples"
+        f"{PROTOCOLS[protocol]}"
     )
-    steps = _counts(sorted({d["steps"] for d in runs}))
-    devices = sorted({f"{d['device']['name']} ({d['device']['threads']} threads)" for d in runs})
-    commits = sorted({_commit(d["code"]) for d in runs})
-    notes.append(
-        f"{steps} steps a run; {', '.join(devices)}; torch {runs[0]['versions']['torch']}; {', '.join(commits)}"
-    )
-    if any(len(of) < 3 for of in results.values()):
-        notes.append("fewer than 3 seeds: the spread says little")
+    notes += footnotes(runs)
+    if any(caution(len(of)) for of in results.values()):
+        notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
     return notes
-
-
-def _counts(values: Sequence[int]) -> str:
-    return f"{values[0]:,}" if len(values) == 1 else f"{values[0]:,} to {values[-1]:,}"
-
-
-def _commit(code: Mapping[str, object]) -> str:
-    if code["commit"] is None:
-        return "kdx outside a git checkout"
-    return f"commit {str(code['commit'])[:10]}" + (" with local changes" if code["dirty"] else "")

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from kdx.studies.render import escape, latex, markdown, marks, text
 from kdx.studies.render import csv as as_csv
+from kdx.studies.render import escape, latex, markdown, marks, text
 from kdx.studies.sheet import Cell, Printed, Reported, Sheet
 from kdx.studies.statistics import Summary, compare
 
@@ -83,8 +83,14 @@ def test_gain_shows_its_interval_from_three_seeds_on():
 
 @pytest.mark.parametrize(
     ("provenance", "protocol", "mark"),
-    [("read", "last", "r"), ("secondary", "last", "s"), ("memory", "last", "m"), ("read", "best_on_test", "r,b")]
-    + [("read", "unstated", "r,u"), ("measured", "last", "i")],
+    [
+        ("read", "last", "r"),
+        ("secondary", "last", "s"),
+        ("memory", "last", "m"),
+        ("measured", "last", "i"),
+        ("read", "best_on_test", "r,b"),
+        ("read", "unstated", "r,u"),
+    ],
 )
 def test_marks(provenance, protocol, mark):
     of = reported(protocol, provenance)

@@ -1,0 +1,54 @@
+"""What every table says below its numbers, and how its cells stand under each other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PROTOCOLS = {
+    "last": "the last epoch",
+    "best_on_test": "the epoch that was best on the test set (optimistic)",
+    "val_selected": "the epoch that was best on the validation split",
+}
+
+
+def footnotes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Data, length, hardware and code behind runs.
+
+    Args:
+        runs: What their `result.json` say; at least one.
+    """
+    tested = counts({d["examples"]["test"] for d in runs})
+    trained = counts({d["examples"]["training"] for d in runs})
+    steps = counts({d["steps"] for d in runs})
+    devices = sorted({f"{d['device']['name']} ({d['device']['threads']} threads)" for d in runs})
+    torch = sorted({d["versions"]["torch"] for d in runs})
+    commits = sorted({commit(d["code"]) for d in runs})
+    return [
+        f"{trained} training and {tested} test examples; {steps} steps a run",
+        f"{', '.join(devices)}; torch {', '.join(torch)}; {', '.join(commits)}",
+    ]
+
+
+def counts(values: set[int]) -> str:
+    """ "1,500", or "300 to 1,500" where runs differ."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def commit(code: Mapping[str, object]) -> str:
+    if code["commit"] is None:
+        return "kdx outside a git checkout"
+    return f"commit {str(code['commit'])[:10]}" + (" with local changes" if code["dirty"] else "")
+
+
+def pipes(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def align(grid: Sequence[Sequence[str]]) -> list[str]:
+    """Lines for a terminal: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in grid) for i in range(len(grid[0]))]
+    return [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in grid
+    ]

@@ -1,0 +1,46 @@
+"""What a command asks of a study."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from kdx.core.errors import UserError, did_you_mean
+from kdx.core.ranges import PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The part of a study's config that is no part of the study.
+
+    Attributes:
+        fresh: Whether finished runs are run over.
+        scale: Preset of the study to run at; None for its first one.
+        only: "render" shows what there is and runs nothing; None runs what is missing.
+        jobs: Runs at a time, each in a process of its own that gets its share of the threads.
+        retry: "failed" runs failed runs again; None leaves them and reports them.
+        rows: Rows to run, as names or patterns such as "KD*"; None for all. The others are shown as they are.
+        columns: Columns to run, likewise.
+    """
+
+    fresh: bool
+    scale: str | None
+    only: Literal["render"] | None
+    jobs: PositiveInt
+    retry: Literal["failed"] | None
+    rows: Sequence[str] | None
+    columns: Sequence[str] | None
+
+
+def select(patterns: Sequence[str] | None, names: Sequence[str], key: str) -> list[str]:
+    """The names that one of the patterns matches, in their own order.
+
+    Raises:
+        UserError: A pattern matches none.
+    """
+    if patterns is None:
+        return list(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"{key}: nothing is called '{pattern}'{did_you_mean(pattern, names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]

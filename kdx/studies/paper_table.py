@@ -1,0 +1,258 @@
+"""A study of kind table: a paper's rows and columns, run here and set beside the published numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kdx.config.layout import options as known
+from kdx.core.errors import UserError
+from kdx.studies.board import Board, Place
+from kdx.studies.captions import captions
+from kdx.studies.options import Options, select
+from kdx.studies.pool import Failure, look_up
+from kdx.studies.recall import Recall
+from kdx.studies.render import csv, latex, markdown, text
+from kdx.studies.results import Protocol, Result
+from kdx.studies.sheet import Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
+from kdx.studies.statistics import Comparison, Summary, compare
+
+Overrides = Sequence[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """Runs what is missing of a paper's table and renders it; a cell that is not run is a visible hole.
+
+    Attributes:
+        name: What its files are called.
+        title: Heading.
+        paper: Citation of what is repeated.
+        overrides: Overrides that all runs share.
+        rows: Overrides of each row; None for a row that nothing here can run.
+        columns: Overrides of each column; None likewise.
+        cells: Overrides of single cells by row and column, on top; None likewise.
+        awaits: Overrides such as "method=crd" whose option may not exist yet; what needs one is a hole until then.
+        metric: What is measured.
+        unit: Of the published numbers.
+        measures: Metric and unit of the columns that have their own.
+        protocol: Which epoch's numbers ours are.
+        teacher_row: Row that shows the teachers behind the runs of its column; None for none.
+        baseline: Row that gains are measured against, seed by seed; None for none.
+        shows: "metric", or "gain" where the published numbers are gains over the baseline's.
+        scales: Presets by name; the first is taken where the command names none.
+        reported: Published numbers by a short name of their source.
+        notes: What a reader must know besides.
+    """
+
+    name: str
+    title: str
+    paper: str
+    overrides: Sequence[str]
+    rows: Mapping[str, Overrides]
+    columns: Mapping[str, Overrides]
+    cells: Mapping[str, Mapping[str, Overrides]]
+    awaits: Sequence[str]
+    metric: str
+    unit: Unit
+    measures: Mapping[str, Measure]
+    protocol: Protocol
+    teacher_row: str | None
+    baseline: str | None
+    shows: Literal["metric", "gain"]
+    scales: Mapping[str, Scale]
+    reported: Mapping[str, Reported]
+    notes: Sequence[str]
+    _printed: Mapping[Place, Printed] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        for key, kind in (("measures", Measure), ("scales", Scale), ("reported", Reported)):
+            # a config has them as plain keys and values
+            parts = {k: v if isinstance(v, kind) else kind(**v) for k, v in getattr(self, key).items()}
+            object.__setattr__(self, key, parts)
+        if not self.rows or not self.columns or not self.scales:
+            raise UserError("a table needs at least one row, one column and one scale")
+        for scale, preset in self.scales.items():
+            if not preset.seeds:
+                raise UserError(f"study.scales.{scale}.seeds: at least one seed is needed")
+        for key in ("teacher_row", "baseline"):
+            self._must_exist([getattr(self, key)] if getattr(self, key) else [], self.rows, key)
+        if self.shows == "gain" and self.baseline is None:
+            raise UserError("study.shows: a gain needs study.baseline, the row that it is over")
+        self._must_exist(self.cells, self.rows, "cells")
+        for row, of in self.cells.items():
+            self._must_exist(of, self.columns, f"cells.{row}")
+        self._must_exist(self.measures, self.columns, "measures")
+        object.__setattr__(self, "_printed", self._read_reported())
+
+    def _must_exist(self, names: Any, among: Mapping[str, Any], key: str) -> None:
+        for name in names:
+            if name not in among:
+                raise UserError(f"study.{key}: there is no '{name}'; known: {', '.join(among)}")
+
+    def _read_reported(self) -> dict[Place, Printed]:
+        printed: dict[Place, Printed] = {}
+        for source, of in self.reported.items():
+            for key, numbers in (("values", of.values), ("std", of.std)):
+                self._must_exist(numbers, self.rows, f"reported.{source}.{key}")
+                for row, row_numbers in numbers.items():
+                    if len(row_numbers) != len(self.columns):
+                        raise UserError(
+                            f"study.reported.{source}.{key}.{row}: {len(self.columns)} columns want as many numbers "
+                            f"(null where none is printed), found {len(row_numbers)}"
+                        )
+            for row, values in of.values.items():
+                deviations = of.std.get(row) or [None] * len(values)
+                for column, value, std in zip(self.columns, values, deviations, strict=True):
+                    if value is None:
+                        continue
+                    if (row, column) in printed:
+                        raise UserError(f"study.reported: two sources give a number for '{row}', '{column}'")
+                    printed[row, column] = Printed(value, std, source, of)
+        return printed
+
+    def recipe(self, row: str, column: str, scale: Scale) -> list[str] | str:
+        """Overrides of a cell, without its seed; or why it cannot be run, in a few words."""
+        own = self.cells.get(row, {}).get(column, ())
+        parts = (self.overrides, self.columns[column], self.rows[row], own)
+        if row == self.teacher_row or any(part is None for part in parts):
+            return "" if row == self.teacher_row else "not available"
+        # the last word on a key counts, so that a scale can change what a table or a cell says
+        found = list({o.split("=", 1)[0]: o for part in (*parts, scale.overrides) for o in part or ()}.values())
+        lacking = [o for o in found if o in self.awaits and not _exists(o)]
+        return f"not built: {', '.join(lacking)}" if lacking else found
+
+    def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
+        """Run what is missing and write the table as Markdown, LaTeX and CSV.
+
+        Args:
+            paths: The config's paths.
+            options: What the command asks.
+
+        Returns:
+            A line for each failure.
+        """
+        name = next(iter(self.scales)) if options.scale is None else options.scale
+        if name not in self.scales:
+            raise UserError(f"scale={name}: this table has {', '.join(self.scales)}")
+        scale = self.scales[name]
+        rows, columns = (
+            select(options.rows, list(self.rows), "rows"),
+            select(options.columns, list(self.columns), "columns"),
+        )
+        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        board = Board(Recall(Path(paths["outputs"]) / "studies" / "composed.json"))
+        for row in self.rows:
+            for column in self.columns:
+                board.add((row, column), self.recipe(row, column, scale), place, scale.seeds)
+        board.recall.keep()
+        wanted = {
+            label: config
+            for (place_, _), (label, config) in board.configs.items()
+            if place_[0] in rows and place_[1] in columns
+        }
+        if options.only is None:
+            results, failures = board.run(wanted, options)
+        else:
+            results, failures = look_up(wanted)
+        sheet = self._sheet(name, board, look_up(dict(board.configs.values()))[0] | results, failures)
+        self._write(sheet, Path(paths["outputs"]) / "tables" / self.name, name)
+        return [*board.problems, *map(str, failures)]
+
+    def _write(self, sheet: Sheet, folder: Path, scale: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, written in (("md", markdown(sheet)), ("tex", latex(sheet)), ("csv", csv(sheet))):
+            (folder / f"{scale}.{suffix}").write_text(written)
+        print(text(sheet))
+        print(f"\n{folder}/{scale}.md, {scale}.tex, {scale}.csv")
+
+    def _sheet(self, scale: str, board: Board, results: Mapping[str, Result], failures: Sequence[Failure]) -> Sheet:
+        failed = {failure.label for failure in failures}
+        values: dict[Place, dict[int, float]] = {}
+        holes = dict(board.holes)
+        used: dict[Path, Result] = {}
+        for (place, seed), (label, _) in board.configs.items():
+            measure = self._measure(place[1])
+            if label not in results:
+                holes[place] = "failed" if label in failed else holes.get(place) or "not run"
+                continue
+            result = results[label]
+            used[result.folder] = result
+            value = result.metric(measure.metric, self.protocol)
+            if value is None:
+                holes[place] = f"no {measure.metric} under this protocol"
+            else:
+                tested = result.data["examples"]["test"]
+                values.setdefault(place, {})[seed] = convert(value, measure.unit, tested)
+        if self.teacher_row is not None:
+            for column in self.columns:
+                runs = [
+                    results[label]
+                    for (place, _), (label, _) in board.configs.items()
+                    if place[1] == column and label in results
+                ]
+                values[self.teacher_row, column] = self._teachers(column, runs)
+        if self.shows == "gain":
+            values = self._gains(values)
+        at_scale = self.scales[scale].paper
+        cells = {
+            column: [self._cell(row, column, values, holes, self.scales[scale]) for row in self.rows]
+            for column in self.columns
+        }
+        title = self.title if at_scale else f"{self.title}: scale {scale}, not the paper's; no verdict on its numbers"
+        shown = [cell for of in cells.values() for cell in of if cell.row != self.teacher_row]
+        notes = [*captions(self, scale, shown, [r.data for r in used.values()]), *self.notes]
+        baseline = self.baseline if self.shows == "metric" else None
+        return Sheet(title, self.paper, self.protocol, baseline, list(self.columns), cells, self.reported, notes)
+
+    def _cell(
+        self,
+        row: str,
+        column: str,
+        values: Mapping[Place, Mapping[int, float]],
+        holes: Mapping[Place, str],
+        scale: Scale,
+    ) -> Cell:
+        measure, place = self._measure(column), (row, column)
+        numbers = values.get(place) or {}
+        ours = Summary.of(list(numbers.values())) if numbers else None
+        printed = self._printed.get(place)
+        difference, margin, verdict = judge(ours, printed, self.protocol, scale.paper)
+        hole = holes.get(place, "" if ours else "not run")
+        gain = self._gain(row, column, values)
+        wanted = (ours.n if ours else 1) if row == self.teacher_row else len(scale.seeds)
+        return Cell(
+            row, column, measure.metric, measure.unit, printed, ours, wanted, hole, gain, difference, margin, verdict
+        )
+
+    def _gain(self, row: str, column: str, values: Mapping[Place, Mapping[int, float]]) -> Comparison | None:
+        if self.baseline is None or self.shows == "gain" or row in (self.baseline, self.teacher_row):
+            return None
+        ours, theirs = values.get((row, column)), values.get((self.baseline, column))
+        return compare(ours, theirs) if ours and theirs else None
+
+    def _gains(self, values: Mapping[Place, Mapping[int, float]]) -> dict[Place, dict[int, float]]:
+        """Each number less the baseline's of the same seed; places without a pair have none."""
+        gains = {}
+        for (row, column), of in values.items():
+            base = values.get((str(self.baseline), column), {})
+            gains[row, column] = {seed: value - base[seed] for seed, value in of.items() if seed in base}
+        return gains
+
+    def _teachers(self, column: str, runs: Sequence[Result]) -> dict[int, float]:
+        """Measurements of the different teachers behind runs."""
+        measure = self._measure(column)
+        facts = {}
+        for run in runs:
+            teacher = run.data["teacher"]
+            if teacher is not None and measure.metric in teacher:
+                facts[teacher["sha256"]] = convert(teacher[measure.metric], measure.unit, run.data["examples"]["test"])
+        return dict(enumerate(facts.values()))
+
+    def _measure(self, column: str) -> Measure:
+        return self.measures.get(column) or Measure(metric=self.metric, unit=self.unit)
+
+
+def _exists(override: str) -> bool:
+    group, _, option = override.partition("=")
+    return option in known(group)
