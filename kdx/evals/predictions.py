@@ -1,0 +1,35 @@
+"""What networks predict for each example of a split: enough to draw reliability and confusion, small enough to keep."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.types import Batch
+
+
+@torch.no_grad()
+def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device: torch.device) -> dict[str, Tensor]:
+    """Predictions and confidences of networks, in one pass over the data.
+
+    Args:
+        models: Networks in evaluation mode, by role.
+        loader: Batches of the split, in order.
+        device: Where the networks are.
+
+    Returns:
+        On the CPU: "label" int32 [N]; for each role "{role}/prediction" int32 [N], -1 where a logit is NaN,
+        and "{role}/confidence" float32 [N], the largest probability.
+    """
+    columns: dict[str, list[Tensor]] = {}
+    for batch in loader:
+        batch = batch.to(device)
+        row = {"label": batch.labels.int()}
+        for role, net in models.items():
+            logits = net(batch.inputs).logits
+            broken = logits.isnan().any(1)
+            row[f"{role}/prediction"] = logits.argmax(1).masked_fill(broken, -1).int()
+            row[f"{role}/confidence"] = logits.double().softmax(1).amax(1).float()
+        for name, column in row.items():
+            columns.setdefault(name, []).append(column)
+    return {name: torch.cat(parts).cpu() for name, parts in columns.items()}
