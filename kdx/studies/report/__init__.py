@@ -1,0 +1,1 @@
+"""`kdx report`: many finished runs as one page that needs neither server nor network."""

@@ -1,0 +1,58 @@
+"""Training curves of runs, thinned, and averaged over seeds."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+POINTS = 80  # of a curve; more would not show on a page
+NO_CURVES = ("step", "epoch", "time/seconds", "time/examples_per_second")
+Line = dict[str, float | None]
+# epochs, mean, std (None for a single run)
+Curve = tuple[list[float], list[float], list[float | None]]
+
+
+def read_curves(path: Path) -> list[Line]:
+    """Lines of a `metrics.jsonl`, evenly thinned before they are parsed; empty where there is none.
+
+    Lines of training and lines with evaluations are thinned apart, so that neither crowds out the other.
+    """
+    if not path.exists():
+        return []
+    training: list[bytes] = []
+    evaluated: list[bytes] = []
+    for line in path.read_bytes().splitlines():
+        (evaluated if b'/top1": ' in line and b'"test/' in line else training).append(line)
+    lines = [json.loads(line) for line in (*_thin(training), *_thin(evaluated))]
+    return sorted(lines, key=lambda line: line["step"])
+
+
+def mean_curves(runs: Sequence[Sequence[Line]]) -> dict[str, Curve]:
+    """Mean and spread of each metric over runs, at the steps that all of them recorded."""
+    # step -> (value, epoch), by metric and run
+    tracks: dict[str, list[dict[float, tuple[float, float]]]] = {}
+    runs = [run for run in runs if run]
+    for place, run in enumerate(runs):
+        for line in run:
+            step, epoch = line["step"], line["epoch"]
+            for name, value in line.items():
+                if name in NO_CURVES or value is None or step is None or epoch is None:
+                    continue
+                tracks.setdefault(name, [{} for _ in runs])[place][step] = value, epoch
+    curves = {}
+    for name, by_run in tracks.items():
+        steps = sorted(set(by_run[0]).intersection(*by_run[1:]))
+        if len(steps) < 2:
+            continue
+        values = np.array([[track[step][0] for step in steps] for track in by_run])
+        std = values.std(0, ddof=1).tolist() if len(values) > 1 else [None] * len(steps)
+        curves[name] = [by_run[0][step][1] for step in steps], values.mean(0).tolist(), std
+    return curves
+
+
+def _thin(lines: Sequence[bytes]) -> Sequence[bytes]:
+    """At most POINTS lines, evenly, the last one among them."""
+    if len(lines) <= POINTS:
+        return lines
+    return [lines[-1 - i * (len(lines) - 1) // (POINTS - 1)] for i in range(POINTS)]

@@ -1,0 +1,73 @@
+"""Predictions of a finished run, from its exported student, where the run kept none."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from kdx.core.errors import UserError
+from kdx.evals.predictions import predictions
+from kdx.models.weights import sha256
+from kdx.studies.build import build_light, build_loaders, build_student, build_teacher
+from kdx.studies.report.collect import Run
+from kdx.studies.report.predicted import FILE
+
+
+def fill_predictions(runs: Sequence[Run]) -> list[str]:
+    """Compute what runs did not keep; a line for each that could not be completed."""
+    lines = []
+    for run in runs:
+        if (run.result.folder / FILE).exists():
+            continue
+        try:
+            lines.append(recompute(run))
+        except (UserError, ValueError, OSError) as error:
+            lines.append(f"{run.result.folder.name}: no predictions: {error}")
+    return [line for line in lines if line is not None]
+
+
+def recompute(run: Run) -> str | None:
+    """Write a run's predictions on the test set; needs its data, and its teacher's weights where it had one.
+
+    Returns:
+        What is missing from the file, in a sentence; None where it is complete.
+
+    Raises:
+        UserError: The data or the student's weights are not there.
+    """
+    folder, config = run.result.folder, run.config
+    light = build_light(config)
+    models: dict[str, nn.Module] = {"student": build_student(config, run.result.student).eval()}
+    missing = None
+    if config["teacher"] is not None:
+        weights = _teacher_weights(run)
+        if weights is None:
+            missing = f"{folder.name}: the weights of its teacher are gone"
+        else:
+            models["teacher"] = build_teacher(config, weights).eval()
+    for net in models.values():
+        net.to(light.device)
+    save_predictions(folder, predictions(models, build_loaders(config, light).evals["test"], light.device))
+    return missing
+
+
+def save_predictions(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write the file whole or not at all. Raises UserError where the folder cannot be written."""
+    part = folder / f".{FILE}.part"
+    try:
+        save_file(tensors, part)
+        os.replace(part, folder / FILE)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _teacher_weights(run: Run) -> Path | None:
+    """The very weights that the run learnt from, where they still are."""
+    facts, folder = run.result.data["teacher"], run.result.folder
+    places = [Path(facts["weights"])]
+    if facts["trained_by"] is not None:
+        places.append(folder.parent.parent / "teachers" / facts["trained_by"] / "student.safetensors")
+    return next((place for place in places if place.exists() and sha256(place) == facts["sha256"]), None)

@@ -1,0 +1,43 @@
+"""A report on disk: the page and its figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdx.studies.report.collect import collect
+from kdx.studies.report.figures import draw_figures
+from kdx.studies.report.groups import group_runs
+from kdx.studies.report.page import page
+from kdx.studies.report.payload import curves_of, payload, predictions_of
+
+
+def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool, pictures: bool) -> list[str]:
+    """Write `index.html` and the figures as PNG files.
+
+    Args:
+        places: Directories to look for runs in.
+        folder: Where the files go.
+        title: Heading of the page.
+        predict: Whether predictions that runs did not keep are computed again, which loads data and networks.
+        pictures: Whether the PNG files are drawn.
+
+    Returns:
+        What a reader should know, a line each.
+
+    Raises:
+        UserError: No run is finished, or the folder cannot be written.
+    """
+    found = collect(places)
+    notes = list(found.problems)
+    if predict:
+        from kdx.studies.report.recompute import fill_predictions
+
+        notes += fill_predictions(found.runs)
+    grouped = group_runs(found.runs)
+    training, predicted = curves_of(grouped), predictions_of(grouped)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.html").write_text(page(payload(found, grouped, training, predicted, title)), encoding="utf-8")
+    if pictures:
+        draw_figures(grouped, training, predicted, folder)
+    runs = sum(len(group.runs) for group in grouped.groups)
+    notes.append(f"{runs} runs in {len(grouped.groups)} groups, {len(found.unfinished)} unfinished left out")
+    return notes
