@@ -13,6 +13,8 @@ kdx: experiments in knowledge distillation
   kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
   kdx study study=NAME [key=value] ...       run many trainings and print the table they make
   kdx status [outputs/...]                   which runs are done, running, failed or waiting
+  kdx report FOLDER ...                      a page of tables and figures of the runs below folders
+  kdx compare A B                            what differs between two runs, or groups of them over seeds
   kdx list methods|models|datasets|augmentations|experiments|recipes|studies
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
   kdx --version
@@ -64,6 +66,18 @@ def _status(arguments: list[str]) -> None:
     status(arguments)
 
 
+def _report(arguments: list[str]) -> None:
+    from kdx.studies.report.entry import main as report
+
+    report(arguments)
+
+
+def _compare(arguments: list[str]) -> None:
+    from kdx.studies.compare import main as compare
+
+    compare(arguments)
+
+
 def _list(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx list models | head` is no error
     from kdx.studies.catalogue import main as catalogue
@@ -81,6 +95,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "study": _study,
     "status": _status,
+    "report": _report,
+    "compare": _compare,
     "list": _list,
     "completion": _completion,
 }
