@@ -7,7 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdx.core.schedule import Progress
+from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base import Term
 from kdx.losses.numerics import full_precision, unit
@@ -55,10 +55,10 @@ class AT(Term):
     Args:
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
             role to the teacher's.
-        power: Exponent of the activations, at least 1.
+        power: Exponent of the activations, at least 1; a number or a schedule.
     """
 
-    def __init__(self, roles: Sequence[str] | Mapping[str, str], power: Annotated[float, Ge(1)]):
+    def __init__(self, roles: Sequence[str] | Mapping[str, str], power: Annotated[float, Ge(1)] | Schedule):
         super().__init__()
         self.pairs = pair_roles(roles, "AT")
         self.power = power
@@ -76,8 +76,8 @@ class AT(Term):
             require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "AT")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        power = at(self.power, progress)
         first, *rest = (
-            attention_transfer(student.feature(mine), teacher.feature(theirs), self.power)
-            for mine, theirs in self.pairs
+            attention_transfer(student.feature(mine), teacher.feature(theirs), power) for mine, theirs in self.pairs
         )
         return sum(rest, first)

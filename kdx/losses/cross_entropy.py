@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.ranges import PartialFraction
-from kdx.core.schedule import Progress
+from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, Outputs
 from kdx.losses.base import Term
 from kdx.losses.numerics import full_precision
@@ -35,15 +35,15 @@ class CrossEntropy(Term):
     """Cross-entropy with the batch's labels, or with its soft labels where an augmentation mixed samples.
 
     Args:
-        label_smoothing: Share of the label's mass that is spread evenly over all classes.
+        label_smoothing: Share of the label's mass that is spread evenly over all classes; a number or a schedule.
     """
 
     needs_teacher = False
 
-    def __init__(self, label_smoothing: PartialFraction):
+    def __init__(self, label_smoothing: PartialFraction | Schedule):
         super().__init__()
         self.label_smoothing = label_smoothing
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         labels = batch.labels if batch.soft_labels is None else batch.soft_labels
-        return cross_entropy(student.logits, labels, self.label_smoothing)
+        return cross_entropy(student.logits, labels, at(self.label_smoothing, progress))

@@ -7,7 +7,7 @@ from kdx.core.ranges import NonNegative, Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base import Term
-from kdx.losses.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.numerics import divergence, full_precision, soft_log_probs, tempered
 from kdx.losses.requirements import require_same_logits
 
 
@@ -18,7 +18,8 @@ def is_target(logits: Tensor, labels: Tensor) -> Tensor:
 
 def nontarget_log_probs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Log-probabilities at a temperature among the classes that are not the label; -inf at the label. [B, C]."""
-    return soft_log_probs(logits.masked_fill(is_target(logits, labels), -torch.inf), temperature)
+    # masked after the division: a learned temperature under -inf would get NaN for a gradient
+    return tempered(logits, temperature).masked_fill(is_target(logits, labels), -torch.inf).log_softmax(1)
 
 
 def _target_log_probs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:

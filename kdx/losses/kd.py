@@ -14,7 +14,8 @@ from kdx.losses.requirements import require_same_logits
 Reduction = Literal["batchmean", "mean"]
 
 
-def _reduce(rows: Tensor, num_classes: int, reduction: Reduction) -> Tensor:
+def over_classes(rows: Tensor, num_classes: int, reduction: Reduction) -> Tensor:
+    """Sums over classes [B], left as they are ('batchmean') or made means ('mean')."""
     if reduction not in ("batchmean", "mean"):
         raise ValueError(f"reduction must be 'batchmean' or 'mean', got {reduction!r}")
     return rows if reduction == "batchmean" else rows / num_classes
@@ -44,7 +45,7 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: f
     """
     log_p = soft_log_probs(teacher_logits.detach(), temperature)
     log_q = soft_log_probs(student_logits, temperature)
-    return _reduce(divergence(log_p, log_q) * temperature**2, student_logits.shape[1], reduction)
+    return over_classes(divergence(log_p, log_q) * temperature**2, student_logits.shape[1], reduction)
 
 
 @full_precision
@@ -70,7 +71,7 @@ def soft_cross_entropy(
     """
     p = soft_log_probs(teacher_logits.detach(), temperature).exp()
     log_q = soft_log_probs(student_logits, temperature)
-    return _reduce(-(p * log_q).sum(1) * temperature**2, student_logits.shape[1], reduction)
+    return over_classes(-(p * log_q).sum(1) * temperature**2, student_logits.shape[1], reduction)
 
 
 class KD(Term):

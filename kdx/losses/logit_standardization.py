@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
@@ -40,12 +40,16 @@ class LogitStandardization(Term):
     def __init__(self, term: Term):
         super().__init__()
         self.term = term
+        self.needs_teacher = term.needs_teacher
 
     def student_roles(self) -> tuple[str, ...]:
         return self.term.student_roles()
 
     def teacher_roles(self) -> tuple[str, ...]:
         return self.term.teacher_roles()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.term.attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         if spec.num_classes < 2:

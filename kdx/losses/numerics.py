@@ -36,6 +36,25 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     return wrapped
 
 
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """Logits over a temperature.
+
+    Args:
+        logits: [B, C].
+        temperature: Above 0. One that is learned is a tensor of one number, whose owner keeps it above 0.
+
+    Returns:
+        [B, C].
+
+    Raises:
+        ValueError: The temperature is not above 0.
+    """
+    # a tensor is not asked: on a GPU the answer would stall every step
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"a temperature must be above 0, got {temperature}")
+    return logits / temperature
+
+
 def soft_log_probs(logits: Tensor, temperature: float) -> Tensor:
     """Log-probabilities at a temperature: `log_softmax(logits / temperature)`.
 
@@ -49,9 +68,7 @@ def soft_log_probs(logits: Tensor, temperature: float) -> Tensor:
     Raises:
         ValueError: The temperature is not above 0.
     """
-    if not temperature > 0:
-        raise ValueError(f"a temperature must be above 0, got {temperature}")
-    return (logits / temperature).log_softmax(1)
+    return tempered(logits, temperature).log_softmax(1)
 
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:

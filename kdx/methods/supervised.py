@@ -6,7 +6,7 @@ from torch import nn
 
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction
-from kdx.core.schedule import Progress, Scalar
+from kdx.core.schedule import Progress, Scalar, Schedule
 from kdx.core.types import Batch, DataSpec, Step
 from kdx.losses.cross_entropy import CrossEntropy
 
@@ -18,7 +18,11 @@ class Supervised(Method):
     frozen = ()
 
     def __init__(
-        self, student: nn.Module, spec: DataSpec, weights: Mapping[str, Scalar], label_smoothing: PartialFraction
+        self,
+        student: nn.Module,
+        spec: DataSpec,
+        weights: Mapping[str, Scalar],
+        label_smoothing: PartialFraction | Schedule,
     ):
         super().__init__()
         self.student = student

@@ -1,15 +1,24 @@
 """Terms on logits that the laws hold for; a new one joins by a line."""
 
+import logit_references as later
 import loss_references as reference
 from law_case import Case
 
+from kdx.losses.binary import BinaryCrossEntropy, BinaryKL
 from kdx.losses.cross_entropy import CrossEntropy
+from kdx.losses.ctkd import LearnedTemperature
 from kdx.losses.dist import DIST
+from kdx.losses.divergences import JensenShannon, ReverseKL, SymmetricKL, TotalVariation
 from kdx.losses.dkd import DKD
 from kdx.losses.kd import KD, SoftCrossEntropy
 from kdx.losses.logit_mse import LogitMSE
 from kdx.losses.logit_standardization import LogitStandardization
+from kdx.losses.mlkd import ClassAlignment, InstanceAlignment, LeastConfident, SampleAlignment
 from kdx.losses.nkd import NKD
+from kdx.losses.ofa import OFA, OFAStages
+from kdx.losses.sdd import SDD
+from kdx.losses.tfkd import VirtualTeacher
+from kdx.losses.wsld import WSLD
 
 TERMS = {
     "ce": Case(lambda: CrossEntropy(0.0), reference.cross_entropy(0.0), ""),
@@ -25,4 +34,57 @@ TERMS = {
     "dist": Case(lambda: DIST(2.0, 1.0, 4.0), reference.dist(2.0, 1.0, 4.0), "zero"),
     "lskd": Case(lambda: LogitStandardization(KD(2.0, "batchmean")), reference.standardized_kd(2.0), "zero"),
     "nkd": Case(lambda: NKD(1.5, 2.0), reference.nkd(1.5, 2.0), ""),
+    "reverse kl": Case(lambda: ReverseKL(4.0), later.reverse_kl(4.0), "zero"),
+    "symmetric kl": Case(lambda: SymmetricKL(3.0), later.symmetric_kl(3.0), "zero"),
+    "js": Case(lambda: JensenShannon(2.0), later.jensen_shannon(2.0), "zero"),
+    "tv": Case(lambda: TotalVariation(2.0), later.total_variation(2.0), "zero"),
+    "bce": Case(lambda: BinaryCrossEntropy(2.0, "mean"), later.binary_cross_entropy(2.0, divisor=5), ""),
+    "bce sum": Case(lambda: BinaryCrossEntropy(1.0, "batchmean"), later.binary_cross_entropy(1.0, divisor=1), ""),
+    "binary kl": Case(lambda: BinaryKL(2.0, "mean"), later.binary_kl(2.0, divisor=5), "zero"),
+    "wsld": Case(lambda: WSLD(4.0), later.wsld(4.0), "", differentiable=False),
+    "virtual teacher": Case(
+        lambda: VirtualTeacher(0.9, 20.0, "distribution"), later.virtual_distribution(0.9, 20.0), ""
+    ),
+    "virtual teacher as shipped": Case(
+        lambda: VirtualTeacher(0.99, 20.0, "probabilities"), later.virtual_probabilities(0.99, 20.0), ""
+    ),
+    "dkd ls": Case(
+        lambda: LogitStandardization(DKD(1.0, 8.0, 2.0)), later.standardized(reference.dkd(1.0, 8.0, 2.0)), "zero"
+    ),
+    "ctkd": Case(
+        lambda: KD(LearnedTemperature(1.0, 20.0, 1.0, 0.5), "batchmean"),
+        reference.kd(1 + 20 * later.sigmoid(1)),
+        "zero",
+    ),
+    "ofa soft ce": Case(lambda: OFA(1.0, 1.0), reference.soft_cross_entropy(1.0), "minimal"),
+    "ofa": Case(lambda: OFA(1.5, 2.0), later.ofa(1.5, 2.0), ""),
+    "ofa stages": Case(
+        lambda: OFAStages({"stage2": 1.0, "stage3": 1.5}, 2.0),
+        later.ofa_stages({"stage2": 1.0, "stage3": 1.5}, 2.0),
+        "",
+    ),
+    "mlkd instances": Case(lambda: InstanceAlignment([4.0, 2.0]), later.instances([4.0, 2.0]), "zero"),
+    "mlkd samples": Case(lambda: SampleAlignment([4.0, 2.0]), later.samples([4.0, 2.0]), "zero"),
+    "mlkd classes": Case(lambda: ClassAlignment([4.0, 2.0], "all"), later.classes([4.0, 2.0], "all"), "zero"),
+    "mlkd classes each": Case(lambda: ClassAlignment([4.0], "each"), later.classes([4.0], "each"), "zero"),
+    "mlkd classes share": Case(lambda: ClassAlignment([4.0], "share"), later.classes([4.0], "share"), "zero"),
+    "mlkd each": Case(
+        lambda: LeastConfident(InstanceAlignment([3.0]), "each"),
+        later.least_confident(later.instances([3.0]), "each"),
+        "zero",
+    ),
+    "mlkd share": Case(
+        lambda: LeastConfident(SampleAlignment([3.0]), "share"),
+        later.least_confident(later.samples([3.0]), "share"),
+        "zero",
+    ),
+    "mlkd ls": Case(
+        lambda: LeastConfident(LogitStandardization(InstanceAlignment([2.0, 3.0])), "each"),
+        later.least_confident(later.standardized(later.instances([2.0, 3.0])), "each"),
+        "zero",
+    ),
+    "sdd": Case(
+        lambda: SDD(KD(4.0, "batchmean"), [1, 2, 4], 2.0), later.sdd(later.kd_row(4.0), [1, 2, 4], 2.0), "zero"
+    ),
+    "sdd whole": Case(lambda: SDD(KD(2.0, "batchmean"), [1], 1.0), later.sdd(later.kd_row(2.0), [1], 1.0), "zero"),
 }

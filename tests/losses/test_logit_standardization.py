@@ -1,7 +1,12 @@
 """Logit standardisation, and what it makes of the term inside."""
 
+from dataclasses import replace
+
+import laws_logits
+import loss_references as reference
 import pytest
 import torch
+from law_case import START, STUDENT, TEACHER, build
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
@@ -40,3 +45,19 @@ def test_speaks_for_the_term_inside():
     two = DataSpec(2, (3, 8, 8), 1, (0.0,), (1.0,))
     with pytest.raises(ValueError, match="at least 3 classes"):
         LogitStandardization(DKD(1.0, 8.0, 2.0)).build(Shapes((2,), {}), Shapes((2,), {}), two)
+
+
+@pytest.mark.parametrize("name", laws_logits.TERMS)
+def test_any_term_on_logits_may_wear_it(name: str):
+    torch.manual_seed(0)
+    case = laws_logits.TERMS[name]
+    case = replace(case, make=lambda made=case.make: LogitStandardization(made()))
+    term = build(case, STUDENT, TEACHER)
+    student, teacher = (reference.random_outputs(6, 5, shapes) for shapes in (STUDENT, TEACHER))
+    labels = torch.arange(6) % 5
+    batch = Batch(torch.zeros(6, 1), labels, labels)
+    expected = term(student, teacher, batch, START)
+    moved = [replace(o, logits=k * o.logits + b) for o, k, b in ((student, 30.0, -4.0), (teacher, 0.2, 9.0))]
+    torch.testing.assert_close(term(*moved, batch, START), expected, rtol=1e-5, atol=1e-6)
+    assert term.needs_teacher == term.term.needs_teacher
+    assert (term.student_roles(), term.teacher_roles()) == (term.term.student_roles(), term.term.teacher_roles())
