@@ -6,13 +6,14 @@ run was resumed, nor on which other examples a regime keeps; and members of a sw
 seed share their views.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from kdx.core.ranges import Probability
-from kdx.core.seed import generator
+from kdx.core.seed import derive, generator
 from kdx.data.crop import Crop
 from kdx.data.mixing import Mixing
 from kdx.data.pixels import mirror
@@ -22,11 +23,15 @@ from kdx.data.sets import ImageSet
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one epoch, a row for each example of the source; None where nothing is drawn."""
+    """The random numbers of one epoch, a row for each example of the source; None where nothing is drawn.
+
+    `further` holds those of further views.
+    """
 
     crop: Tensor | None
     flip: Tensor | None
     policy: Tensor | None
+    further: tuple["Draws", ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,38 @@ class Augmentation:
         if self.policy is not None and draws.policy is not None:
             out = self.policy.apply(out, data.scale, draws.policy[origin])
         return out
+
+    def all_views(self, data: ImageSet, indices: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        """All views that a batch carries, the one that `views` makes first."""
+        return (self.views(data, indices, draws),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiView(Augmentation):
+    """Several views of each example: this augmentation's own, and one by each of some others.
+
+    Each view draws from streams of its own; the first is what the same augmentation makes by itself. In a
+    batch the others are `Batch.views`.
+
+    Attributes:
+        further: The augmentations of the other views.
+    """
+
+    further: Sequence[Augmentation]
+
+    def __post_init__(self) -> None:
+        if not self.further:
+            raise ValueError("several views need at least one augmentation under further")
+        if any(view.mixing is not None for view in (self, *self.further)):
+            raise ValueError("views of the same example cannot be mixed with other examples: set mixing to null")
+
+    def draw(self, pool: int, seed: int, epoch: int) -> Draws:
+        drawn = (view.draw(pool, derive(seed, "view", i), epoch) for i, view in enumerate(self.further, 1))
+        return replace(super().draw(pool, seed, epoch), further=tuple(drawn))
+
+    def all_views(self, data: ImageSet, indices: Tensor, draws: Draws) -> tuple[Tensor, ...]:
+        others = (v.views(data, indices, d) for v, d in zip(self.further, draws.further, strict=True))
+        return self.views(data, indices, draws), *others
 
 
 PLAIN = Augmentation(crop=None, flip=0.0, policy=None, mixing=None)

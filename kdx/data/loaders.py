@@ -27,15 +27,15 @@ class _Steps(Dataset):
         self._order = torch.arange(len(data))
         self._draws = Draws(None, None, None)
 
-    def __getitem__(self, where: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Views uint8 [B, H, W, C] and positions [B]."""
+    def __getitem__(self, where: tuple[int, int]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Views, each uint8 [B, H, W, C], and positions [B]."""
         epoch, step = where
         if self.seed is not None and epoch != self._epoch:
             self._order = torch.randperm(len(self.data), generator=generator(self.seed, "order", epoch))
             self._draws = self.augmentation.draw(self.data.pool, self.seed, epoch)
             self._epoch = epoch
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
-        return self.augmentation.views(self.data, index, self._draws), index
+        return self.augmentation.all_views(self.data, index, self._draws), index
 
 
 class _Quiet(Dataset):
@@ -44,7 +44,7 @@ class _Quiet(Dataset):
     def __init__(self, steps: _Steps):
         self.steps = steps
 
-    def __getitem__(self, where: tuple[int, int]) -> tuple[Tensor, Tensor] | DataError:
+    def __getitem__(self, where: tuple[int, int]) -> tuple[tuple[Tensor, ...], Tensor] | DataError:
         try:
             return self.steps[where]
         except DataError as error:
@@ -63,10 +63,10 @@ class _Loader:
         where = [(epoch, step) for step in range(start, stop)]
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         for (_, step), (views, index) in zip(where, parts, strict=True):
-            inputs = self._normalize(views).contiguous(memory_format=self.memory_format)
-            yield step, Batch(inputs, self._steps.data.labels[index], index)
+            inputs, *further = (self._normalize(v).contiguous(memory_format=self.memory_format) for v in views)
+            yield step, Batch(inputs, self._steps.data.labels[index], index, views=tuple(further))
 
-    def _parallel(self, where: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _parallel(self, where: list[tuple[int, int]]) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         parts = DataLoader(
             _Quiet(self._steps),
             batch_size=None,
