@@ -16,6 +16,7 @@ from kdx.config.identity import NOT_IDENTITY, differences
 from kdx.core.errors import UserError
 from kdx.studies.results import Result, finished
 
+NEEDED = ("metrics", "teacher", "seconds", "finished", "code", "versions", "device")  # of a result
 # in C where PyYAML was built with it: ten times as fast
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -124,7 +125,7 @@ def read(folder: Path) -> Run:
     run = Run(result, _parse((folder / "config.yaml").read_text()))
     # what everything below needs, so that a directory that lacks it is named here
     assert run.scene
-    _ = run.group, run.seed, [result.data[key] for key in ("name", "metrics", "code", "device", "versions", "seconds")]
+    _ = run.group, run.seed, [result.data[key] for key in NEEDED]
     return run
 
 
