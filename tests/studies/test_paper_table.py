@@ -412,3 +412,42 @@ def test_reference_numbers_are_as_printed():
     at = list(study["columns"]).index("resnet56-resnet20")
     assert (values["KD"][at], values["FitNet"][at], values["CRD"][at]) == (70.66, 69.21, 71.16)
     assert options("study")  # composed from the same files
+
+
+PARALLEL = """
+import sys
+from kdx.config.compose import compose
+from kdx.studies.pool import run_all
+from kdx.studies.prepare import examine
+
+if __name__ == "__main__":
+    overrides = sys.argv[1:]
+    run_all({str(s): examine(compose([*overrides, f"seed={s}"])) for s in (0, 1)}, 2, None)
+"""
+
+
+@pytest.mark.slow
+def test_killing_the_command_ends_its_runs(tmp_path):
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    from kdx.studies.claim import held
+    from kdx.studies.status import runs
+
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    where = [f"paths.{k}={v}" for k, v in places(tmp_path / "out").items()]
+    long = [*DIGITS, "trainer.duration.steps=200000", "method=supervised"]
+    process = subprocess.Popen([sys.executable, str(script), *where, *long], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while sum(map(held, runs(tmp_path / "out"))) < 2:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while any(map(held, runs(tmp_path / "out"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
