@@ -73,7 +73,6 @@ def test_it_is_sixteen_hex_digits_of_the_values_not_of_their_order(tiny):
         "trainer.ema=0.5",
         "trainer.batch_size=16",
         "dataset.fraction=0.5",
-        "dataset.val_fraction=0.2",
         "dataset.train_subset=5",
         "student.net.widths=[4,4,4,4]",
         "evals.test.every=null",
@@ -94,6 +93,7 @@ def test_a_students_knobs_keep_the_teacher(tiny, override: str):
         "teacher.net.widths=[4,4,4,4]",
         "dataset.noise=0.5",
         "dataset.seed=1",
+        "dataset.val_fraction=0.2",  # what a student is chosen on must be new to its teacher
     ],
 )
 def test_another_teacher_is_another_run(tiny, override: str):
