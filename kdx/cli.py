@@ -88,7 +88,7 @@ def _list(arguments: list[str]) -> None:
 def _completion(arguments: list[str]) -> None:
     from kdx.studies.completion import main as completion
 
-    completion(arguments)
+    completion(arguments, list(COMMANDS))
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -47,21 +47,30 @@ def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Di
     good, known, again = _choose(config_name, choosing, problems)
     if not known:
         return Diagnosis(problems, None)
-    cfg: DictConfig | None = None  # of the good ones, where it is needed
-    for override in [*again, *(o for o in readable if o not in choosing)]:
-        try:
-            hydra_compose(config_name, [*good, override])
-            good.append(override)
-            cfg = None
-        except COMPOSE_ERRORS as found:
-            cfg = hydra_compose(config_name, good) if cfg is None else cfg
-            problems.append(explain(found, override, cfg))
+    wrong = _sift(config_name, good, [*again, *(o for o in readable if o not in choosing)])
+    cfg = hydra_compose(config_name, good) if wrong else None
+    problems += [explain(found, override, cfg) for override, found in wrong]
     return Diagnosis(problems or [explain(error, "", None)], good)
 
 
 def unreadable(overrides: Sequence[str]) -> list[str]:
     """A line for each override that is not in Hydra's grammar."""
     return _split_readable(overrides)[1]
+
+
+def _sift(config_name: str, good: list[str], candidates: Sequence[str]) -> list[tuple[str, Exception]]:
+    """Append the candidates that compose to the good ones, and return the others, each with its error."""
+    try:
+        hydra_compose(config_name, [*good, *candidates])
+    except COMPOSE_ERRORS as error:
+        if len(candidates) == 1:
+            return [(candidates[0], error)]
+        # by halves, since few of many are wrong and each composition takes a while
+        half = len(candidates) // 2
+        left = _sift(config_name, good, candidates[:half])
+        return left + _sift(config_name, good, candidates[half:])
+    good += candidates
+    return []
 
 
 def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> tuple[list[str], bool, list[str]]:
@@ -112,7 +121,7 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         return _choose_one(found[1])
     unknown = r"is not in struct|Could not override|Could not delete|Could not append"
     if re.search(unknown, text) and override and cfg is not None:
-        inside = re.search(r"Key '([^']+)' is not in struct", text)
+        inside = re.search(r"Key '([^']+)' is not in struct", f"{text} {error.__cause__}")
         if inside and key in _paths(cfg, ""):  # a mapping was given, with a key that the node does not have
             key = f"{key}.{inside[1]}"
         return f"unknown key '{key}'{_suggest(key, cfg)}"

@@ -6,11 +6,13 @@ Hydra completes a program, not a command of one; the scripts hand it the line wi
 import sys
 from collections.abc import Sequence
 
+from kdx.studies.catalogue import KINDS
+
 BASH = """\
 _kdx() {
     local line="$COMP_LINE" word="${COMP_WORDS[COMP_CWORD]}" choices
     if [ "$COMP_CWORD" -eq 1 ]; then
-        choices="train study status list completion"
+        choices="@COMMANDS@"
     elif [ "${COMP_WORDS[1]}" = train ]; then
         line="${line#*train}"
         word="${line##* }"
@@ -21,7 +23,7 @@ _kdx() {
                 tr ' ' '\n' | grep -vE '^(model|study)[=/]')
         fi
     elif [ "${COMP_WORDS[1]}" = list ]; then
-        choices="methods models datasets augmentations experiments recipes studies"
+        choices="@KINDS@"
     elif [ "${COMP_WORDS[1]}" = study ]; then
         line="${line#*study}"
         word="${line##* }"
@@ -38,9 +40,15 @@ ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + BASH
 SHELLS = {"bash": BASH, "zsh": ZSH}
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Print the script of a shell. Exits with 2 for a shell that has none."""
+def main(arguments: Sequence[str], commands: Sequence[str]) -> None:
+    """Print the script of a shell. Exits with 2 for a shell that has none.
+
+    Args:
+        arguments: The name of the shell.
+        commands: What kdx can be told to do.
+    """
     if len(arguments) != 1 or arguments[0] not in SHELLS:
         print('kdx: say which shell: eval "$(kdx completion bash)" or zsh', file=sys.stderr)
         sys.exit(2)
-    print(SHELLS[arguments[0]], end="")
+    script = SHELLS[arguments[0]].replace("@COMMANDS@", " ".join(commands)).replace("@KINDS@", " ".join(KINDS))
+    print(script, end="")
