@@ -1,0 +1,133 @@
+"""The command line as a newcomer meets it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from door import command
+
+from kdx.cli import COMMANDS
+from kdx.config.layout import config_dir, options
+from kdx.studies.catalogue import FIELDS, KINDS, front_matter, headline
+
+KDX = Path(sys.executable).parent / "kdx"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
+def test_help_names_every_command(capsys, arguments):
+    said = command(capsys, *arguments)
+    assert said.code == 0
+    assert not said.err
+    for word in COMMANDS:
+        assert f"kdx {word}" in said.out
+
+
+def test_help_imports_nothing_heavy_and_comes_at_once():
+    code = (
+        "import sys, time; start = time.process_time(); from kdx.cli import main; main(['--help']); "
+        "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'pydantic'} & set(sys.modules); "
+        "assert not heavy, heavy; assert time.process_time() - start < 0.5"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version(capsys):
+    import kdx
+
+    assert command(capsys, "--version").out == f"kdx {kdx.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("trian",), "kdx: unknown command 'trian'; did you mean 'train'?"),
+        (("--nope",), "kdx: unknown command '--nope'; known: "),
+        (("list", "nope"), "kdx: unknown kind 'nope'; known: "),
+        (("list", "method"), "kdx: unknown kind 'method'; did you mean 'methods'?"),
+        (("list",), "kdx: say which kind: kdx list methods|"),
+        (("list", "methods", "models"), "kdx: say which kind: kdx list methods|"),
+        (("completion", "fish"), "kdx: say which shell: "),
+        (("study", "--foo"), "kdx: unknown option '--foo'; see kdx study --help"),
+        (("study", "foo"), "kdx: cannot read 'foo'; a setting is written key=value"),
+        (("study", "study=nope"), "kdx: unknown study 'nope'; known: "),
+        (("study", "study.seed=[1]"), "kdx: unknown key 'study.seed'; did you mean 'study.seeds'?"),
+        (("study", "+study.typo=1"), "kdx: unknown key 'study.typo'; known: "),
+        (("study", "study.protocol=foo"), "kdx: study.protocol: must be 'last', 'best_on_test' or 'val_selected'"),
+        (("study", "study.seeds=[]"), "kdx: a study needs at least one seed and one row"),
+        (("study", "study.baseline=foo"), "kdx: study.baseline 'foo' is no row; rows: "),
+    ],
+)
+def test_a_wrong_command_is_told_in_one_line(capsys, monkeypatch, tmp_path, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    said = command(capsys, *arguments)
+    assert said.code == 2
+    assert len(said.err) == 1
+    assert said.err[0].startswith(line)
+    assert not list(tmp_path.iterdir())
+
+
+def test_study_help_names_the_studies(capsys):
+    said = command(capsys, "study", "--help")
+    assert said.code == 0
+    assert all(name in said.out for name in options("study"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_names_everything_with_a_description(capsys, kind):
+    rows = command(capsys, "list", kind).out.splitlines()
+    rows = rows[1:] if kind == "methods" else rows
+    assert [row.split()[0] for row in rows] == options(KINDS[kind])
+    for row in rows:
+        assert len(row.split(None, 1)[1]) > 10, row
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "methods"])
+def test_descriptions_are_sentences_without_links_that_tell_things_apart(kind):
+    said = [headline(config_dir() / KINDS[kind] / f"{name}.yaml") for name in options(KINDS[kind])]
+    for text in said:
+        assert "://" not in text and "_target_" not in text and "defaults" not in text, text
+        assert not text.endswith(("et al", ":")), text
+    assert len(set(said)) == len(said)
+
+
+@pytest.mark.parametrize("name", options("method"))
+def test_every_method_says_where_it_comes_from(name):
+    facts = front_matter(config_dir() / "method" / f"{name}.yaml")
+    assert [field for field in FIELDS if not facts[field]] == []
+    assert re.fullmatch(r"(19|20)\d\d", facts["year"])
+    assert facts["link"].startswith("https://")
+
+
+def test_the_completion_script_completes_in_bash():
+    script = f"""
+    PATH={KDX.parent}:$PATH
+    eval "$(kdx completion bash)"
+    for line in "kdx " "kdx list m" "kdx completion " "kdx study " "kdx train student=resnet2" \
+            "kdx train method.temp" "kdx train experiment=crd/resnet56_resnet20_k" "kdx train m"; do
+        COMP_LINE="$line" COMP_POINT=${{#line}} COMPREPLY=()
+        read -ra COMP_WORDS <<< "$line"
+        [[ "$line" == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        _kdx
+        echo "$line: ${{COMPREPLY[*]}}"
+    done
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=dict(os.environ))
+    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert said["kdx "].split() == list(COMMANDS)
+    assert said["kdx list m"].split() == ["methods", "models"]
+    assert said["kdx completion "].split() == ["bash", "zsh"]
+    assert set(said["kdx study "].split()) == {f"study={name}" for name in options("study")}
+    assert said["kdx train student=resnet2"].split() == ["student=resnet20"]
+    assert said["kdx train method.temp"].split() == ["method.temperature="]
+    assert said["kdx train experiment=crd/resnet56_resnet20_k"].split() == ["experiment=crd/resnet56_resnet20_kd"]
+    assert "method=" in said["kdx train m"].split()
+    assert "model=" not in said["kdx train m"].split()
+
+
+def test_the_zsh_script_is_the_bash_one_under_its_compatibility_layer(capsys):
+    bash, zsh = (command(capsys, "completion", shell).out for shell in ("bash", "zsh"))
+    assert zsh.startswith("autoload") and zsh.endswith(bash)

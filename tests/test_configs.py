@@ -1,0 +1,223 @@
+"""Every YAML composes, validates and binds; every experiment trains. A new file joins by existing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from door import SMALL
+
+from kdx.config.compose import compose
+from kdx.config.layout import config_dir, options
+from kdx.config.validate import check
+from kdx.studies.build import build_network, make
+from kdx.studies.grid import Grid
+from kdx.studies.prepare import examine, prepare
+
+# what an option asks of its user
+NEEDS = {
+    "student=timm": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
+    "student=torchvision": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
+    "dataset=imagefolder": ["dataset.folder=mine", "dataset.num_classes=3"],
+    "dataset=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
+    "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
+    "optimizer=timm": ["optimizer.name=lion"],
+}
+# chosen together with what they are for, or composed with every config
+NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep"}
+GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)
+CHOICES = [f"{group}={name}" for group in GROUPS if group != "teacher" for name in options(group)]
+
+
+@pytest.fixture(scope="module")
+def some_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "some.safetensors"
+    path.write_bytes(b"only its checksum is taken")
+    return str(path)
+
+
+def test_every_file_belongs_to_a_group_that_is_tested():
+    files = {p.relative_to(config_dir()).as_posix() for p in config_dir().rglob("*.yaml")}
+    listed = {f"{group}/{name}.yaml" for group in [*GROUPS, *NOT_CHOSEN] for name in options(group)}
+    # the part that all students share is no choice
+    assert files - listed == {"train.yaml", "study.yaml", "student/base.yaml", "teacher/base.yaml"}
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if not c.startswith("student=")])
+def test_every_option_composes_and_binds(choice: str, some_file: str):
+    group, name = choice.split("=")
+    config = examine(compose([choice, *NEEDS.get(choice, []), f"teacher.checkpoint={some_file}"]))
+    assert config["choices"][group] == name
+
+
+@pytest.mark.parametrize("name", options("model"))
+def test_every_network_binds_as_student_and_as_teacher(name: str, some_file: str):
+    needs = NEEDS.get(f"student={name}", [])
+    overrides = ["dataset=cifar100", f"student={name}", f"teacher={name}", *needs]
+    config = examine(compose([*overrides, f"teacher.checkpoint={some_file}"]))
+    assert config["student"]["net"] == config["teacher"]["net"]
+    assert config["student"]["net"]["num_classes"] == 100
+    with torch.device("meta"):
+        net = build_network(config["student"]["net"], 0)
+    assert sum(p.numel() for p in net.parameters()) > 0
+
+
+@pytest.mark.parametrize("name", options("study"))
+def test_every_study_binds_and_each_of_its_runs_is_a_config(name: str):
+    config = compose([f"study={name}"], "study").config
+    assert check(config["study"], "study") == []
+    study = make(config["study"])
+    if isinstance(study, Grid):
+        for own in study.rows.values():
+            prepare(compose([*study.overrides, *own, *study._seeded(study.seeds[0])]))
+
+
+def facts(experiment: str) -> list[str]:
+    """Made-up data in the shape of an experiment's own."""
+    dataset = compose([f"experiment={experiment}", *NEEDS.get(f"experiment={experiment}", [])]).config["dataset"]
+    shape, classes = dataset["input_shape"], dataset["num_classes"]
+    return [
+        "dataset=synthetic",
+        f"dataset.input_shape={shape}".replace(" ", ""),
+        f"dataset.num_classes={classes}",
+        f"dataset.mean={dataset['mean']}".replace(" ", ""),
+        f"dataset.std={dataset['std']}".replace(" ", ""),
+        f"dataset.train_size={max(classes, 8)}",
+        "dataset.test_size=8",
+        "dataset.train_subset=8",
+        "trainer.batch_size=4",
+        "trainer.threads=1",
+        "logger=none",
+        "debug=fast",
+    ]
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path):
+    from kdx.models.weights import save_weights
+    from kdx.studies.run import run
+
+    weights = tmp_path / "teacher.safetensors"
+    overrides = [f"experiment={experiment}", *NEEDS.get(f"experiment={experiment}", []), *facts(experiment)]
+    overrides += [f"paths.outputs={tmp_path}"]
+    plain = compose(overrides).config
+    save_weights(weights, build_network(plain["teacher"]["net"], 1), {})
+    own = [f"teacher.checkpoint={weights}", "teacher.expected_top1=null"]
+    result = run(prepare(compose([*overrides, *own])))
+    assert result.data["steps"] == 2
+    assert (result.folder / "DONE").exists()
+    assert 0 <= result.data["metrics"]["last"]["test/top1"] <= 1
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_opens_with_its_source_command_and_expectation(experiment: str):
+    lines = (config_dir() / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    opening = "\n".join(line for line in lines if line.startswith("#"))
+    for word in ("https://", f"kdx train experiment={experiment}", "Expected", "Source:", "Wall time:"):
+        assert word in opening, word
+
+
+# the CIFAR-100 protocol, as CRD (arXiv:1910.10699) and its code state it
+CRD240 = {
+    "trainer.duration": {"_target_": "kdx.engine.clock.Duration", "epochs": 240, "steps": None, "examples": None},
+    "trainer.schedule_epochs": 240,
+    "trainer.batch_size": 64,
+    "trainer.drop_last": False,
+    "trainer.precision": "fp32",
+    "trainer.ema": None,
+    "optimizer._target_": "kdx.engine.optimizer.SGD",
+    "optimizer.lr": 0.05,
+    "optimizer.momentum": 0.9,
+    "optimizer.nesterov": False,
+    "optimizer.weight_decay": 0.0005,
+    "optimizer.decay_norm_and_bias": True,
+    "schedule.milestones": [150, 180, 210],
+    "schedule.gamma": 0.1,
+    "schedule.warmup_epochs": 0,
+    "augmentation.crop.pad": 4,
+    "augmentation.flip": 0.5,
+    "augmentation.policy": None,
+    "augmentation.mixing": None,
+    "dataset.mean": [0.5071, 0.4867, 0.4408],
+    "dataset.std": [0.2675, 0.2565, 0.2761],
+    "dataset.fraction": 1,
+    "dataset.val_fraction": 0,
+    "method.temperature": 4,
+    "method.terms.kd.temperature": 4,
+    "method.terms.kd.reduction": "batchmean",
+    "method.terms.ce.label_smoothing": 0,
+    "method.weights": {"ce": 0.1, "kd": 0.9},
+    "update.clip_norm": None,
+    "update.accumulate": 1,
+    "teacher.expected_top1": 0.7234,
+    "choices.student": "resnet20",
+    "choices.teacher": "resnet56",
+}
+
+
+def at(config: dict, path: str):
+    for key in path.split("."):
+        config = config[key]
+    return config
+
+
+def crd(*overrides: str, some_file: str) -> dict:
+    given = [f"teacher.checkpoint={some_file}", *overrides]
+    return examine(compose(["experiment=crd/resnet56_resnet20_kd", *given]))
+
+
+def test_the_crd_protocol_is_to_the_letter(some_file: str):
+    config = crd(some_file=some_file)
+    assert {path: at(config, path) for path in CRD240} == CRD240
+
+
+def test_the_teacher_is_trained_by_the_same_protocol():
+    config = examine(compose(["experiment=crd/resnet56_resnet20_kd"]))["teacher"]["training"]
+    alike = {p: v for p, v in CRD240.items() if p.split(".")[0] in ("trainer", "optimizer", "schedule", "augmentation")}
+    assert {path: at(config, path) for path in alike} == alike
+    assert config["choices"]["student"] == "resnet56"
+    assert config["method"]["weights"] == {"ce": 1}
+    assert config["method"]["label_smoothing"] == 0
+
+
+def test_weight_decay_reaches_every_parameter_and_the_rate_drops_three_times(some_file: str):
+    from kdx.core.schedule import Progress
+
+    config = crd(some_file=some_file)
+    net = build_network(config["student"]["net"], 0)
+    groups = make(config["optimizer"]).build(net.named_parameters()).param_groups
+    assert {g["weight_decay"] for g in groups} == {0.0005}
+    assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in net.parameters())
+    rate, steps = make(config["schedule"]), 782  # of an epoch: 50,000 images in batches of 64
+    for epoch, factor in (
+        (1, 1),
+        (150, 1),
+        (151, 0.1),
+        (180, 0.1),
+        (181, 0.01),
+        (210, 0.01),
+        (211, 0.001),
+        (240, 0.001),
+    ):
+        for step in ((epoch - 1) * steps, epoch * steps - 1):  # first and last of an epoch that counts from 1
+            assert rate(Progress(step, 240 * steps, 240)) == pytest.approx(factor), epoch
+
+
+def test_quick_changes_the_duration_and_nothing_else(some_file: str):
+    from kdx.config.identity import differences
+
+    changed = differences(crd(some_file=some_file), crd("trainer=quick", some_file=some_file))
+    assert changed == {
+        "trainer.duration.epochs": (240, None),
+        "trainer.duration.steps": (None, 2400),
+        "choices.trainer": ("default", "quick"),
+    }
+
+
+@pytest.mark.parametrize("name", [n for n in options("experiment") if "resnet56_resnet20" in n])
+def test_each_row_of_this_pair_asks_for_the_published_teacher(name: str):
+    assert compose([f"experiment={name}"]).config["teacher"]["expected_top1"] == 0.7234
+
+
+def test_what_tests_train_is_a_config_like_any_other(some_file: str):
+    examine(compose([*SMALL, f"teacher.checkpoint={some_file}"]))
