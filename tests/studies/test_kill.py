@@ -18,6 +18,8 @@ EVERYTHING = (
     "dataset.val_fraction=0.2",
     "trainer.ema=0.8",
     "optimizer=adamw",
+    "evals.test.every=0.25",
+    "evals.val.every=0.25",
     "trainer.checkpoint_seconds=0",
 )
 ADAPTERS = (
@@ -27,7 +29,7 @@ ADAPTERS = (
     "trainer.checkpoint_seconds=0",
 )
 
-# steps per epoch 4 with the validation split: lines at 3, 4, 6 and 8, checkpoints at each step
+# a line, an evaluation and a checkpoint at each of 8 steps, so that the best epoch may lie before a death
 MOMENTS = {
     "before anything is trained": Moment(RUN, "build_loaders"),
     "in the first step": Moment("kdx.engine.update.Joint", "__call__", 1),
