@@ -1,6 +1,6 @@
 """Bring the generated parts of the README up to date: the table of methods, and the demo's output.
 
-    python scripts/readme.py            # methods from configs/method, the demo from outputs/tables/demo.txt
+python scripts/readme.py            # methods from configs/method, the demo from outputs/tables/demo.txt
 """
 
 from pathlib import Path
