@@ -7,6 +7,7 @@ from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.fitnet import map_adapter
+from kdx.losses.layout import examples
 from kdx.losses.numerics import full_precision
 from kdx.losses.pairs import Paired, Roles
 
@@ -32,7 +33,7 @@ def activation_boundaries(student_features: Tensor, teacher_features: Tensor, ma
     """
     active = teacher_features.detach() > 0
     beyond = torch.where(active, margin - student_features, student_features + margin).relu()
-    return beyond.square().flatten(1).sum(1)
+    return examples(beyond).square().sum(1)
 
 
 class AB(Paired):

@@ -2,8 +2,11 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from kdx.losses.layout import positions
 
 
 class Norm(nn.BatchNorm2d):
@@ -25,3 +28,29 @@ def pointwise(inputs: int, outputs: int) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, 1, bias=False)
     nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / outputs))
     return nn.Sequential(conv, Norm(outputs))
+
+
+def folded(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight [D, C] and bias [D] of the affine map that a 1 x 1 convolution and a batch norm amount to.
+
+    In training, the statistics of the D outputs follow from the mean and covariance of the C inputs
+    [B, C, H, W], so that the outputs need not be there to be normalised. Running statistics move as they
+    would.
+    """
+    weight = conv.weight.flatten(1)
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None and norm.momentum is not None
+    count = maps.numel() // maps.shape[1]
+    if norm.training and count > 1:
+        flat = positions(maps).flatten(0, 1)
+        centre = flat.mean(0)
+        spread = flat - centre
+        moved = weight @ (spread.T @ spread / count)
+        running, mean, var = (mean, var), weight @ centre, (moved * weight).sum(1).clamp(min=0)
+        with torch.no_grad():
+            running[0].lerp_(mean, norm.momentum)
+            running[1].lerp_(var * (count / (count - 1)), norm.momentum)
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked += 1
+    scale = norm.weight / (var + norm.eps).sqrt()
+    return scale[:, None] * weight, norm.bias - scale * mean

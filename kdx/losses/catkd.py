@@ -45,7 +45,7 @@ def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int) -> Tenso
     mine, theirs = (
         unit(F.adaptive_avg_pool2d(maps, side).flatten(2), 2) for maps in (student_maps, teacher_maps.detach())
     )
-    return (mine - theirs).square().flatten(1).mean(1)
+    return (mine - theirs).square().mean((1, 2))
 
 
 class CATKD(Paired):

@@ -6,6 +6,7 @@ from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
+from kdx.losses.layout import positions
 from kdx.losses.numerics import divergence, full_precision, soft_log_probs
 from kdx.losses.pairs import Paired
 
@@ -30,7 +31,7 @@ def channel_divergence(student_features: Tensor, teacher_features: Tensor, tempe
     """
     size, channels = student_features.shape[:2]
     pair = to_common_size(student_features, teacher_features.detach())
-    log_q, log_p = (soft_log_probs(maps.flatten(2).flatten(0, 1), temperature) for maps in pair)
+    log_q, log_p = (soft_log_probs(positions(maps).mT.flatten(0, 1), temperature) for maps in pair)
     return temperature**2 * divergence(log_p, log_q).view(size, channels).mean(1)
 
 

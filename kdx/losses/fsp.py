@@ -8,6 +8,7 @@ from torch import Tensor
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision
 from kdx.losses.pairs import Paired, Roles
 
@@ -25,7 +26,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
     """
     shallow, deep = to_common_size(shallow, deep)
     places = shallow.shape[2] * shallow.shape[3]
-    return deep.flatten(2) @ shallow.flatten(2).transpose(1, 2) / places
+    return positions(deep).mT @ positions(shallow) / places
 
 
 class FSP(Paired):

@@ -11,6 +11,7 @@ from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.adapters import Norm
 from kdx.losses.at import to_common_size
+from kdx.losses.layout import examples
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.pairs import Paired
 
@@ -96,7 +97,7 @@ class FT(Paired):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         ((mine, theirs),) = self.features(student, teacher)
         if progress.epoch < self.paraphrase_epochs:
-            return (self.decoder(self.encoder(theirs)) - theirs).square().flatten(1).mean(1)
+            return examples(self.decoder(self.encoder(theirs)) - theirs).square().mean(1)
         with torch.no_grad():
             factor = self.encoder(theirs)
         return factor_distance(self.translator(mine), factor, self.compared)

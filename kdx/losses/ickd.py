@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.adapters import pointwise
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.pairs import Paired
 
@@ -24,8 +25,8 @@ def channel_correlation(student_features: Tensor, teacher_features: Tensor) -> T
         Liu, Huang, Lin, Zhang, Wang, Shen, Yuille, Hu, "Exploring Inter-Channel Correlation for
         Diversity-preserved Knowledge Distillation", 2021. https://arxiv.org/abs/2202.03680
     """
-    flat = (features.flatten(2) for features in (student_features, teacher_features.detach()))
-    mine, theirs = (unit(f @ f.mT, 2) for f in flat)
+    flat = (positions(features) for features in (student_features, teacher_features.detach()))
+    mine, theirs = (unit(f.mT @ f, 2) for f in flat)
     return (mine - theirs).square().sum(2).mean(1)
 
 

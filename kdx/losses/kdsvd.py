@@ -9,6 +9,7 @@ from torch import Tensor
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.pairs import Paired, Roles
 
@@ -58,7 +59,7 @@ def main_directions(features: Tensor, count: int) -> Tensor:
     Returns:
         [B, C, K], largest first, each in any sign.
     """
-    matrix = features.flatten(2).mT
+    matrix = positions(features)
     count = min(count, *matrix.shape[1:])
     if matrix.shape[1] < matrix.shape[2]:  # the smaller of the two products has the same eigenvalues
         return matrix.mT @ _eigenvectors(matrix @ matrix.mT, count)

@@ -5,7 +5,7 @@ from torch import Tensor
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
-from kdx.losses.fitnet import hint
+from kdx.losses.layout import examples
 from kdx.losses.pairs import Paired
 
 
@@ -37,4 +37,5 @@ class MapMSE(Paired):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         ((mine, theirs),) = self.features(student, teacher)
-        return hint(*to_common_size(mine, theirs))
+        mine, theirs = to_common_size(mine, theirs)
+        return examples(mine - theirs).square().mean(1)

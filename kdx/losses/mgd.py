@@ -9,6 +9,7 @@ from kdx.core.ranges import PartialFraction
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
+from kdx.losses.layout import examples
 from kdx.losses.numerics import full_precision
 from kdx.losses.pairs import Paired
 
@@ -29,7 +30,7 @@ def generation_error(generated: Tensor, teacher_features: Tensor) -> Tensor:
     References:
         Yang, Li, Shao, Shi, Yuan, Yuan, "Masked Generative Distillation", 2022. https://arxiv.org/abs/2205.01529
     """
-    return (generated - teacher_features.detach()).square().flatten(1).sum(1)
+    return examples(generated - teacher_features.detach()).square().sum(1)
 
 
 class MGD(Paired):

@@ -1,5 +1,7 @@
 """ReviewKD: deep features of the student look back at shallow ones, and all learn from the teacher's."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,7 +9,8 @@ from torch.nn import functional as F
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.adapters import Norm
+from kdx.losses.adapters import Norm, folded
+from kdx.losses.layout import examples
 from kdx.losses.numerics import full_precision
 from kdx.losses.pairs import Paired, Roles
 
@@ -34,11 +37,16 @@ def hierarchical_distance(student_features: Tensor, teacher_features: Tensor) ->
     """
     # pooling is linear: the difference is pooled once instead of both maps
     gaps = student_features - teacher_features.detach()
-    rows, total, weight = gaps.square().flatten(1).mean(1), 1.0, 1.0
-    for side in (side for side in LEVELS if side < gaps.shape[2]):
+    rows, total, weight = examples(gaps).square().mean(1), 1.0, 1.0
+    sides = [side for side in LEVELS if side < gaps.shape[2]]
+    # blocks of equal size can be pooled further; each level divides the one before
+    even = all(size % side == 0 for size in gaps.shape[2:] for side in sides[:1])
+    coarse = gaps
+    for side in sides:
+        coarse = F.adaptive_avg_pool2d(coarse if even else gaps, side)
         weight /= 2
         total += weight
-        rows = rows + weight * F.adaptive_avg_pool2d(gaps, side).square().flatten(1).mean(1)
+        rows = rows + weight * examples(coarse).square().mean(1)
     return rows / total
 
 
@@ -54,23 +62,69 @@ class _Fusion(nn.Module):
 
     def __init__(self, inputs: int, middle: int, outputs: int, fuse: bool):
         super().__init__()
-        reduce, predict = nn.Conv2d(inputs, middle, 1, bias=False), nn.Conv2d(middle, outputs, 3, padding=1, bias=False)
-        for conv in (reduce, predict):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-        self.reduce, self.predict = nn.Sequential(reduce, Norm(middle)), nn.Sequential(predict, Norm(outputs))
+        self.reduce = nn.Sequential(nn.Conv2d(inputs, middle, 1, bias=False), Norm(middle))
+        self.predict = nn.Sequential(nn.Conv2d(middle, outputs, 3, padding=1, bias=False), Norm(outputs))
         self.attention = nn.Conv2d(2 * middle, 2, 1) if fuse else None
+        for layer in (self.reduce[0], self.predict[0]):
+            assert isinstance(layer, nn.Conv2d)
+            nn.init.kaiming_uniform_(layer.weight, a=1)
 
-    def forward(self, x: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, deeper: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The predicted map at the teacher's size, and the mixture for the next shallower map."""
-        x = self.reduce(x)
-        if self.attention is not None and deeper is not None:
-            mine, theirs = self.attention.weight.split(x.shape[1], 1)
-            # a 1 x 1 convolution before the enlargement is that after it, at a fraction of the positions
-            shares = F.conv2d(x, mine, self.attention.bias) + _resized(F.conv2d(deeper, theirs), x.shape[2:])
-            shares = shares.sigmoid()
-            x = x * shares[:, :1] + _resized(deeper, x.shape[2:]) * shares[:, 1:]
-        x = _resized(x, size)
-        return self.predict(x), x
+        attention = self.attention
+        mixed = self.reduce(x) if deeper is None or attention is None else self._mixed(x, deeper, attention)
+        mixture = _resized(mixed, size)
+        return self.predict(mixture), mixture
+
+    def _mixed(self, x: Tensor, deeper: Tensor, attention: nn.Conv2d) -> Tensor:
+        """`x' * a + up(deeper) * b` with the shares (a, b) = sigmoid(attention([x', up(deeper)])), x' the reduced x.
+
+        What is pointwise and linear changes places, so that all but the sum is done with the narrow map and at
+        the small size: `W (a x) + c a` is `a (W x + c)`, and a 1 x 1 convolution may come before an enlargement.
+        """
+        conv, norm = self.reduce
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        weight, bias = folded(x, conv, norm)
+        mine, theirs = attention.weight.flatten(1).split(len(weight), 1)
+        offset = mine @ bias if attention.bias is None else mine @ bias + attention.bias
+        logits = F.conv2d(x, (mine @ weight)[..., None, None], offset)
+        enlarged = F.conv2d(deeper, theirs[..., None, None])
+        shares = (logits + _resized(enlarged, x.shape[2:])).sigmoid()
+        first, second = shares[:, :1], shares[:, 1:]
+        affine = torch.cat([weight, bias[:, None]], 1)[..., None, None]
+        return _add_enlarged(F.conv2d(torch.cat([x * first, first], 1), affine), deeper, second)
+
+
+class _AddEnlarged(torch.autograd.Function):
+    """`base + up(deeper) * share` for sizes that are multiples: the enlargement is a broadcast, here and back."""
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(deeper, share)
+        ctx.times = base.shape[2] // deeper.shape[2], base.shape[3] // deeper.shape[3]
+        total = torch.addcmul(_blocks(base, *ctx.times), _blocks(deeper, 1, 1), _blocks(share, *ctx.times))
+        return total.view(len(base), *base.shape[2:], base.shape[1]).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,), (deeper, share) = gradients, ctx.saved_tensors
+        for_deeper = F.avg_pool2d(gradient * share, ctx.times, divisor_override=1)
+        for_share = (_blocks(gradient, *ctx.times) * _blocks(deeper, 1, 1)).sum(-1).view(share.shape)
+        return gradient, for_deeper, for_share
+
+
+def _blocks(maps: Tensor, high: int, wide: int) -> Tensor:
+    """[B, C, H, W] as [B, H / high, high, W / wide, wide, C], a view where channels come last."""
+    size, channels, height, width = maps.shape
+    return maps.permute(0, 2, 3, 1).reshape(size, height // high, high, width // wide, wide, channels)
+
+
+def _add_enlarged(base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
+    if any(large % small for large, small in zip(base.shape[2:], deeper.shape[2:], strict=True)):
+        return torch.addcmul(base, _resized(deeper, base.shape[2:]), share)
+    total = _AddEnlarged.apply(base, deeper, share)
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:

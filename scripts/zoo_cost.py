@@ -1,0 +1,139 @@
+"""What a step of every method costs, over a step of KD, with the same networks and batch.
+
+    python scripts/zoo_cost.py [--pairs resnet32x4:resnet8x4,resnet56:resnet20] [--methods crd,reviewkd] [--rounds 5]
+
+Each method takes turns with KD in one process, step by step; CPU seconds (wall seconds on a GPU) of each pair of
+turns give a ratio, and the median of the ratios counts, since machines drift. The step is the update as a run
+takes it, on a synthetic batch of 64 CIFAR-sized images among 50,000 examples of 100 classes. Methods in stages
+are measured at the schedule epoch `--epoch`, or in their first stage at 0. Writes `outputs/bench/zoo_cost.json`.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdx.config.compose import compose, options
+from kdx.core.errors import UserError
+from kdx.core.schedule import Progress
+from kdx.core.seed import seeded
+from kdx.core.types import Batch, DataSpec
+from kdx.engine.update import Joint
+from kdx.models.frozen import Frozen
+from kdx.studies.build import build_light, build_network, build_student, make
+from kdx.studies.prepare import prepare
+from kdx.studies.provenance import commit, machine, versions
+
+OUT = Path("outputs/bench/zoo_cost.json")
+CLASSES, EXAMPLES, BATCH, EPOCHS = 100, 50_000, 64, 240
+BASE = "kd"
+LABELS = torch.arange(EXAMPLES) % CLASSES
+SPEC = DataSpec(CLASSES, (3, 32, 32), EXAMPLES, (0.0,) * 3, (1.0,) * 3, LABELS)
+
+
+def update_of(method: str, teacher: str, student: str, device: torch.device) -> Joint:
+    """A method's update over networks of random weights: values do not change the cost."""
+    config = prepare(
+        compose(
+            [
+                "dataset=synthetic",
+                "dataset.input_shape=[3,32,32]",
+                f"dataset.num_classes={CLASSES}",
+                "recipe=crd240",
+                f"teacher={teacher}",
+                f"student={student}",
+                f"method={method}",
+                "logger=none",
+            ]
+        )
+    )
+    light = build_light(config)
+    given: dict[str, Any] = {"student": build_student(config, None), "spec": SPEC}
+    if config["teacher"] is not None:
+        given["teacher"] = Frozen(build_network(config["teacher"]["net"], 1), None, None)
+    with seeded(0, "method"):
+        built = make(config["method"], **given).to(device)
+    built.to(memory_format=torch.channels_last)
+    built.train()
+    return make(config["update"], method=built, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None)
+
+
+def batch_on(device: torch.device) -> Batch:
+    """One batch with two further views, for methods that read them."""
+    drawn = torch.Generator().manual_seed(0)
+    index = torch.randint(EXAMPLES, (BATCH,), generator=drawn)
+    images = [
+        torch.randn(BATCH, 3, 32, 32, generator=drawn).to(memory_format=torch.channels_last)  # pyright: ignore
+        for _ in range(3)
+    ]
+    return Batch(images[0], LABELS[index], index, None, tuple(images[1:])).to(device)
+
+
+def clock(device: torch.device) -> float:
+    """CPU seconds, or wall seconds once a GPU has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def compare(method: Joint, base: Joint, batch: Batch, progress: Progress, rounds: int) -> dict[str, float]:
+    """Median milliseconds a step of both, and the median ratio."""
+    device = batch.inputs.device
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(-1, rounds):
+        for side in ((0, 1), (1, 0))[turn % 2]:
+            before = clock(device)
+            (method, base)[side](batch, progress)
+            if turn >= 0:  # the first turn warms up
+                seconds[side].append(clock(device) - before)
+    ratios = [a / b for a, b in zip(*seconds, strict=True)]
+    mine, theirs = (1000 * statistics.median(s) for s in seconds)
+    return {
+        "ms": mine,
+        "kd_ms": theirs,
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", default="resnet32x4:resnet8x4,resnet56:resnet20")
+    parser.add_argument("--methods", default=",".join(options("method")))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="1 makes CPU seconds comparable")
+    parser.add_argument("--epoch", type=int, default=40, help="schedule epoch of the step, out of 240")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch, progress = batch_on(device), Progress(arguments.epoch, EPOCHS, EPOCHS)
+    rows: list[dict[str, Any]] = []
+    for pair in arguments.pairs.split(","):
+        teacher, student = pair.split(":")
+        base = update_of(BASE, teacher, student, device)
+        for name in arguments.methods.split(","):
+            try:
+                measured = compare(update_of(name, teacher, student, device), base, batch, progress, arguments.rounds)
+            except (UserError, ValueError) as error:
+                print(f"{pair:<22} {name:<14} not measured: {error}", flush=True)
+                continue
+            rows.append({"pair": pair, "method": name, "epoch": arguments.epoch, **measured})
+            times = f"{measured['ms']:8.1f} ms  KD {measured['kd_ms']:8.1f} ms  {measured['ratio']:5.2f} x"
+            span = f"[{measured['ratio_min']:.2f}, {measured['ratio_max']:.2f}]"
+            print(f"{pair:<22} {name:<14} {times} {span}", flush=True)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
+    OUT.write_text(
+        json.dumps({**facts, "threads": arguments.threads, "batch_size": BATCH, "rows": rows}, indent=2) + "\n"
+    )
+    print(OUT)
+
+
+if __name__ == "__main__":
+    main()
