@@ -69,12 +69,12 @@ def name(config: Config) -> str:
 
 def _train(config: Config, folder: Path) -> Result:
     light = build_light(config)
-    _set_up_torch(light)
+    loaders = build_loaders(config, light)  # first, as missing data must be told before a teacher trains
     weights = None if config["teacher"] is None else find_weights(config, _train_teacher)
     if config["fresh"]:
         _start_over(folder)
     write_yaml(folder / "config.yaml", config)
-    loaders = build_loaders(config, light)
+    _set_up_torch(light)  # after the teacher's own training, which has settings of its own
     teacher = None if weights is None else load_teacher(config, weights, loaders, light.device)
     checkpoint = config["student"]["checkpoint"]
     student = build_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
