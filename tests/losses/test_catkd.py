@@ -1,0 +1,47 @@
+import pytest
+import torch
+from law_case import CLASSES, SPEC, Headed
+from torch import nn
+
+from kdx.core.types import Shapes
+from kdx.losses.catkd import CATKD, class_activation_maps, map_distance
+
+STUDENT, TEACHER = Shapes((CLASSES,), {"final": (4, 4, 4)}), Shapes((CLASSES,), {"final": (6, 2, 2)})
+
+
+def test_the_mean_of_the_maps_is_the_logits():
+    features, head = torch.randn(3, 4, 5, 5).double(), nn.Linear(4, CLASSES).double()
+    maps = class_activation_maps(features, head.weight, head.bias)
+    torch.testing.assert_close(maps.mean((2, 3)), head(features.mean((2, 3))))
+
+
+def test_the_size_of_a_map_does_not_matter_its_place_does():
+    mine, theirs = torch.randn(3, 5, 4, 4).double(), torch.randn(3, 5, 4, 4).double()
+    expected = map_distance(mine, theirs, 2)
+    torch.testing.assert_close(map_distance(7 * mine, theirs, 2), expected)
+    assert not torch.allclose(map_distance(mine.flip(2), theirs, 2), expected)
+
+
+def test_trains_the_students_classifier_and_owns_neither():
+    student, teacher = (Headed(width, CLASSES, torch.float32) for width in (4, 6))
+    teacher.requires_grad_(False)
+    term = CATKD("final", "final", 2)
+    term.attach(student, teacher)
+    term.build(STUDENT, TEACHER, SPEC)
+    assert not list(term.parameters()) and not term.state_dict()
+    from loss_references import random_outputs
+
+    outputs = [random_outputs(3, CLASSES, dict(s.features), torch.float32) for s in (STUDENT, TEACHER)]
+    term(*outputs, None, None).mean().backward()
+    assert student.head.weight.grad is not None and student.head.weight.grad.abs().sum() > 0
+    assert teacher.head.weight.grad is None
+
+
+def test_refuses_a_map_that_is_not_the_classifiers_and_a_network_without_one():
+    term = CATKD("final", "final", 2)
+    term.attach(Headed(9, CLASSES, torch.float32), Headed(6, CLASSES, torch.float32))
+    with pytest.raises(ValueError, match="reads 9 channels; 'final' has 4"):
+        term.build(STUDENT, TEACHER, SPEC)
+    term.attach(nn.Identity(), nn.Identity())
+    with pytest.raises(ValueError, match="it has none"):
+        term.build(STUDENT, TEACHER, SPEC)

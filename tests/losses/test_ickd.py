@@ -1,0 +1,26 @@
+import torch
+
+from kdx.losses.ickd import channel_correlation
+
+
+def test_the_order_of_positions_and_the_size_of_the_map_do_not_matter():
+    mine, theirs = torch.randn(3, 4, 4, 4).double(), torch.randn(3, 4, 2, 2).double()
+    order = torch.randperm(16)
+    shuffled = mine.flatten(2)[:, :, order].view_as(mine)
+    expected = channel_correlation(mine, theirs)
+    torch.testing.assert_close(channel_correlation(shuffled, theirs), expected)
+    torch.testing.assert_close(channel_correlation(3 * mine, theirs), expected)
+
+
+def test_channels_that_never_fire_together():
+    mine, theirs = torch.zeros(1, 2, 1, 2), torch.ones(1, 2, 1, 2)
+    mine[0, 0, 0, 0] = mine[0, 1, 0, 1] = 1.0
+    # rows (1, 0) and (0, 1) against (1, 1) / sqrt(2), twice
+    expected = (1 - 0.5**0.5) ** 2 + 0.5
+    assert abs(channel_correlation(mine, theirs).item() - expected) < 1e-6
+
+
+def test_the_memory_format_does_not_matter():
+    mine, theirs = torch.randn(3, 4, 4, 4).double(), torch.randn(3, 4, 2, 2).double()
+    other = mine.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(channel_correlation(other, theirs), channel_correlation(mine, theirs))

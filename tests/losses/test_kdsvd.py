@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from law_case import CLASSES, SPEC
+
+from kdx.core.types import Shapes
+from kdx.losses.kdsvd import KDSVD, _Eigenvectors, aligned, main_directions
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (9, 2, 2)])
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+def test_directions_equal_numpys_up_to_sign(shape: tuple[int, int, int], form: torch.memory_format):
+    maps = torch.randn(2, *shape).double().contiguous(memory_format=form)
+    found = main_directions(maps, 2)
+    for n in range(2):
+        _, values, vectors = np.linalg.svd(maps[n].flatten(1).T.numpy(), full_matrices=False)
+        for k in range(2):
+            expected = torch.from_numpy(values[k] * vectors[k])
+            sign = torch.sign(expected @ found[n, :, k])
+            torch.testing.assert_close(found[n, :, k] * sign, expected)
+
+
+def test_the_gradient_of_eigenvectors_is_the_librarys_where_that_exists():
+    torch.manual_seed(0)
+    raw = torch.randn(2, 5, 5).double()
+    drawn = torch.randn(2, 5, 2).double()
+    gradients = []
+    for found in (lambda m: _Eigenvectors.apply(m, 2), lambda m: torch.linalg.eigh(m)[1][..., -2:].flip(-1)):
+        matrices = (raw @ raw.mT).requires_grad_()
+        # signs are free, so the value must not depend on them
+        value = (drawn * found(matrices)).sum(1).square().sum()
+        gradients.append(torch.autograd.grad(value, matrices)[0])
+    symmetric = [(g + g.mT) / 2 for g in gradients]
+    torch.testing.assert_close(*symmetric)
+
+
+def test_equal_eigenvalues_give_no_nan():
+    matrices = torch.diag(torch.tensor([3.0, 0.0, 0.0, 0.0]))[None].requires_grad_()
+    (gradient,) = torch.autograd.grad(_Eigenvectors.apply(matrices, 2).sum(), matrices)
+    assert gradient.isfinite().all()
+    flat = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(main_directions(flat, 2).sum(), flat)
+    assert gradient.isfinite().all()
+
+
+def test_the_closest_line_is_taken_in_its_direction():
+    candidates = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+    target = torch.tensor([[[0.1], [-0.9], [0.3]]])
+    assert aligned(candidates, target)[0, :, 0].tolist() == [0.0, -1.0, 0.0]
+
+
+def test_refuses_other_widths_and_more_directions_than_there_are():
+    student = Shapes((CLASSES,), {"a": (3, 4, 4), "b": (4, 2, 2)})
+    with pytest.raises(ValueError, match="same widths"):
+        KDSVD(["a", "b"], 1).build(student, Shapes((CLASSES,), {"a": (3, 4, 4), "b": (6, 2, 2)}), SPEC)
+    with pytest.raises(ValueError, match="fewer"):
+        KDSVD(["a", "b"], 4).build(student, student, SPEC)
+    with pytest.raises(ValueError, match="at least two roles"):
+        KDSVD(["a"], 1)
