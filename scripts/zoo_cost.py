@@ -113,7 +113,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch, progress = batch_on(device), Progress(arguments.epoch, EPOCHS, EPOCHS)
+    facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
     rows: list[dict[str, Any]] = []
+    OUT.parent.mkdir(parents=True, exist_ok=True)
     for pair in arguments.pairs.split(","):
         teacher, student = pair.split(":")
         base = update_of(BASE, teacher, student, device)
@@ -127,11 +129,9 @@ def main() -> None:
             times = f"{measured['ms']:8.1f} ms  KD {measured['kd_ms']:8.1f} ms  {measured['ratio']:5.2f} x"
             span = f"[{measured['ratio_min']:.2f}, {measured['ratio_max']:.2f}]"
             print(f"{pair:<22} {name:<14} {times} {span}", flush=True)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
-    OUT.write_text(
-        json.dumps({**facts, "threads": arguments.threads, "batch_size": BATCH, "rows": rows}, indent=2) + "\n"
-    )
+            # after each, since the whole takes long
+            table = {**facts, "threads": arguments.threads, "batch_size": BATCH, "rows": rows}
+            OUT.write_text(json.dumps(table, indent=2) + "\n")
     print(OUT)
 
 

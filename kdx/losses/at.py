@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base import Term
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.requirements import pair_roles, require_map, require_teacher
 
@@ -23,7 +24,7 @@ def to_common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def attention(features: Tensor, power: float) -> Tensor:
     """Mean over channels of `|f|^power`, flattened and scaled to length 1: [B, C, H, W] to [B, H * W]."""
-    return unit(features.abs().pow(power).mean(1).flatten(1), 1)
+    return unit(positions(features).abs().pow(power).mean(2), 1)
 
 
 @full_precision

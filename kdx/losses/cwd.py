@@ -29,10 +29,9 @@ def channel_divergence(student_features: Tensor, teacher_features: Tensor, tempe
         Shu, Liu, Gao, Yan, Shen, "Channel-wise Knowledge Distillation for Dense Prediction", 2021.
         https://arxiv.org/abs/2011.13256
     """
-    size, channels = student_features.shape[:2]
     pair = to_common_size(student_features, teacher_features.detach())
-    log_q, log_p = (soft_log_probs(positions(maps).mT.flatten(0, 1), temperature) for maps in pair)
-    return temperature**2 * divergence(log_p, log_q).view(size, channels).mean(1)
+    log_q, log_p = (soft_log_probs(positions(maps), temperature) for maps in pair)
+    return temperature**2 * divergence(log_p, log_q).mean(1)
 
 
 class CWD(Paired):

@@ -8,13 +8,14 @@ from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
 from kdx.losses.base import Term
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.requirements import pair_roles, require_map, require_teacher
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of <x, y>^2 over channels x of `a` [B, C, P] and y of `b` [B, C', P]: [B]."""
-    return (a @ b.transpose(1, 2)).square().mean((1, 2))
+    """Mean of <x, y>^2 over channels x of `a` [B, P, C] and y of `b` [B, P, C']: [B]."""
+    return (a.mT @ b).square().mean((1, 2))
 
 
 @full_precision
@@ -35,7 +36,7 @@ def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Te
         https://arxiv.org/abs/1707.01219
     """
     pair = to_common_size(student_features, teacher_features.detach())
-    mine, theirs = (unit(features.flatten(2), 2) for features in pair)
+    mine, theirs = (unit(positions(features), 1) for features in pair)
     return _kernel(theirs, theirs) + _kernel(mine, mine) - 2 * _kernel(mine, theirs)
 
 

@@ -5,13 +5,14 @@ from torch import Tensor
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base import Term
+from kdx.losses.layout import examples
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.requirements import require_teacher
 
 
 def similarities(features: Tensor) -> Tensor:
     """Dot products between the samples of a batch, each row scaled to length 1: [B, ...] to [B, B]."""
-    flat = features.flatten(1)
+    flat = examples(features)
     return unit(flat @ flat.T, 1)
 
 
