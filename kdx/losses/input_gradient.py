@@ -1,10 +1,12 @@
 """How two networks' outputs change with the input: gradients compared as they are, or by direction."""
 
+import torch
 from torch import Tensor
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.numerics import full_precision, unit
+from kdx.losses.layout import examples
+from kdx.losses.numerics import full_precision
 from kdx.losses.pairs import Paired
 
 ROLE = "input_gradient"
@@ -29,10 +31,17 @@ def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, normal
         Neural Networks via Attention Transfer", 2017, section 3.2. https://arxiv.org/abs/1612.03928
         Srinivas, Fleuret, "Knowledge Transfer with Jacobian Matching", 2018. https://arxiv.org/abs/1803.00443
     """
-    mine, theirs = student_gradient.flatten(1), teacher_gradient.detach().flatten(1)
+    mine, theirs = student_gradient, teacher_gradient.detach()
     if normalised:
-        return (unit(mine, 1) - unit(theirs, 1)).square().sum(1)
-    return (mine - theirs).square().sum(1) / 2
+        return examples(_direction(mine) - _direction(theirs)).square().sum(1)
+    return examples(mine - theirs).square().sum(1) / 2
+
+
+def _direction(gradient: Tensor) -> Tensor:
+    """Scaled to length 1 over everything but the batch; zero stays zero."""
+    norm = examples(gradient).norm(dim=1)
+    scale = torch.where(norm > 0, 1 / torch.where(norm > 0, norm, 1.0), 0.0)
+    return gradient * scale.view(-1, *(1,) * (gradient.ndim - 1))
 
 
 class InputGradient(Paired):
