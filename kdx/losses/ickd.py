@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.adapters import pointwise
-from kdx.losses.layout import positions
+from kdx.losses.layout import channel_products, positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.pairs import Paired
 
@@ -26,7 +26,7 @@ def channel_correlation(student_features: Tensor, teacher_features: Tensor) -> T
         Diversity-preserved Knowledge Distillation", 2021. https://arxiv.org/abs/2202.03680
     """
     flat = (positions(features) for features in (student_features, teacher_features.detach()))
-    mine, theirs = (unit(f.mT @ f, 2) for f in flat)
+    mine, theirs = (unit(channel_products(f), 2) for f in flat)
     return (mine - theirs).square().sum(2).mean(1)
 
 

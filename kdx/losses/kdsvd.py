@@ -9,7 +9,7 @@ from torch import Tensor
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.layout import positions
+from kdx.losses.layout import channel_products, positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.pairs import Paired, Roles
 
@@ -62,8 +62,8 @@ def main_directions(features: Tensor, count: int) -> Tensor:
     matrix = positions(features)
     count = min(count, *matrix.shape[1:])
     if matrix.shape[1] < matrix.shape[2]:  # the smaller of the two products has the same eigenvalues
-        return matrix.mT @ _eigenvectors(matrix @ matrix.mT, count)
-    vectors = _eigenvectors(matrix.mT @ matrix, count)
+        return matrix.mT @ _eigenvectors(channel_products(matrix.mT), count)
+    vectors = _eigenvectors(channel_products(matrix), count)
     return vectors * (matrix @ vectors).detach().norm(dim=1, keepdim=True)
 
 

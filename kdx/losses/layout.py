@@ -4,6 +4,8 @@ A map that is flattened against its memory format is copied, and its gradient co
 where the batch norm behind it takes ten times as long.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,3 +22,22 @@ def positions(maps: Tensor) -> Tensor:
 def examples(features: Tensor) -> Tensor:
     """Features [B, ...] as [B, N], the N in whatever order they lie: for sums and means over an example."""
     return features.permute(0, 2, 3, 1).flatten(1) if channels_last(features) else features.flatten(1)
+
+
+def channel_products(matrices: Tensor) -> Tensor:
+    """Inner products of the columns, [B, P, C] to [B, C, C], whose gradient is one product instead of two."""
+    products = _ChannelProducts.apply(matrices)
+    assert isinstance(products, Tensor)
+    return products
+
+
+class _ChannelProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor) -> Tensor:
+        ctx.save_for_backward(matrices)
+        return matrices.mT @ matrices
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (matrices,) = ctx.saved_tensors
+        return matrices @ (gradients[0] + gradients[0].mT)

@@ -2,20 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
 from kdx.losses.base import Term
-from kdx.losses.layout import positions
-from kdx.losses.numerics import full_precision, unit
+from kdx.losses.layout import channel_products, positions
+from kdx.losses.numerics import full_precision
 from kdx.losses.requirements import pair_roles, require_map, require_teacher
 
 
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of <x, y>^2 over channels x of `a` [B, P, C] and y of `b` [B, P, C']: [B]."""
-    return (a.mT @ b).square().mean((1, 2))
+def _lengths(products: Tensor) -> Tensor:
+    """One over the length of each channel, from the products of all of them [B, C, C]; 0 for a dead one: [B, C]."""
+    squares = products.diagonal(dim1=1, dim2=2)
+    alive = squares > 0
+    return torch.where(alive, torch.where(alive, squares, 1.0).rsqrt(), 0.0)
+
+
+def _kernel(products: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Mean of <x, y>^2 over channels x and y of length 1, from products [B, C, C'] and one over the lengths: [B]."""
+    return (products * left[:, :, None] * right[:, None]).square().mean((1, 2))
 
 
 @full_precision
@@ -36,8 +44,11 @@ def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Te
         https://arxiv.org/abs/1707.01219
     """
     pair = to_common_size(student_features, teacher_features.detach())
-    mine, theirs = (unit(positions(features), 1) for features in pair)
-    return _kernel(theirs, theirs) + _kernel(mine, mine) - 2 * _kernel(mine, theirs)
+    mine, theirs = (positions(features) for features in pair)
+    # the maps are only multiplied; scaling them to length 1 is done on the products
+    ours, others = channel_products(mine), channel_products(theirs)
+    a, b = _lengths(ours), _lengths(others)
+    return _kernel(others, b, b) + _kernel(ours, a, a) - 2 * _kernel(theirs.mT @ mine, b, a)
 
 
 class NST(Term):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kdx.losses.adapters import Norm
-from kdx.losses.layout import examples, positions
+from kdx.losses.layout import channel_products, examples, positions
 
 
 @pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
@@ -24,3 +24,9 @@ def test_a_single_value_is_normalised_by_the_running_statistics():
     one, many = torch.randn(1, 3, 1, 1), torch.randn(4, 3, 2, 2)
     torch.testing.assert_close(norm(one), one / (1 + norm.eps) ** 0.5)
     torch.testing.assert_close(norm(many), plain(many))
+
+
+def test_products_of_columns_and_their_gradient():
+    matrices = torch.randn(2, 5, 3).double().requires_grad_()
+    torch.testing.assert_close(channel_products(matrices), matrices.mT @ matrices)
+    assert torch.autograd.gradcheck(channel_products, matrices)
