@@ -74,12 +74,16 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
 
 
 def _train(composed: Composed) -> float | None:
+    from kdx.engine.loggers import asked_by_agent
+    from kdx.studies.agent import show_again
     from kdx.studies.prepare import prepare  # torch comes with these
     from kdx.studies.run import run
     from kdx.studies.show import show
 
     config = prepare(composed)
     raise_if_failed(config)
+    if asked_by_agent():
+        show_again(config)
     result = run(config, trial_views)
     print(show(result))
     metric = objective() or "test/top1"

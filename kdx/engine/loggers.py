@@ -1,5 +1,6 @@
 """Where a run's record goes, as values of the config."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,3 +60,8 @@ class Wandb(Jsonl):
         from kdx.engine.wandb_view import WandbView
 
         return WandbView(folder=folder, run_id=run_id, name=name, config=config, past=past, **asdict(self))
+
+
+def asked_by_agent() -> bool:
+    """Whether an agent of W&B's sweeps started this process."""
+    return "WANDB_SWEEP_ID" in os.environ

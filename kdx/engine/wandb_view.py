@@ -12,7 +12,8 @@ class WandbView:
     """A W&B run that shows the lines of `metrics.jsonl`.
 
     Offline W&B cannot resume and loses its last seconds when killed, so an offline view is made anew
-    from the record each time a run starts; an online one continues under the same id.
+    from the record each time a run starts; an online one continues under the same id. A sweep's agent
+    gives each run an id of its own, under which a run that resumes is as new as an offline one.
 
     Args:
         folder: The run's directory.
@@ -60,7 +61,7 @@ class WandbView:
                 silent=True, console="off", x_disable_stats=True, x_disable_meta=True, save_code=False, disable_git=True
             ),
         )
-        if mode == "offline":
+        if not self._run.resumed:
             for line in past:
                 self.log(line)
 

@@ -21,6 +21,7 @@ from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
 from kdx.engine.ema import Ema
 from kdx.engine.log import Log, View
+from kdx.engine.loggers import asked_by_agent
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
 from kdx.models.weights import save_weights
@@ -133,6 +134,8 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
 
 def train_teacher(config: Config) -> Result:
     config = {**config, "paths": {**config["paths"], "runs": config["paths"]["teachers"]}}
+    if asked_by_agent():  # who allots one W&B run, the student's
+        config["logger"] = {"_target_": "kdx.engine.loggers.Jsonl"}
     folder = Path(config["paths"]["runs"]) / name(config)
     if finished(folder) is None:
         duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
