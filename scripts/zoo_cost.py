@@ -24,7 +24,7 @@ from kdx.core.seed import seeded
 from kdx.core.types import Batch, DataSpec
 from kdx.engine.update import Joint
 from kdx.models.frozen import Frozen
-from kdx.studies.build import build_light, build_network, build_student, make
+from kdx.studies.build import build_light, build_network, make, start_student
 from kdx.studies.prepare import prepare
 from kdx.studies.provenance import commit, machine, versions
 
@@ -52,7 +52,7 @@ def update_of(method: str, teacher: str, student: str, device: torch.device) -> 
         )
     )
     light = build_light(config)
-    given: dict[str, Any] = {"student": build_student(config, None), "spec": SPEC}
+    given: dict[str, Any] = {"student": start_student(config, None), "spec": SPEC}
     if config["teacher"] is not None:
         given["teacher"] = Frozen(build_network(config["teacher"]["net"], 1), None, None)
     with seeded(0, "method"):

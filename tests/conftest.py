@@ -66,7 +66,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
     def build(config: Config, folder: str = "built") -> Any:
         from kdx.core.seed import seeded
         from kdx.models.frozen import Frozen
-        from kdx.studies.build import build_light, build_loaders, build_method, build_network, build_student
+        from kdx.studies.build import build_light, build_loaders, build_method, build_network, start_student
         from kdx.studies.members import each_teacher, ensemble
         from kdx.studies.run import build_trainer
 
@@ -80,7 +80,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
                 net(torch.randn(16, *config["dataset"]["input_shape"]))
             nets[name] = Frozen(net, None, None)
         teacher = nets.get("") or (ensemble(config["teacher"], nets) if nets else None)
-        method = build_method(config, loaders, build_student(config, None), teacher)
+        method = build_method(config, loaders, start_student(config, None), teacher)
         if light.settings.channels_last:
             method.to(memory_format=torch.channels_last)
         return build_trainer(config, tmp_path / folder, light, loaders, method)

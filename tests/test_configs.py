@@ -25,6 +25,7 @@ NEEDS = {
     "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "optimizer=timm": ["optimizer.name=lion"],
     "transfer=unlabelled": ["dataset.fraction=0.1"],
+    "transfer=specialist": ["transfer.special_classes=[3,8]"],
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
     "transfer=synthetic": [f"transfer.unlabelled.path='{Path(__file__).parent}'"],
 }

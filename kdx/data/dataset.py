@@ -8,6 +8,7 @@ import torch
 
 from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
 from kdx.core.types import DataSpec
+from kdx.data.order import Mix
 from kdx.data.regime import balanced, stratified
 from kdx.data.sets import DataError, ImageSet
 
@@ -23,7 +24,7 @@ class Splits:
         val: Cut from the source's training set; None where `val_fraction` is 0.
         train_subset: A class-balanced part of the labelled examples of `train`, or some of them all where none is,
             that evaluators see without augmentation.
-        labelled_share: Share of each batch that is labelled; None for one order of all examples.
+        mix: Two kinds of examples that share each batch; None for one order of all examples.
     """
 
     spec: DataSpec
@@ -31,7 +32,7 @@ class Splits:
     test: ImageSet
     val: ImageSet | None
     train_subset: ImageSet
-    labelled_share: float | None = None
+    mix: Mix | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +107,7 @@ class Dataset:
         chosen = stratified(train.labels, self.fraction, self.fraction_seed, "fraction")
         return train.subset(chosen.nonzero().flatten())
 
-    def seen(
-        self, train: ImageSet, test: ImageSet, val: ImageSet | None, labelled_share: float | None = None
-    ) -> Splits:
+    def seen(self, train: ImageSet, test: ImageSet, val: ImageSet | None, mix: Mix | None = None) -> Splits:
         """The splits of a run that learns from `train`."""
         shape, mean, std = tuple(self.input_shape), tuple(self.mean), tuple(self.std)
         among = (train.labels >= 0).nonzero().flatten()
@@ -118,7 +117,7 @@ class Dataset:
         seen = among[balanced(labels, self.train_subset, self.fraction_seed, "train_subset")]
         spec = DataSpec(self.num_classes, (shape[0], shape[1], shape[2]), len(train), mean, std, train.labels)
         subset = train if len(seen) == len(train) else train.subset(seen)
-        return Splits(spec, train, test, val, subset, labelled_share)
+        return Splits(spec, train, test, val, subset, mix)
 
     def _check(self, split: str, data: ImageSet) -> None:
         if not len(data):

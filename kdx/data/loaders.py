@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdx.core.types import Batch, DataSpec
 from kdx.data.augment import PLAIN, Augmentation, Draws
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, Order, Shuffle
+from kdx.data.order import Blend, Mix, Order, Shuffle
 from kdx.data.pixels import Normalize
 from kdx.data.sets import DataError, ImageSet
 
@@ -105,8 +105,7 @@ class TrainLoader(_Loader):
         num_workers: Processes that decode files; images in memory never use any.
         drop_last: Whether a short last batch is left out.
         channels_last: Memory format of the inputs.
-        labelled_share: Share of each batch that is labelled; an epoch is then one pass over the examples without
-            labels. None for one order of all examples.
+        mix: Two kinds of examples that share each batch; None for one order of all examples.
 
     Raises:
         DataError: No batch is left.
@@ -122,9 +121,9 @@ class TrainLoader(_Loader):
         num_workers: int,
         drop_last: bool,
         channels_last: bool,
-        labelled_share: float | None = None,
+        mix: Mix | None = None,
     ):
-        order = Shuffle(len(data)) if labelled_share is None else Blend(data.labels >= 0, labelled_share, batch_size)
+        order = Shuffle(len(data)) if mix is None else Blend(mix, batch_size)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
         if not self.steps_per_epoch:
@@ -213,7 +212,7 @@ def make_loaders(
             num_workers,
             drop_last,
             channels_last,
-            splits.labelled_share,
+            splits.mix,
         ),
         {
             name: EvalLoader(part, splits.spec, eval_batch_size, num_workers, channels_last)

@@ -1,7 +1,7 @@
 """In which order an epoch visits the training set, as a pure function of (data seed, epoch)."""
 
 import math
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -32,27 +32,39 @@ class Shuffle:
         return torch.randperm(self.size, generator=generator(seed, "order", epoch))
 
 
-class Blend:
-    """A share of each batch from the labelled examples and the rest from those without labels.
+class Mix(NamedTuple):
+    """How batches are put together of two kinds of examples.
 
-    An epoch is one pass over the examples without labels; the labelled ones come round as often as that takes,
-    each once before any comes again.
+    Attributes:
+        drawn: Which examples fill a share of each batch, bool [N]; an epoch is one pass over the others.
+        share: The share.
+    """
+
+    drawn: Tensor
+    share: float
+
+
+class Blend:
+    """A share of each batch from one kind of examples and the rest from the other.
+
+    An epoch is one pass over the others; the drawn ones come round as often as that takes, each once before any comes
+    again.
 
     Args:
-        labelled: Which examples have a label, bool [N].
-        share: Labelled part of a batch, rounded to whole examples, at least one of either kind.
+        mix: The kinds; of either there is at least one example in a batch, and the share is rounded to whole ones.
         batch_size: Examples in a batch.
 
     Raises:
         DataError: There are no examples of one kind, or a batch has no room for both.
     """
 
-    def __init__(self, labelled: Tensor, share: float, batch_size: int):
-        self.labelled, self.others = (mask.nonzero().flatten() for mask in (labelled, ~labelled))
-        if not len(self.labelled) or not len(self.others) or batch_size < 2:
+    def __init__(self, mix: Mix, batch_size: int):
+        self.drawn, self.others = (mask.nonzero().flatten() for mask in (mix.drawn, ~mix.drawn))
+        share = mix.share
+        if not len(self.drawn) or not len(self.others) or batch_size < 2:
             raise DataError(
-                f"a labelled_share of {share} mixes two parts in batches of at least 2; there are {len(self.labelled)} "
-                f"labelled and {len(self.others)} unlabelled examples, and the batch_size is {batch_size}"
+                f"two kinds of examples are mixed in batches of at least 2, and there are {len(self.drawn)} for a "
+                f"share of {share} and {len(self.others)} for the rest; the batch_size is {batch_size}"
             )
         self.batch_size = batch_size
         self.per_batch = min(max(round(share * batch_size), 1), batch_size - 1)
@@ -65,11 +77,11 @@ class Blend:
         return len(self.others) + self.needed
 
     def draw(self, seed: int, epoch: int) -> Tensor:
-        """Positions, int64 [len(self)]: in each batch the labelled examples first."""
+        """Positions, int64 [len(self)]: in each batch the drawn examples first."""
         g = generator(seed, "order", epoch)
         others = self.others[torch.randperm(len(self.others), generator=g)]
-        rounds = math.ceil(self.needed / len(self.labelled))
-        turns = [torch.randperm(len(self.labelled), generator=g) for _ in range(rounds)]
-        labelled = self.labelled[torch.cat(turns)[: self.needed]]
-        pairs = zip(labelled.split(self.per_batch), others.split(self.batch_size - self.per_batch), strict=True)
+        rounds = math.ceil(self.needed / len(self.drawn))
+        turns = [torch.randperm(len(self.drawn), generator=g) for _ in range(rounds)]
+        drawn = self.drawn[torch.cat(turns)[: self.needed]]
+        pairs = zip(drawn.split(self.per_batch), others.split(self.batch_size - self.per_batch), strict=True)
         return torch.cat([part for pair in pairs for part in pair])

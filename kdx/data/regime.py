@@ -1,6 +1,7 @@
 """Which examples a run may learn from: fractions and subsets that depend on their own seed alone."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +49,13 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tens
             f"{int(empty[0])}; the smallest class has {smallest}, so {1 / smallest:.4g} is surely enough"
         )
     return mask
+
+
+def special(labels: Tensor, classes: Sequence[int], num_classes: int) -> Tensor:
+    """Labels as a specialist has them: the place of each in `classes`, or their number for all others, int64 [N]."""
+    places = torch.full((num_classes,), len(classes))
+    places[list(classes)] = torch.arange(len(classes))
+    return places[labels]
 
 
 def balanced(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:

@@ -1,19 +1,20 @@
 """The transfer set: what a student learns from, where that is not the plain training set."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kdx.core.ranges import Count, PartialFraction, Probability
+from kdx.core.ranges import Count, OpenFraction, PartialFraction, Probability
 from kdx.core.types import UNLABELLED
 from kdx.data.dataset import Dataset, Splits
 from kdx.data.foreign import Source
 from kdx.data.joined import Joined
-from kdx.data.regime import stratified
-from kdx.data.sets import DataError
+from kdx.data.order import Mix
+from kdx.data.regime import special, stratified
+from kdx.data.sets import DataError, ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,13 @@ class Transfer:
         omit_classes: Classes of which the student sees no example.
         only_classes: The only classes of which it sees examples; None for all. Neither reaches images of another
             source, which have no class.
+        special_classes: Classes of a specialist; all others are one for it, the last, in every split. An epoch is one
+            pass over the examples of its own. None for all classes as they are.
+        special_share: Their part of each batch; the others are drawn at random.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (transfer sets, omitted
-        classes). https://arxiv.org/abs/1503.02531
+        classes, specialists). https://arxiv.org/abs/1503.02531
     """
 
     held_out: PartialFraction
@@ -51,6 +55,8 @@ class Transfer:
     labelled_share: Probability | None
     omit_classes: Sequence[int]
     only_classes: Sequence[int] | None
+    special_classes: Sequence[int] | None
+    special_share: OpenFraction
 
     @property
     def has_foreign(self) -> bool:
@@ -67,17 +73,29 @@ class Transfer:
             yield "unlabelled is the rest of the training set, but dataset.fraction=1 leaves none; lower it"
         if self.omit_classes and self.only_classes is not None:
             yield "give omit_classes or only_classes, not both"
-        for key, classes in (("omit_classes", self.omit_classes), ("only_classes", self.only_classes or ())):
+        named = {key: getattr(self, key) or () for key in ("omit_classes", "only_classes", "special_classes")}
+        for key, classes in named.items():
             if wrong := [c for c in classes if not 0 <= c < num_classes]:
                 yield f"{key} has {wrong[0]}, but the classes are 0 to {num_classes - 1}"
         if self.only_classes is not None and not self.only_classes:
             yield "only_classes needs at least one class"
+        if self.special_classes is not None:
+            if not 0 < len(set(self.special_classes)) == len(self.special_classes) < num_classes:
+                yield f"special_classes must be different classes, some but not all, found {list(self.special_classes)}"
+            if self.unlabelled is not None:
+                yield "special_classes and the rest are told apart by labels, but unlabelled is not null"
+
+    def num_classes(self, of: int) -> int:
+        """How many classes the student tells apart of a data set with so many."""
+        return of if self.special_classes is None else len(self.special_classes) + 1
 
     def marks(self, size: int, num_classes: int) -> Tensor:
         """Labels like those of a transfer set, in which a class or all labels may be missing, int64 [size]."""
         labels = torch.arange(size) % num_classes
         kept = self._keeps(labels)
         labels = labels[kept].repeat(num_classes)[:size]
+        if self.special_classes is not None:
+            labels = special(labels, self.special_classes, num_classes)
         if self.unlabelled is None:
             return labels
         labels[: size if self.labelled_share == 0 else size // 2] = UNLABELLED
@@ -113,7 +131,18 @@ class Transfer:
             train = share
         if not len(train):
             raise DataError("the transfer set is empty: no example of these classes is left to learn from")
-        return dataset.seen(train, test, val, self.labelled_share or None)
+        if self.special_classes is not None:
+            return self._specialist(dataset, train, test, val)
+        mix = Mix(train.labels >= 0, self.labelled_share) if self.labelled_share else None
+        return dataset.seen(train, test, val, mix)
+
+    def _specialist(self, dataset: Dataset, train: ImageSet, test: ImageSet, val: ImageSet | None) -> Splits:
+        assert self.special_classes is not None
+        classes, of = self.special_classes, dataset.num_classes
+        train, test = (part.labelled(special(part.labels, classes, of)) for part in (train, test))
+        val = None if val is None else val.labelled(special(val.labels, classes, of))
+        splits = dataset.seen(train, test, val, Mix(train.labels == len(classes), 1 - self.special_share))
+        return replace(splits, spec=replace(splits.spec, num_classes=len(classes) + 1))
 
     def _keeps(self, labels: Tensor) -> Tensor:
         """Which examples are of classes that are not left out, bool [N]."""

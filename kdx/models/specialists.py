@@ -5,12 +5,44 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdx.core.ranges import Positive, PositiveInt
+from kdx.losses.networks import linear_head
 
 Direction = Literal["forward", "reverse"]
+
+
+@torch.no_grad()
+def specialise(net: nn.Module, classes: Sequence[int]) -> None:
+    """Make a network of all classes one of some of them and, as its last, the rest; its other layers stay.
+
+    The classifier keeps the rows of these classes. The row of the rest is the mean of the other rows, with the
+    logarithm of their number added to its bias. The exact logit of all others together, log sum exp, is not linear in
+    the features; this equals it where they are alike and is below it elsewhere.
+
+    Args:
+        net: Changed in place; its classifier is one linear layer.
+        classes: In the order of the new outputs.
+
+    Raises:
+        ValueError: The classifier is not linear, or the classes are not some of its own.
+
+    References:
+        Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5 (which starts
+        specialists from the generalist's weights and leaves the row of the rest open). https://arxiv.org/abs/1503.02531
+    """
+    head = linear_head(net, "student", "a specialist")
+    own = list(classes)
+    others = [c for c in range(head.out_features) if c not in own]
+    if not others or not own or min(own) < 0 or len(own) + len(others) != head.out_features:
+        raise ValueError(f"a specialist's classes are some of the network's {head.out_features}, found {own}")
+    head.weight = nn.Parameter(torch.cat([head.weight[own], head.weight[others].mean(0, keepdim=True)]))
+    if head.bias is not None:
+        rest = head.bias[others].mean() + math.log(len(others))
+        head.bias = nn.Parameter(torch.cat([head.bias[own], rest.view(1)]))
+    head.out_features = len(own) + 1
 
 
 def correction(share: float, trained_share: float) -> float:

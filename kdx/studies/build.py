@@ -1,6 +1,6 @@
 """From a prepared config to the objects of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kdx.core.seed import derive, seeded
 from kdx.data.loaders import Loaders, make_loaders
 from kdx.engine.settings import Settings
 from kdx.models.frozen import Frozen
+from kdx.models.specialists import specialise
 from kdx.models.weights import load_weights
 
 
@@ -82,11 +83,25 @@ def build_network(node: Config, seed: int) -> nn.Module:
         return make(node)
 
 
-def build_student(config: Config, weights: Path | None) -> nn.Module:
-    """The student, with its own initial weights or given ones."""
+def start_student(config: Config, weights: Path | None) -> nn.Module:
+    """The student as its run begins: with its own initial weights or given ones, a specialist with a generalist's."""
     net = build_network(config["student"]["net"], config["seed"])
     if weights is not None:
         load_weights(net, weights)
+    return specialised(net, config["transfer"]["special_classes"])
+
+
+def build_student(config: Config, weights: Path) -> nn.Module:
+    """The student as its run leaves it."""
+    net = start_student(config, None)
+    load_weights(net, weights)
+    return net
+
+
+def specialised(net: nn.Module, classes: Sequence[int] | None) -> nn.Module:
+    """A network of all classes as a specialist's; as it is where there are no classes of its own."""
+    if classes is not None:
+        specialise(net, classes)
     return net
 
 

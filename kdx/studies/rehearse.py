@@ -14,7 +14,7 @@ from kdx.core.seed import seeded
 from kdx.core.types import DataSpec
 from kdx.models.frozen import Frozen, Statistics
 from kdx.models.limited import Limited
-from kdx.studies.build import build_network, make, make_method
+from kdx.studies.build import build_network, make, make_method, specialised
 from kdx.studies.members import each_teacher, ensemble
 
 # of a training set that no term finds too small; the real one is checked when it is there
@@ -54,10 +54,13 @@ def rehearse(config: Config) -> None:
 
 def _put_together(config: Config) -> list[str]:
     dataset, teacher = config["dataset"], config["teacher"]
-    labels = make(config["transfer"]).marks(EXAMPLES, dataset["num_classes"])
+    transfer = make(config["transfer"])
+    labels = transfer.marks(EXAMPLES, dataset["num_classes"])
     mean, std = tuple(dataset["mean"]), tuple(dataset["std"])
-    spec = DataSpec(dataset["num_classes"], tuple(dataset["input_shape"]), EXAMPLES, mean, std, labels)
-    given: dict[str, Any] = {"student": _network(config["student"]["net"], "student"), "spec": spec}
+    num_classes = transfer.num_classes(dataset["num_classes"])
+    spec = DataSpec(num_classes, tuple(dataset["input_shape"]), EXAMPLES, mean, std, labels)
+    student = specialised(_network(config["student"]["net"], "student"), config["transfer"]["special_classes"])
+    given: dict[str, Any] = {"student": student, "spec": spec}
     nets = {name: _frozen(own["teacher"], (mean, std)) for name, own in each_teacher(config).items()}
     if teacher is not None:
         given["teacher"] = _together(teacher, nets)

@@ -25,7 +25,7 @@ from kdx.engine.loggers import asked_by_agent
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
 from kdx.models.weights import save_weights
-from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, build_student, make
+from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
 from kdx.studies.claim import PAUSE, Claimed, claimed
 from kdx.studies.company import Company
 from kdx.studies.prepare import network_name, weights_file
@@ -110,7 +110,7 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
     if weights is not None:
         teacher = company.teacher(lambda: load_teacher(config, weights, loaders, light.device))
     checkpoint = config["student"]["checkpoint"]
-    student = build_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
+    student = start_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
     method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
     method.to(light.device)
     if light.settings.channels_last:

@@ -24,6 +24,8 @@ TRAIN = Transfer(
     labelled_share=None,
     omit_classes=(),
     only_classes=None,
+    special_classes=None,
+    special_share=0.5,
 )
 UNIFORM = Noise(kind="uniform", count=None, seed=0)
 GREY = synthetic(input_shape=(1, 12, 10), mean=(0.5,), std=(0.2,), train_size=30)
@@ -35,7 +37,7 @@ def of(dataset=DIGITS, **changes):
 
 
 def batches(splits, batch_size=16, epoch=0, seed=0):
-    loader = TrainLoader(splits.train, splits.spec, STANDARD, batch_size, seed, 0, False, True, splits.labelled_share)
+    loader = TrainLoader(splits.train, splits.spec, STANDARD, batch_size, seed, 0, False, True, splits.mix)
     found = list(loader.epoch(epoch))
     assert len(found) == loader.steps_per_epoch
     return found
@@ -129,11 +131,40 @@ def test_batches_are_labelled_by_the_share(share, batch_size):
 
 def test_a_blended_epoch_from_the_middle_is_its_tail_and_a_function_of_seed_and_epoch():
     splits = of(replace(DIGITS, fraction=0.1), unlabelled="rest", labelled_share=0.3)
-    make = lambda seed: TrainLoader(splits.train, splits.spec, STANDARD, 16, seed, 0, False, True, 0.3)  # noqa: E731
+    make = lambda seed: TrainLoader(splits.train, splits.spec, STANDARD, 16, seed, 0, False, True, splits.mix)  # noqa: E731
     whole, tail = list(make(0).epoch(2)), list(make(0).epoch(2, start=5))
     assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(whole[5:], tail, strict=True))
     assert not torch.equal(whole[0].index, next(make(1).epoch(2)).index)
     assert not torch.equal(whole[0].index, next(make(0).epoch(3)).index)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25])
+def test_a_specialist_sees_its_own_classes_once_and_others_at_random(share):
+    splits = of(special_classes=(8, 1, 3), special_share=share)
+    truth = DIGITS.splits().train.labels
+    own = torch.isin(truth, torch.tensor([1, 3, 8]))
+    epochs = [batches(splits, 16, epoch=epoch) for epoch in (0, 1)]
+    for found in epochs:
+        # to whole examples in each batch, the short last one included
+        assert all(abs(int((b.labels < 3).sum()) - share * len(b)) <= 1 for b in found)
+        times = torch.cat([b.index for b in found]).bincount(minlength=len(truth))
+        assert bool((times[own] == 1).all())
+        # no other comes again before all have come
+        assert int(times[~own].max() - times[~own].min()) <= 1
+    first, second = ({i for b in found for i in b.index.tolist() if not own[i]} for found in epochs)
+    assert share != 0.5 or first != second
+    assert all(torch.equal(a.index, b.index) for a, b in zip(epochs[0], batches(splits, 16), strict=True))
+
+
+def test_a_specialist_takes_all_other_classes_for_one_in_every_split():
+    dataset = replace(DIGITS, val_fraction=0.2)
+    ours, plain = of(dataset, special_classes=(8, 1, 3)), dataset.splits()
+    for part in ("train", "test", "val"):
+        a, b = getattr(ours, part), getattr(plain, part)
+        assert torch.equal(a.images, b.images)
+        assert a.labels.tolist() == [{8: 0, 1: 1, 3: 2}.get(label, 3) for label in b.labels.tolist()]
+    assert ours.spec.num_classes == 4 == replace(TRAIN, special_classes=(8, 1, 3)).num_classes(10)
+    assert torch.equal(ours.spec.labels, ours.train.labels) and set(ours.train_subset.labels.tolist()) == {0, 1, 2, 3}
 
 
 def test_noise_has_the_moments_of_its_kind():
@@ -209,6 +240,11 @@ def test_files_are_read_back(tmp_path: Path):
         ({"omit_classes": (10,)}, "classes are 0 to 9"),
         ({"only_classes": ()}, "at least one class"),
         ({"omit_classes": tuple(range(10))}, "no example of these classes"),
+        ({"special_classes": (3, 10)}, "classes are 0 to 9"),
+        ({"special_classes": (3, 3)}, "different classes, some but not all"),
+        ({"special_classes": ()}, "different classes, some but not all"),
+        ({"special_classes": tuple(range(10))}, "different classes, some but not all"),
+        ({"special_classes": (3,), "unlabelled": UNIFORM}, "told apart by labels"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(changes, sentence):
@@ -223,6 +259,7 @@ def test_labels_made_up_for_a_rehearsal_lack_what_the_transfer_set_lacks():
         {"omit_classes": (3,)},
         {"unlabelled": UNIFORM},
         {"unlabelled": UNIFORM, "labelled_share": 0.0},
+        {"special_classes": (7, 2)},
     ):
         dataset = replace(DIGITS, fraction=0.5)
         ours, real = replace(TRAIN, **changes).marks(1000, 10), of(dataset, **changes).spec.labels

@@ -17,7 +17,7 @@ from kdx.engine.parties import Parties
 from kdx.engine.trainer import Trainer
 from kdx.losses.base import Term
 from kdx.models.weights import load_weights, save_weights
-from kdx.studies.build import build_network, build_student
+from kdx.studies.build import build_network, start_student
 from kdx.studies.rehearse import rehearse
 
 METHODS = options("method")
@@ -180,7 +180,7 @@ def test_a_seed_decides_everything(scene: Scene, config, built):
 def test_the_method_has_no_part_in_the_students_initial_weights(scene: Scene, config):
     prefix = "student.net." if config["choices"]["method"] in WRAPS else "student."
     initial = {k.removeprefix(prefix): v for k, v in scene.first.items() if k.startswith(prefix)}
-    assert same(initial, build_student(config, None).state_dict())
+    assert same(initial, start_student(config, None).state_dict())
 
 
 def test_half_precision_networks_full_precision_losses(config, built):

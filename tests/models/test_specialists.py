@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdx.models.specialists import active, correction, solve
+from kdx.models.small import MLP
+from kdx.models.specialists import active, correction, solve, specialise
 
 DIRECTIONS: tuple[Any, ...] = ("forward", "reverse")
 G = torch.tensor([[0.507, 0.459, 0.025, 0.009]]).double()
@@ -100,6 +101,37 @@ def test_it_solves_where_gradients_are_off_and_leaves_none_behind():
     with torch.no_grad():
         q = solved(G, [torch.tensor([[0.1, 0.85, 0.05]]).double()], [[0, 1]], YES)
     assert not q.requires_grad and q[0, 1] > 0.6
+
+
+def test_a_specialist_starts_with_the_rows_of_its_classes_and_the_mean_of_the_rest():
+    torch.manual_seed(0)
+    net = MLP(hidden=[7], dropout=0.0, activation="relu", num_classes=6, input_shape=[1, 2, 2]).double()
+    x = torch.randn(9, 1, 2, 2).double()
+    before = net(x)
+    specialise(net, [4, 1])
+    after = net(x)
+    torch.testing.assert_close(after.logits[:, :2], before.logits[:, [4, 1]])
+    others = before.logits[:, [0, 2, 3, 5]]
+    torch.testing.assert_close(after.logits[:, 2], others.mean(1) + math.log(4))
+    assert (after.logits[:, 2] < others.logsumexp(1)).all()
+    torch.testing.assert_close(after.feature("pooled"), before.feature("pooled"))
+    assert net.fc.out_features == 3 and all(p.requires_grad for p in net.parameters())
+    # where the generalist takes all others for alike, it starts as exactly what the generalist says
+    with torch.no_grad():
+        net = MLP(hidden=[7], dropout=0.0, activation="relu", num_classes=6, input_shape=[1, 2, 2]).double()
+        net.fc.weight[2:] = net.fc.weight[2]
+        net.fc.bias[2:] = net.fc.bias[2]
+    said = net(x).logits.softmax(1)
+    specialise(net, [0, 1])
+    torch.testing.assert_close(net(x).logits.softmax(1), torch.cat([said[:, :2], said[:, 2:].sum(1, keepdim=True)], 1))
+
+
+@pytest.mark.parametrize("classes", [[], [0, 1, 2], [1, 3], [-1], [1, 1]])
+def test_a_specialist_knows_some_of_the_classes(classes: list[int]):
+    net = MLP(hidden=[4], dropout=0.0, activation="relu", num_classes=3, input_shape=[1, 2, 2])
+    with pytest.raises(ValueError, match="some of the network's 3"):
+        specialise(net, classes)
+    assert net(torch.zeros(2, 1, 2, 2)).logits.shape == (2, 3)
 
 
 def test_who_has_a_say_knows_one_of_the_likely_classes():

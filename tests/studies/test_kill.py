@@ -42,6 +42,13 @@ MEMORIES = {
         "augmentation=mixup",
         "trainer.checkpoint_seconds=0",
     ),
+    "a specialist": (
+        "method=supervised",
+        "transfer=specialist",
+        "transfer.special_classes=[3,1]",
+        "augmentation=mixup",
+        "trainer.checkpoint_seconds=0",
+    ),
     "predictions": ("method=pskd", "trainer.checkpoint_seconds=0"),
     "errors": ("method=kdcl", "method.exchange.rule=general", "trainer.checkpoint_seconds=0"),
 }

@@ -14,7 +14,7 @@ from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
 from kdx.models.frozen import Frozen
 from kdx.models.memo import LEAST, Memo
-from kdx.studies.build import build_light, build_loaders, build_method, build_network, build_student, make
+from kdx.studies.build import build_light, build_loaders, build_method, build_network, make, start_student
 from kdx.studies.memo import agrees, memoised
 from kdx.studies.run import run
 from kdx.studies.together import run_together
@@ -208,7 +208,7 @@ def test_every_method_is_the_same_with_a_memo_or_refuses_it(tiny, name):
     _, teacher, loaders, memo = scene(tiny, POOLED, "augmentation=none", "trainer.drop_last=true")
     light, found = build_light(config), []
     for taught in (teacher, memo):
-        method = build_method(config, loaders, build_student(config, None), taught)
+        method = build_method(config, loaders, start_student(config, None), taught)
         update = make(
             config["update"], method=method, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None
         )
