@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from kdx.config.compose import Composed, ConfigError, compose, plain, points
-from kdx.config.layout import config_dir, register_networks
+from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.errors import StoppedError, UserError
 from kdx.studies.launcher import FusedLauncher, ToldError, raise_if_failed
 from kdx.studies.search import Search
@@ -27,16 +27,16 @@ _failed: list[int] = []
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line says and exit: 0 done, 1 a run failed, 2 the command is wrong."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    register_networks()
     # Hydra instantiates plugins of this package alone; a folder of that name would have to lie beside `kdx`
     Plugins.instance().class_name_to_class |= {
         "hydra_plugins.kdx.Fused": FusedLauncher,
         "hydra_plugins.kdx.Search": Search,
     }
     try:
-        arguments, ready_made = expand(arguments)
-    except ConfigError as error:
-        _exit_with(error.problems)
+        arguments, ready_made = expand(take_config_dirs(arguments))
+        register_networks()
+    except UserError as error:
+        _exit_with(str(error).splitlines())
     sweeps = ready_made or any(a in ("-m", "--multirun") for a in arguments)
     if sweeps:  # in front, since Hydra takes no overrides after a flag that follows some
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]

@@ -88,7 +88,7 @@ MISTAKES = {
     ),
     "values out of their range": (
         "method.temperature=-1 dataset.fraction=0 dataset.val_fraction=1 optimizer.lr=0 seed=-1 evals.test.every=0 "
-        "trainer.duration.epochs=0 trainer.duration.steps=null trainer.threads=0",
+        "trainer.duration.epochs=0 trainer.duration.steps=null trainer.threads=0 method.weights.kd=-1",
         [
             "method.temperature: must be greater than 0 or null, found -1",
             "dataset.fraction: must be greater than 0, found 0",
@@ -97,6 +97,7 @@ MISTAKES = {
             "seed: must be at least 0, found -1",
             "trainer.duration.epochs: must be greater than 0 or null, found 0",
             "trainer.threads: must be greater than 0 or null, found 0",
+            "method.weights.kd: must be at least 0, found -1",
             "evals.test.every: must be greater than 0 or null, found 0",
         ],
     ),

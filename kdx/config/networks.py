@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdx.config.compose import Config
-from kdx.config.layout import config_dir, options
+from kdx.config.layout import config_file, options
 from kdx.core.errors import UserError, did_you_mean
 
 SAME = "same"
@@ -38,7 +38,7 @@ def network_node(word: Any, same: Config, dataset: Config) -> Config:
     known = options("model")
     if word not in known:
         raise UserError(f"there is no network '{word}'{did_you_mean(str(word), [SAME, *known])}")
-    file = OmegaConf.load(config_dir() / "model" / f"{word}.yaml")
+    file = OmegaConf.load(config_file("model", word))
     try:
         whole = OmegaConf.create({"dataset": dataset, "net": OmegaConf.merge(file, changes)})
         resolved = OmegaConf.to_container(whole, resolve=True, throw_on_missing=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError
-from kdx.core.schedule import Progress, Scalar
+from kdx.core.schedule import Progress, Weight
 from kdx.core.types import Batch, Step, Turn
 
 
@@ -28,7 +28,7 @@ class Method(nn.Module):
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
     has_peers: ClassVar[bool] = False
     needs_turns: ClassVar[bool] = False
-    weights: Mapping[str, Scalar]
+    weights: Mapping[str, Weight]
     student: nn.Module
 
     def models(self) -> Mapping[str, nn.Module]:

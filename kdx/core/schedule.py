@@ -47,6 +47,7 @@ class Schedule:
 
 
 Scalar = float | Schedule
+Weight = NonNegative | Schedule  # of a term in a sum
 
 
 def at(value: Scalar, progress: Progress) -> float:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from kdx.core.schedule import Progress, Scalar, at
+from kdx.core.schedule import Progress, Weight, at
 
 
-def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, Scalar], progress: Progress) -> Tensor:
+def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, Weight], progress: Progress) -> Tensor:
     """Sum of weight times term.
 
     Args:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.base import Term
 from kdx.losses.discriminator import Discriminator, deception, discrimination
@@ -48,7 +48,7 @@ class Adversarial(Distill):
         teacher: nn.Module,
         spec: DataSpec,
         terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         role: str,
         hidden: Sequence[PositiveInt],

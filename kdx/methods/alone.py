@@ -8,7 +8,7 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import Positive
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Step
 from kdx.losses.base import Term
 from kdx.losses.requirements import require_some_labels
@@ -39,7 +39,7 @@ class Alone(Method):
         student: nn.Module,
         spec: DataSpec,
         terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
     ):
         super().__init__()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.base import Term
 from kdx.losses.networks import network_with
@@ -54,7 +54,7 @@ class BoundarySamples(Distill):
         spec: DataSpec,
         terms: Mapping[str, Term],
         boundary_terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         attack: BoundaryAttack,
         most: PositiveInt,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import UNLABELLED, Batch, DataSpec, Step, Turn
 from kdx.losses.base import Term
 from kdx.losses.dafl import activation, information, one_hot
@@ -51,7 +51,7 @@ class DataFree(Distill):
         teacher: nn.Module,
         spec: DataSpec,
         terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         generator: ConvGenerator,
         role: str,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.adapters import Norm
 from kdx.losses.byot import active_difference
@@ -49,7 +49,7 @@ class Exits(Method):
         self,
         student: nn.Module,
         spec: DataSpec,
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule,
         label_smoothing: PartialFraction | Schedule,
         roles: Sequence[str] | None,

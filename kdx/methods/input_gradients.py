@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
-from kdx.core.schedule import Scalar, Schedule
+from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base import Term
 from kdx.losses.input_gradient import ROLE
@@ -43,7 +43,7 @@ class InputGradients(Distill):
         teacher: nn.Module,
         spec: DataSpec,
         terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         quantity: Quantity,
     ):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.cross_entropy import CrossEntropy
 from kdx.losses.exchange import Exchange
@@ -59,7 +59,7 @@ class Mutual(Method):
         peers: Sequence[nn.Module],
         spec: DataSpec,
         exchange: Exchange,
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         label_smoothing: PartialFraction | Schedule,
         shared: str | None,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.base import Term
 from kdx.losses.kd import kl_divergence
@@ -55,7 +55,7 @@ class RobustDistill(Distill):
         spec: DataSpec,
         terms: Mapping[str, Term],
         adversarial_terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         attack: PGD,
         objective: Objective,

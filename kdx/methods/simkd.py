@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.schedule import Scalar, Schedule
+from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import DataSpec, Outputs
 from kdx.losses.adapters import Norm
 from kdx.losses.base import Term
@@ -97,7 +97,7 @@ class SimKD(Distill):
         teacher: nn.Module,
         spec: DataSpec,
         terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         student_role: str,
         teacher_role: str,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.schedule import Scalar, Schedule
+from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base import Term
 from kdx.losses.jacobian import ROLE
@@ -59,7 +59,7 @@ class Sobolev(Distill):
         teacher: nn.Module,
         spec: DataSpec,
         terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         derivative: Derivative,
         quantity: Quantity,

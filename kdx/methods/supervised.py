@@ -6,7 +6,7 @@ from torch import nn
 
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction
-from kdx.core.schedule import Progress, Scalar, Schedule
+from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.types import Batch, DataSpec, Step
 from kdx.losses.cross_entropy import CrossEntropy
 from kdx.losses.requirements import require_some_labels
@@ -22,7 +22,7 @@ class Supervised(Method):
         self,
         student: nn.Module,
         spec: DataSpec,
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         label_smoothing: PartialFraction | Schedule,
     ):
         super().__init__()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
-from kdx.core.schedule import Progress, Scalar, Schedule, at
+from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.base import Term
 from kdx.methods.distill import Distill
@@ -40,7 +40,7 @@ class TwoViews(Distill):
         spec: DataSpec,
         terms: Mapping[str, Term],
         strong_terms: Mapping[str, Term],
-        weights: Mapping[str, Scalar],
+        weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
     ):
         shared = terms.keys() & strong_terms.keys()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from kdx.config.layout import config_dir, options
+from kdx.config.layout import config_file, options
 from kdx.core.errors import did_you_mean
 
 FIELDS: tuple[str, ...] = ("acronym", "paper", "year", "link", "needs", "source")
@@ -35,14 +35,14 @@ def main(arguments: Sequence[str]) -> None:
     if group == "method":
         print(_columns(methods()))
     else:
-        print(_columns([[name, headline(config_dir() / group / f"{name}.yaml")] for name in options(group)]))
+        print(_columns([[name, headline(config_file(group, name))] for name in options(group)]))
 
 
 def methods() -> list[list[str]]:
     """A header and a row for each method: option, acronym, year, what it reads, defaults, paper."""
     rows = [["method", "acronym", "year", "needs", "defaults", "paper"]]
     for name in options("method"):
-        path = config_dir() / "method" / f"{name}.yaml"
+        path = config_file("method", name)
         facts = front_matter(path)
         rows.append([name, facts["acronym"], facts["year"], facts["needs"], defaults(path), facts["paper"]])
     return rows
@@ -60,7 +60,7 @@ def methods_markdown() -> str:
     """A Markdown table of the papers, with links, and the methods of each."""
     of: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for name in options("method"):
-        facts = front_matter(config_dir() / "method" / f"{name}.yaml")
+        facts = front_matter(config_file("method", name))
         of.setdefault(facts["link"], []).append((name, facts))
     lines = ["| `method=` | acronym | year | reads | paper |", "|---|---|---|---|---|"]
     for link, methods in of.items():

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from kdx.config.compose import ConfigError, compose
-from kdx.config.layout import options
+from kdx.config.layout import options, take_config_dirs
 from kdx.core.errors import UserError
 
 HELP = """\
@@ -28,6 +28,11 @@ studies: {studies}
 
 def main(arguments: Sequence[str]) -> None:
     """Run a study and exit: 0 done, 1 a run failed, 2 the command is wrong."""
+    try:
+        arguments = take_config_dirs(arguments)
+    except UserError as error:
+        _say(error)
+        sys.exit(2)
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP.format(studies=", ".join(options("study"))), end="")
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdx.config.compose import Composed, Config, ConfigError, compose
+from kdx.config.layout import ROLES
 from kdx.config.networks import network_node
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
@@ -55,6 +56,8 @@ def examine(composed: Composed) -> Config:
     config.pop("debug", None)
     config.pop("recipe", None)
     _drop_unused(config)
+    if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
+        raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])
     problems = [*_fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)

@@ -10,7 +10,7 @@ from typing import Any
 
 import kdx
 from kdx.config.compose import Config, compose
-from kdx.config.layout import config_dir
+from kdx.config.layout import config_dirs
 from kdx.studies.prepare import examine
 from kdx.studies.results import write_json
 
@@ -62,7 +62,7 @@ def digest() -> str:
     """Of all code and YAML files, and of the environment that configs may read."""
     content = hashlib.sha256()
     package = Path(kdx.__file__).parent
-    for root, pattern in ((package, "*.py"), (config_dir(), "*.yaml")):
+    for root, pattern in ((package, "*.py"), *((folder, "*.yaml") for folder in config_dirs())):
         for path in sorted(root.rglob(pattern)):
             content.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     for name in ("KDX_DATA", "HOME"):

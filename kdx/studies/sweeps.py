@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from kdx.config.compose import ConfigError
-from kdx.config.layout import config_dir, options
+from kdx.config.layout import config_file, options
 from kdx.core.errors import did_you_mean
 
 PLUGINS = {
@@ -38,7 +38,7 @@ def expand(overrides: Sequence[str]) -> tuple[list[str], bool]:
     for name in names:
         if name not in options("sweep"):
             raise ConfigError([f"unknown sweep '{name}'{did_you_mean(name, options('sweep'))}"])
-        axes = yaml.safe_load((config_dir() / "sweep" / f"{name}.yaml").read_text())
+        axes = yaml.safe_load(config_file("sweep", name).read_text())
         rest += [f"{key}={values}" for key, values in axes.items() if key not in given]
         given |= axes.keys()
     return rest, bool(names)
