@@ -10,7 +10,7 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
 from kdx.losses.base import Term
 from kdx.losses.layout import channel_products, positions
-from kdx.losses.numerics import full_precision
+from kdx.losses.numerics import full_precision, unit
 from kdx.losses.requirements import pair_roles, require_map, require_teacher
 
 
@@ -24,6 +24,11 @@ def _lengths(products: Tensor) -> Tensor:
 def _kernel(products: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Mean of <x, y>^2 over channels x and y of length 1, from products [B, C, C'] and one over the lengths: [B]."""
     return (products * left[:, :, None] * right[:, None]).square().mean((1, 2))
+
+
+def _scatter(maps: Tensor) -> Tensor:
+    """Mean over channels of x x' for x of length 1, from maps [B, P, C]: [B, P, P]."""
+    return channel_products((unit(maps, 1) / maps.shape[2] ** 0.5).mT)
 
 
 @full_precision
@@ -45,6 +50,9 @@ def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Te
     """
     pair = to_common_size(student_features, teacher_features.detach())
     mine, theirs = (positions(features) for features in pair)
+    if mine.shape[1] < min(mine.shape[2], theirs.shape[2]):
+        # summed over channels <x, y>^2 is <X X', Y Y'>, and the three sums are one square
+        return (_scatter(theirs) - _scatter(mine)).square().sum((1, 2))
     # the maps are only multiplied; scaling them to length 1 is done on the products
     ours, others = channel_products(mine), channel_products(theirs)
     a, b = _lengths(ours), _lengths(others)

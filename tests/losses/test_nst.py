@@ -36,3 +36,29 @@ def test_vectors_are_refused():
     shapes = Shapes((10,), {"a": (4,)})
     with pytest.raises(ValueError, match="NST reads feature maps"):
         NST(["a"]).build(shapes, shapes, DataSpec(10, (3, 8, 8), 1, (0.0,), (1.0,)))
+
+
+@pytest.mark.parametrize(("channels", "side"), [((3, 5), 4), ((12, 9), 2), ((4, 5), 2)])
+def test_more_channels_than_positions_or_fewer_is_the_same_equation(channels, side):
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(2, c, side, side).double().requires_grad_() for c in channels)
+    with torch.no_grad():
+        student[0, 1] = 0.0  # a dead channel
+
+    def unit_maps(features):
+        return [[c.flatten() / c.norm() if c.norm() > 0 else c.flatten() for c in row] for row in features]
+
+    def kernel(left, right):
+        return sum((x @ y) ** 2 for x in left for y in right) / (len(left) * len(right))
+
+    expected = torch.stack(
+        [
+            kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
+            for s, t in zip(unit_maps(student), unit_maps(teacher.detach()), strict=True)
+        ]
+    )
+    found = neuron_selectivity(student, teacher)
+    torch.testing.assert_close(found, expected)
+    alive = student.detach().flatten(2).norm(dim=2) > 0
+    slopes = [torch.autograd.grad(value.sum(), student)[0][alive] for value in (found, expected)]
+    torch.testing.assert_close(*slopes)
