@@ -225,6 +225,10 @@ MISTAKES = {
             r"'teacher.recipe=\[\"optimizer.lr=1\"\]'"
         ],
     ),
+    "a recipe of two without quotes": (
+        ["teacher.recipe=[method=kd, teacher=resnet20]"],
+        [r".* wants quotes inside quotes: 'teacher.recipe=\[\"method=kd\",\"teacher=resnet20\"\]'"],
+    ),
     "an interpolation to nowhere": (
         ["method.temperature=${nope}"],
         ["'method.temperature' refers to 'nope', which does not exist in this config"],

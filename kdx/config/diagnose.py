@@ -177,7 +177,11 @@ def _unreadable(override: str) -> str:
         return f"cannot read '{override}'; a setting is written key=value"
     if "=" in value:
         inner = value.strip("[]").replace("'", "").replace('"', "")
-        hint = f"'{key}=[\"{inner}\"]'" if value.startswith("[") else f"'{key}=\"{inner}\"'"
+        parts = [part.strip() for part in inner.split(",")]
+        if not value.startswith("[") or not all("=" in part for part in parts):
+            parts = [inner]
+        quoted = ",".join(f'"{part}"' for part in parts)
+        hint = f"'{key}=[{quoted}]'" if value.startswith("[") else f"'{key}={quoted}'"
         return f"cannot read '{override}'; a value with signs in it wants quotes inside quotes: {hint}"
     return f"cannot read '{override}'; a value that holds brackets, commas, quotes or spaces of its own wants quotes"
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kdx.config.compose import ConfigError, compose
+from kdx.config.identity import identity
 from kdx.config.layout import config_dir, options
 from kdx.config.validate import check
 from kdx.core.errors import UserError
@@ -416,6 +417,19 @@ def test_shipped_overrides_are_all_valid(name):
             examine(compose([*overrides, "seed=0"]))
         except ConfigError as error:
             pytest.fail(f"{overrides}: {error}")
+
+
+def test_an_assistant_is_taught_by_the_teacher_that_it_stands_in_for():
+    study = make(compose(["study=takd/main"], "study").config["study"])
+    direct, chained = (
+        examine(compose([*study.recipe(row, "cifar10-plane_10_4_2", study.scales["cpu"]), "seed=0"]))["teacher"]
+        for row in ("BLKD", "TAKD")
+    )
+    assistant = chained["training"]
+    assert assistant["choices"]["student"] == "plane4_cifar10" and assistant["choices"]["method"] == "takd"
+    # one and the same run, which is done once for both rows
+    assert identity(assistant["teacher"]["training"]) == identity(direct["training"])
+    assert direct["training"]["trainer"]["duration"]["steps"] == assistant["trainer"]["duration"]["steps"] == 2400
 
 
 def test_reference_numbers_are_as_printed():
