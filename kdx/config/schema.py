@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from kdx.core.ranges import Count, NonNegative, Positive, PositiveInt, Probability
+from kdx.core.ranges import Count, NonNegative, OpenFraction, Positive, PositiveInt, Probability
 
 Optimize = Literal["exact", "folded", "bf16", "int8"]
 
@@ -45,14 +45,27 @@ class Member:
     memo_features: Sequence[str]
     training: Mapping[str, Any] | None
     weight: Positive
+    special_classes: Sequence[int] | None
+    special_share: OpenFraction
+    special_prior: OpenFraction | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How a generalist and specialists come to one answer."""
+
+    top: PositiveInt
+    direction: Literal["forward", "reverse"]
+    steps: PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Member):
     seeds: Sequence[Count] | None
     members: Mapping[str, Member] | None
-    combine: Literal["arithmetic", "geometric"]
+    combine: Literal["arithmetic", "geometric", "specialists"]
     combine_temperature: Positive
+    agreement: Agreement
     features: str | None
 
 

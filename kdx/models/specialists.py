@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from kdx.core.ranges import Positive, PositiveInt
+from kdx.core.ranges import PositiveInt
 from kdx.losses.networks import linear_head
 
 Direction = Literal["forward", "reverse"]
@@ -85,7 +84,6 @@ def solve(
     say: Tensor,
     direction: Direction,
     steps: PositiveInt,
-    lr: Positive,
 ) -> Tensor:
     """Log of the q that minimises `KL(p_g, q) + sum_m KL(p_m, q)` over the specialists that have a say.
 
@@ -93,14 +91,18 @@ def solve(
     itself, from the generalist's own distribution; where no specialist has a say, that is the answer. With
     'forward' and full distributions the answer is the arithmetic mean of all, with 'reverse' the geometric one.
 
+    The paper descends along the gradient in the logits of q and leaves the rate open. A step here goes to the mean of
+    all, in which each specialist's rest is divided among its classes as q divides it. With 'forward' that is q minus
+    the gradient in its logits over the number of those who have a say, a natural gradient: it never goes up, needs no
+    rate, and of a single specialist it finds the answer in one step.
+
     Args:
         generalist: Logits [B, C].
         specialists: Logits [B, |S_m| + 1] each, the last of which is the rest; corrected already.
         sets: The classes of each specialist, in the order of its logits.
         say: Who has a say, bool [B, M].
         direction: 'forward' for KL(p, q), 'reverse' for KL(q, p).
-        steps: Of Adam on the logits of q.
-        lr: Its first learning rate, which falls to 0 along half a cosine.
+        steps: Where several have a say.
 
     Returns:
         Log-probabilities [B, C].
@@ -115,31 +117,78 @@ def solve(
     asked = say.any(1)
     if not asked.any():
         return log_g
-    own, targets, says = log_g[asked], [s.detach()[asked].log_softmax(1) for s in specialists], say[asked]
-    with torch.enable_grad():
-        z = own.clone().requires_grad_()
-        optimizer = torch.optim.Adam([z], lr)
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-            log_q = z.log_softmax(1)
-            loss = _divergence(own, log_q, direction)
-            for m, (log_p, classes) in enumerate(zip(targets, sets, strict=True)):
-                loss = loss + says[:, m] * _divergence(log_p, _seen_by(log_q, classes), direction)
-            (z.grad,) = torch.autograd.grad(loss.sum(), z)
-            optimizer.step()
-    return log_g.index_put((asked.nonzero().flatten(),), z.detach().log_softmax(1))
+    own, says = log_g[asked], say[asked]
+    shape = (len(own), len(sets), own.shape[1])
+    log_p, log_rest = own.new_zeros(shape), own.new_zeros(*shape[:2], 1)
+    special = torch.zeros(shape[1:], dtype=torch.bool, device=own.device)
+    for m, (logits, classes) in enumerate(zip(specialists, sets, strict=True)):
+        said = logits.detach()[asked].log_softmax(1)
+        log_p[:, m, list(classes)], log_rest[:, m] = said[:, :-1], said[:, -1:]
+        special[m, list(classes)] = True
+    voters = torch.cat([torch.ones_like(says[:, :1]), says], 1)
+    log_q = own
+    for _ in range(steps if bool((says.sum(1) > 1).any()) else 1):
+        rest = log_q[:, None].masked_fill(special, -math.inf)
+        completed = torch.where(special, log_p, log_rest + rest - rest.logsumexp(2, keepdim=True))
+        log_q = _mean(torch.cat([own[:, None], completed], 1), voters, direction)
+    return log_g.index_put((asked.nonzero().flatten(),), log_q)
 
 
-def _seen_by(log_q: Tensor, classes: Sequence[int]) -> Tensor:
-    """Log-probabilities of a specialist's classes, and of all others together as the last."""
-    others = [c for c in range(log_q.shape[1]) if c not in set(classes)]
-    if not others:  # a specialist of everything: its rest is nothing
-        return F.pad(log_q[:, list(classes)], (0, 1), value=-math.inf)
-    return torch.cat([log_q[:, list(classes)], log_q[:, others].logsumexp(1, keepdim=True)], 1)
+def _mean(log_probs: Tensor, voters: Tensor, direction: Direction) -> Tensor:
+    """Log of the arithmetic or geometric mean over those who vote: [B, M, C] and bool [B, M] to [B, C]."""
+    silent = ~voters[:, :, None]
+    if direction == "forward":
+        return log_probs.masked_fill(silent, -math.inf).logsumexp(1).log_softmax(1)
+    return (log_probs.masked_fill(silent, 0.0).sum(1) / voters.sum(1, keepdim=True)).log_softmax(1)
 
 
-def _divergence(log_p: Tensor, log_q: Tensor, direction: Direction) -> Tensor:
-    if direction == "reverse":
-        log_p, log_q = log_q, log_p
-    possible = log_p > -math.inf
-    return (log_p.exp() * (log_p - log_q).masked_fill(~possible, 0.0)).sum(1)
+class Agreement:
+    """What a generalist and its specialists say together, as the rule of an ensemble: the log of `solve`'s q.
+
+    A specialist's dustbin is corrected first. Who has a say is decided by the generalist's most likely classes.
+
+    Args:
+        sets: Classes of each member, in the order of its outputs; None for the one that knows all, the generalist.
+        trained_shares: Part that each specialist's own classes had in what it was trained on; the generalist's is
+            not read.
+        shares: Their part among all examples; None for that of classes of equal size.
+        top: Number of the generalist's classes that are looked at.
+        direction, steps: As in `solve`.
+
+    Raises:
+        ValueError: There is not one generalist, or no specialist.
+    """
+
+    differentiable = False
+
+    def __init__(
+        self,
+        sets: Sequence[Sequence[int] | None],
+        trained_shares: Sequence[float],
+        shares: Sequence[float | None],
+        top: PositiveInt,
+        direction: Direction,
+        steps: PositiveInt,
+    ):
+        generalists = [i for i, classes in enumerate(sets) if classes is None]
+        if len(generalists) != 1 or len(sets) < 2:
+            raise ValueError(
+                f"specialists teach with one generalist, the member without special_classes; found {len(generalists)} "
+                f"of these and {len(sets) - len(generalists)} specialists"
+            )
+        self.generalist = generalists[0]
+        self.sets, self.trained_shares, self.shares = list(sets), list(trained_shares), list(shares)
+        self.top, self.steps = top, steps
+        self.direction: Direction = direction
+
+    def __call__(self, logits: Sequence[Tensor]) -> Tensor:
+        """Log-probabilities [B, C] of q, from the members' logits in their order."""
+        general = logits[self.generalist]
+        sets, corrected = [], []
+        for classes, trained, share, said in zip(self.sets, self.trained_shares, self.shares, logits, strict=True):
+            if classes is not None:
+                share = len(classes) / general.shape[1] if share is None else share
+                sets.append(classes)
+                corrected.append(torch.cat([said[:, :-1], said[:, -1:] + correction(share, trained)], 1))
+        say = active(general, sets, self.top)
+        return solve(general, corrected, sets, say, self.direction, self.steps)

@@ -108,7 +108,7 @@ def specialised(net: nn.Module, classes: Sequence[int] | None) -> nn.Module:
 def build_teacher(config: Config, weights: Path) -> Frozen:
     """A frozen network with the weights of a file, and its own input statistics where it has any."""
     teacher, dataset = config["teacher"], config["dataset"]
-    net = build_network(teacher["net"], teacher["seed"])
+    net = specialised(build_network(teacher["net"], teacher["seed"]), teacher["special_classes"])
     load_weights(net, weights)
     if (teacher["mean"] is None) != (teacher["std"] is None):
         raise UserError("teacher.mean and teacher.std must be given together")

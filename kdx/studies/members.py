@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +12,8 @@ from kdx.config.compose import Config
 from kdx.config.networks import SAME, network_node
 from kdx.config.schema import Member
 from kdx.core.errors import UserError
-from kdx.models.ensemble import ArithmeticMean, Ensemble, GeometricMean
+from kdx.models.ensemble import ArithmeticMean, Ensemble, GeometricMean, Rule
+from kdx.models.specialists import Agreement
 
 KEYS = tuple(f.name for f in fields(Member))
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -116,7 +117,26 @@ def ensemble(settings: Config, members: Mapping[str, nn.Module]) -> Ensemble:
     """
     weights = [member["weight"] for member in settings["members"].values()]
     nets = {name: members[name] for name in settings["members"]}
+    return Ensemble(nets, _rule(settings, weights), weights, settings["features"])
+
+
+def _rule(settings: Config, weights: list[float]) -> Rule:
     if settings["combine"] == "geometric":
-        return Ensemble(nets, GeometricMean(weights), weights, settings["features"])
-    rule = ArithmeticMean(weights, settings["combine_temperature"])
-    return Ensemble(nets, rule, weights, settings["features"])
+        return GeometricMean(weights)
+    if settings["combine"] == "arithmetic":
+        return ArithmeticMean(weights, settings["combine_temperature"])
+    keys = ("special_classes", "special_share", "special_prior")
+    sets, trained, shares = ([member[key] for member in settings["members"].values()] for key in keys)
+    return Agreement(sets, trained, shares, **settings["agreement"])
+
+
+def strays(config: Config) -> Iterator[str]:
+    """A line for each specialist that would not be asked as one."""
+    teacher = config["teacher"]
+    if teacher is None:
+        return
+    members, together = teacher["members"], teacher["combine"] == "specialists"
+    if together and not members:
+        yield "teacher.combine=specialists needs a generalist and specialists as teacher.members"
+    if not together and any(member["special_classes"] for member in members.values() or [teacher]):
+        yield "special_classes: specialists are teacher.members beside a generalist, with teacher.combine=specialists"

@@ -14,7 +14,7 @@ from kdx.data.augment import Augmentation, MultiView
 from kdx.models.memo import LEAST
 from kdx.models.weights import sha256, sha256_of
 from kdx.studies.build import make
-from kdx.studies.members import each_teacher, gather, name_members
+from kdx.studies.members import each_teacher, gather, name_members, strays
 from kdx.studies.rehearse import rehearse
 
 # Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
@@ -61,7 +61,7 @@ def examine(composed: Composed) -> Config:
     problems = [*_fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)
-        problems += _misfits(config)
+        problems += [*_misfits(config), *strays(config)]
     except ConfigError as error:
         problems += error.problems
     problems += [*_fill_checksum(config, "student"), *_fill_images(config)]
@@ -224,6 +224,8 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
         own.append("transfer=heldout")
         facts += _assignments("transfer", {key: transfer[key] for key in ("held_out", "held_out_seed")})
         facts.append("transfer.part=rest")
+    if teacher["special_classes"] is not None:
+        facts += _assignments("transfer", {key: teacher[key] for key in ("special_classes", "special_share")})
     if not any(str(o).startswith("teacher=") for o in teacher["recipe"]):
         # it has no teacher, but the recipe's own may be one that does not compose without a name
         own.append(f"teacher={choices['teacher']}")

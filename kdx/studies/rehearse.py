@@ -140,7 +140,7 @@ def _frozen(teacher: Config, given: Statistics) -> Frozen:
     if (teacher["mean"] is None) != (teacher["std"] is None):
         raise UserError("teacher.mean and teacher.std must be given together")
     own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
-    return Frozen(_network(teacher["net"], "teacher"), own, given)
+    return Frozen(specialised(_network(teacher["net"], "teacher"), teacher["special_classes"]), own, given)
 
 
 def _network(node: Config, role: str) -> nn.Module:

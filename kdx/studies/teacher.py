@@ -1,7 +1,7 @@
 """Where a run's teacher comes from, and whether it is the teacher that was meant."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from kdx.config.compose import Config
 from kdx.core.errors import UserError
 from kdx.core.types import Batch
 from kdx.data.loaders import Loaders
+from kdx.data.regime import special
 from kdx.evals.classification import Classification
 from kdx.evals.predictions import predictions
 from kdx.models.ensemble import Ensemble
@@ -102,10 +103,19 @@ def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: tor
     return Teacher(network, told, members)
 
 
+def _seen_by(classes: Sequence[int] | None, loaders: Loaders) -> Iterable[Batch]:
+    """The test set with the labels of a specialist."""
+    for batch in loaders.evals["test"]:
+        if classes is not None:
+            batch = replace(batch, labels=special(batch.labels, classes, loaders.spec.num_classes))
+        yield batch
+
+
 def _load(config: Config, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
     settings = config["teacher"]
     network, told = optimized(config, build_teacher(config, weights).to(device), loaders, device)
-    measured = Classification(loaders.evals, device, "test", "teacher", None).measure(network)
+    test = {"test": _seen_by(settings["special_classes"], loaders)}
+    measured = Classification(test, device, "test", "teacher", None).measure(network)
     expected, tolerance = settings["expected_top1"], settings["tolerance"]
     if expected is not None and measured["top1"] < expected - tolerance:
         raise UserError(
