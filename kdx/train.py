@@ -15,11 +15,17 @@ from omegaconf import DictConfig
 
 from kdx.config.compose import Composed, ConfigError, compose, plain, points
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
+from kdx.core.distributed import fails_first, join, leads, leave, size
 from kdx.core.errors import StoppedError, UserError
 from kdx.studies.launcher import FusedLauncher, ToldError, raise_if_failed
 from kdx.studies.search import Search
 from kdx.studies.sweeps import expand, failures, missing_plugins, note_failure
 from kdx.studies.trial import PRUNED, objective, trial_views
+
+SWEEPS = (
+    "torchrun trains one run in several processes; run the points of a sweep one by one, or several at a time without "
+    "torchrun: hydra/launcher=fused, joblib or submitit_slurm"
+)
 
 _failed: list[int] = []
 
@@ -38,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         _exit_with(str(error).splitlines())
     sweeps = ready_made or any(a in ("-m", "--multirun") for a in arguments)
+    if sweeps and size() > 1:
+        _exit_with([SWEEPS])
     if sweeps:  # in front, since Hydra takes no overrides after a flag that follows some
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
     if not _asks_about(arguments):
@@ -60,7 +68,8 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
     try:
         return _train(plain(cfg, dict(hydra_config.runtime.choices)))
     except KeyboardInterrupt:
-        print("kdx: stopped; the same command resumes", file=sys.stderr)
+        if leads():
+            print("kdx: stopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
     except StoppedError as error:
         print(f"kdx: {' '.join(hydra_config.overrides.task)}: {error}", file=sys.stderr)
@@ -80,12 +89,15 @@ def _train(composed: Composed) -> float | None:
     from kdx.studies.run import run
     from kdx.studies.show import show
 
+    join()
     config = prepare(composed)
     raise_if_failed(config)
-    if asked_by_agent():
+    if asked_by_agent() and leads():
         show_again(config)
     result = run(config, trial_views)
-    print(show(result))
+    leave()
+    if leads():
+        print(show(result))
     metric = objective() or "test/top1"
     value = result.metric(metric)
     if value is None and metric != "test/top1":
@@ -95,7 +107,7 @@ def _train(composed: Composed) -> float | None:
 
 def _report(error: Exception, job: str) -> None:
     """A failed run in a line, or a line for each thing that is wrong; the traceback is in its directory."""
-    if isinstance(error, ToldError):
+    if isinstance(error, ToldError) or not fails_first():
         return
     prefix = f"kdx: {job}: " if job else "kdx: "
     if isinstance(error, UserError | ValueError | OSError):
@@ -139,7 +151,7 @@ def _check(arguments: Sequence[str], sweeps: bool) -> None:
 
 
 def _exit_with(problems: Sequence[str]) -> NoReturn:
-    for problem in dict.fromkeys(problems):
+    for problem in dict.fromkeys(problems if fails_first() else ()):
         print(f"kdx: {problem}", file=sys.stderr)
     sys.exit(2)
 

@@ -20,6 +20,8 @@ class Method(nn.Module):
         frozen: Names of the children that are given and never trained; checkpoints leave them out.
         has_peers: Whether networks learn beside the student, which are measured as well.
         needs_turns: Whether the terms make no sense as one sum, since parties work against each other.
+        divisible: Whether a step is made of examples alone, so that several processes may each take a part of the
+            batch. Its terms have their own say, see `relating`.
         weights: A number or a schedule for each term.
         student: The deliverable, exported alone.
     """
@@ -28,6 +30,7 @@ class Method(nn.Module):
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
     has_peers: ClassVar[bool] = False
     needs_turns: ClassVar[bool] = False
+    divisible: ClassVar[bool] = True
     weights: Mapping[str, Weight]
     student: nn.Module
 
@@ -53,6 +56,11 @@ class Method(nn.Module):
         turns. Only for methods with parties.
         """
         raise NotImplementedError
+
+    def relating(self) -> str | None:
+        """The name of a part, or of the method, that needs the whole batch at once; None where there is none."""
+        parts = (m for m in self.modules() if not getattr(m, "divisible", True))
+        return next((type(part).__name__ for part in parts), None)
 
     def training_state(self) -> dict[str, Tensor]:
         """The state of everything that training changes."""

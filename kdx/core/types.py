@@ -27,6 +27,7 @@ class Batch:
         view: Which of all views that there are of the source's training set each of `inputs` is, int64 [B]: equal
             numbers are equal pixels, in any run over the same source. None where views are endless or not of the
             training set. It stays on the CPU, where what it addresses is. Whoever changes `inputs` must drop it.
+        whole: Examples of the batch that this is one process' share of; None where it is all of it.
     """
 
     inputs: Tensor
@@ -35,9 +36,24 @@ class Batch:
     soft_labels: Tensor | None = None
     views: tuple[Tensor, ...] = ()
     view: Tensor | None = None
+    whole: int | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def total(self) -> int:
+        """Examples of the batch over all processes."""
+        return len(self) if self.whole is None else self.whole
+
+    def share(self, rank: int, size: int) -> "Batch":
+        """Every `size`-th example from number `rank` on: what one of several processes has of the batch."""
+        if size == 1:
+            return self
+        mine = slice(rank, None, size)
+        soft, view = (None if t is None else t[mine] for t in (self.soft_labels, self.view))
+        views = tuple(v[mine] for v in self.views)
+        return Batch(self.inputs[mine], self.labels[mine], self.index[mine], soft, views, view, len(self))
 
     def to(self, device: torch.device | str) -> "Batch":
         soft = self.soft_labels
@@ -48,6 +64,7 @@ class Batch:
             None if soft is None else soft.to(device, non_blocking=True),
             tuple(view.to(device, non_blocking=True) for view in self.views),
             self.view,
+            self.whole,
         )
 
     def chunk(self, chunks: int) -> list["Batch"]:

@@ -1,13 +1,14 @@
 """Batches of an epoch, as a pure function of (data seed, epoch, step)."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kdx.core.distributed import rank, size
 from kdx.core.types import Batch, DataSpec
 from kdx.data.augment import PLAIN, Augmentation, Draws
 from kdx.data.dataset import Splits
@@ -22,7 +23,8 @@ Bytes = tuple[tuple[Tensor, ...], Tensor, Tensor | None]
 class _Steps(Dataset):
     """The bytes of a step by (epoch, step); picklable, so that worker processes can hold a copy.
 
-    Workers hand over whole batches of bytes: a quarter of the traffic of floats.
+    Workers hand over whole batches of bytes: a quarter of the traffic of floats. Of several processes that train a
+    run each reads its share alone, but where examples of a batch are mixed.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class _Steps(Dataset):
     ):
         self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
         self.order = order or Shuffle(len(data))
+        self.divided = seed is not None and augmentation.mixing is None and size() > 1
         self._epoch: int | None = None
         self._order = torch.arange(len(data))
         self._draws = Draws(None, None, None)
@@ -41,6 +44,8 @@ class _Steps(Dataset):
             self._draws = self.augmentation.draw(self.data.pool, self.seed, epoch)
             self._epoch = epoch
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        if self.divided:
+            index = index[rank() :: size()]
         views = self.augmentation.all_views(self.data, index, self._draws)
         # numbers are of the training source; what is evaluated, and images from elsewhere, are of another
         home = self.seed is not None and not self.data.foreign
@@ -130,13 +135,23 @@ class TrainLoader(_Loader):
             raise DataError(
                 f"a batch_size of {batch_size} with drop_last leaves no step: an epoch has {len(order)} examples"
             )
-        self._num_classes, self._seed, self._mixing = spec.num_classes, data_seed, augmentation.mixing
+        last = 0 if drop_last else len(order) % batch_size
+        if min(batch_size, last or batch_size) < size():
+            raise DataError(
+                f"each of {size()} processes needs an example of every batch; the batch_size is {batch_size}, and the "
+                f"last batch of an epoch has {last or batch_size} (trainer.drop_last=true leaves it out)"
+            )
+        self._length, self._num_classes, self._seed = len(order), spec.num_classes, data_seed
+        self._mixing = augmentation.mixing
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on."""
+        """The batches of an epoch, counted from 0, from step `start` on; of several processes, this one's shares."""
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
                 batch = self._mixing.apply(batch, self._num_classes, self._seed, epoch, step)
+                batch = batch.share(rank(), size())
+            elif self._steps.divided:
+                batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+from kdx.core.distributed import leads
+
 
 class Bar:
     """A progress bar with images per second and the time left; nothing where nobody is looking.
@@ -15,9 +17,8 @@ class Bar:
     """
 
     def __init__(self, name: str, examples: int):
-        self._bar = tqdm(
-            desc=name, total=examples, unit="img", unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
+        unseen = not (leads() and sys.stderr.isatty())
+        self._bar = tqdm(desc=name, total=examples, unit="img", unit_scale=True, dynamic_ncols=True, disable=unseen)
 
     def start(self, done: int) -> None:
         """Begin at what an earlier start of the run had done."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdx.core.distributed import size, total, weight
 from kdx.core.errors import UserError
 from kdx.core.types import Batch, Step
 
@@ -32,20 +33,30 @@ class Meter:
         """Take in the step number `step`, counted from 0."""
         values = {f"terms/{k}": v for k, v in result.terms.items()} | dict(result.report)
         if result.outputs is not None:
-            # of the labelled examples; without any it is 0/0, which is not counted
-            hits = (result.outputs.logits.argmax(1) == batch.labels).sum()
-            values[ACCURACY] = hits / (batch.labels >= 0).sum()
+            values[ACCURACY] = (result.outputs.logits.argmax(1) == batch.labels).sum()
         if not self._names:
             self._names, self._first = list(values), step
             self._read = torch.empty(0, len(values), dtype=torch.float64)
-        device = batch.labels.device
-        self._pending.append(torch.stack([v.detach().to(device, torch.float32) for v in values.values()]))
+        device, own = batch.labels.device, weight(len(batch), batch.whole)
+        row = [v.detach().to(device, torch.float32) for v in values.values()]
+        if own != 1:
+            row = [v if name == ACCURACY else v * own for name, v in zip(values, row, strict=True)]
+        # what the hits are out of, last
+        self._pending.append(torch.stack([*row, (batch.labels >= 0).sum().float()]))
 
     def check(self) -> None:
         """Raise where a term of the steps gathered is not finite."""
         if not self._pending:
             return
-        self._read = torch.cat([self._read, torch.stack(self._pending).double().cpu()])
+        rows = total(torch.stack(self._pending))
+        values, labelled = rows[:, :-1], rows[:, -1]
+        if size() > 1:
+            values = values / torch.tensor([1 if name == ACCURACY else size() for name in self._names]).to(values)
+        if ACCURACY in self._names:
+            # of the labelled examples; without any it is 0/0, which is not counted
+            values = values.clone()
+            values[:, self._names.index(ACCURACY)] /= labelled
+        self._read = torch.cat([self._read, values.double().cpu()])
         self._pending = []
         terms = torch.tensor([name != ACCURACY for name in self._names])
         bad = (~self._read.isfinite() & terms).nonzero()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdx.core.distributed import mean_gradients, weight
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.method import Method
 from kdx.core.ranges import Positive, PositiveInt
@@ -70,7 +71,8 @@ class Parties:
             optimizer.zero_grad(set_to_none=True)
 
     def step(self, party: str) -> None:
-        """Move the parameters of a party along their gradients."""
+        """Move the parameters of a party along their gradients, of which each process has its share."""
+        mean_gradients(self.parameters[party])
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters[party], self.clip_norm)
         self.optimizers[party].step()
@@ -156,7 +158,8 @@ class Turns(Parties):
                 break
             step = turn.step
             loss = weigh(step.terms, {n: w for n, w in self.method.weights.items() if n in step.terms}, progress)
-            loss.backward(inputs=self.parameters[turn.party])
+            own = weight(len(batch), batch.whole)
+            (loss if own == 1 else loss * own).backward(inputs=self.parameters[turn.party])
             self.step(turn.party)
             for name, term in step.terms.items():
                 terms[name] = terms[name] + term.detach() if name in terms else term.detach()

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from kdx.core.distributed import local_rank, size
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, NonNegative, PartialFraction, Positive, PositiveInt
 from kdx.engine.clock import Duration
@@ -55,6 +56,8 @@ class Settings:
 
     def pick_device(self) -> torch.device:
         """The device. Raises UserError where it is not there."""
+        if size() > 1 and self.device in ("auto", "cuda"):
+            return self._own_gpu()
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
@@ -63,6 +66,21 @@ class Settings:
             raise UserError(f"trainer.device={self.device} is no device; use auto, cpu, cuda or cuda:N") from None
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"trainer.device={self.device}: this machine has {torch.cuda.device_count()} GPUs")
+        if device.type == "cuda" and size() > 1:
+            raise UserError(
+                f"trainer.device={self.device} is one GPU, and there are {size()} processes; use auto or cuda"
+            )
         if device.type not in ("cpu", "cuda"):
             raise UserError(f"trainer.device={self.device} is not supported; use auto, cpu, cuda or cuda:N")
         return device
+
+    def _own_gpu(self) -> torch.device:
+        """The GPU of this one of several processes; the CPU where there is none to choose."""
+        if self.device == "auto" and not torch.cuda.is_available():
+            return torch.device("cpu")
+        if local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"this machine has {torch.cuda.device_count()} GPUs, fewer than processes; start as many as there are, "
+                "or say trainer.device=cpu"
+            )
+        return torch.device("cuda", local_rank())

@@ -1,5 +1,6 @@
 """The loop: step, log if due, evaluate if due, save if due. It names no method."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from kdx.core.distributed import by_leader, gathered, leads, rank, size
+from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
 from kdx.core.schedule import Progress
 from kdx.core.seed import get_rng_state, seeded, set_rng_state
@@ -106,8 +109,8 @@ class Trainer:
                     self.ema.update()
                 self.meter.add(clock.step, step, batch)
                 clock.step += 1
-                self.examples += len(batch)
-                self.bar.advance(len(batch))
+                self.examples += batch.total
+                self.bar.advance(batch.total)
 
                 line: dict[str, float] = {}
                 if clock.step % self.log_steps == 0 or clock.done:
@@ -120,10 +123,11 @@ class Trainer:
                 line |= self.evaluate()
                 self.seconds = time.perf_counter() - started
                 if line:
+                    self._check_agreement()
                     self.log.write(
                         {"step": clock.step, "epoch": clock.epochs, **line, "time/seconds": round(self.seconds, 3)}
                     )
-                if time.perf_counter() - saved >= self.checkpoint_seconds and not clock.done:
+                if self._save_due(saved, bool(line)) and not clock.done:
                     self.save()
                     saved = time.perf_counter()
                 if clock.done:
@@ -139,6 +143,12 @@ class Trainer:
     def _stopwatch(self) -> float:
         """Seconds that count as a step's cost: of CPU work where that is the device, which others do not slow down."""
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
+
+    def _save_due(self, saved: float, told: bool) -> bool:
+        """Whether to write a checkpoint; several processes ask their leader, and only at steps that write a line."""
+        if size() > 1 and not told:
+            return False
+        return by_leader(lambda: time.perf_counter() - saved >= self.checkpoint_seconds)
 
     def evaluate(self) -> dict[str, float]:
         """Run the evaluators that are due at this step."""
@@ -166,14 +176,19 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint; what it holds is enough to take the very next step identically."""
+        meter, rng = self.meter.state_dict(), gathered(get_rng_state())
+        if not leads():
+            return
         self.checkpoints.save(
             {
-                "meter": self.meter.state_dict(),
+                "meter": meter,
                 "method": self.method.training_state(),
                 "update": self.update.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "selection": self.selection.state_dict(),
-                "rng": get_rng_state(),
+                "rng": rng[0],
+                # of the other processes, where there are any
+                **({"further_rng": rng[1:]} if len(rng) > 1 else {}),
                 "step": self.clock.step,
                 "examples": self.examples,
                 "seconds": self.seconds,
@@ -183,8 +198,32 @@ class Trainer:
             }
         )
 
+    def _check_agreement(self) -> None:
+        """Raise where processes that should hold the same state do not."""
+        if size() == 1:
+            return
+        sums = gathered({name: t.double().sum().item() for name, t in self.method.training_state().items()})
+        for name, value in sums[0].items():
+            if any(other[name] != value and not math.isnan(value) for other in sums):
+                raise UserError(
+                    f"'{name}' is not the same in all {size()} processes: this method keeps something of the examples "
+                    "that it saw, and each process sees a share; train it in one process"
+                )
+
     def load(self, state: dict[str, Any]) -> None:
-        """Take up a run where `save` left it; the log was opened at `state["log"]`."""
+        """Take up a run where `save` left it; the log was opened at `state["log"]`.
+
+        Raises:
+            UserError: Another number of processes wrote it.
+        """
+        rng = [state["rng"]]
+        if "further_rng" in state:
+            rng += state["further_rng"]
+        if len(rng) != size():
+            raise UserError(
+                f"the run was begun by {len(rng)} processes and is now given {size()}; the same number goes on with "
+                "it, and fresh=true starts it over"
+            )
         self.method.load_training_state(state["method"])
         self.update.load_state_dict(state["update"])
         if self.ema is not None:
@@ -194,4 +233,4 @@ class Trainer:
         self.clock.step, self.examples = state["step"], state["examples"]
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         self.together = max(self.together, state["together"])
-        set_rng_state(state["rng"])
+        set_rng_state(rng[rank()])

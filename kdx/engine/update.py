@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdx.core.distributed import mean_gradients, weight
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import Positive, PositiveInt
@@ -52,6 +53,7 @@ class Joint:
             group["lr"] = self.base_lr * self.lr_schedule(progress)
         self.optimizer.zero_grad(set_to_none=True)
         step = backward(self.method, batch, progress, self.accumulate, self.autocast)
+        mean_gradients(self.parameters)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
@@ -72,6 +74,8 @@ class Joint:
 def backward(method: Method, batch: Batch, progress: Progress, accumulate: int, autocast: torch.dtype | None) -> Step:
     """Add the gradient of the weighted sum of the terms to all parameters.
 
+    Of several processes each adds what its share of the batch weighs, so that their mean is the batch's gradient.
+
     Args:
         method: What computes the terms.
         batch, progress: What it is given.
@@ -82,9 +86,9 @@ def backward(method: Method, batch: Batch, progress: Progress, accumulate: int, 
         The step over the whole batch, detached, with the weighted sum as "loss" in its report.
     """
     parts = batch.chunk(accumulate) if accumulate > 1 else [batch]
-    steps = []
+    steps, own = [], weight(len(batch), batch.whole)
     for part in parts:
-        share = len(part) / len(batch)
+        share = own * len(part) / len(batch)
         with torch.autocast(part.inputs.device.type, autocast, enabled=autocast is not None):
             step = method(part, progress)
         loss = weigh(step.terms, method.weights, progress)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.distributed import size, total
 from kdx.losses.layout import positions
 
 
@@ -41,11 +42,14 @@ def folded(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor,
     mean, var = norm.running_mean, norm.running_var
     assert mean is not None and var is not None and norm.momentum is not None
     count = maps.numel() // maps.shape[1]
-    if norm.training and count > 1:
+    if norm.training and count * size() > 1:
         flat = positions(maps).flatten(0, 1)
         centre = flat.mean(0)
+        if size() > 1:  # of the whole batch, of which each process has a share
+            count = total(flat.new_tensor([count]))
+            centre = total(flat.sum(0)) / count
         spread = flat - centre
-        moved = weight @ (spread.T @ spread / count)
+        moved = weight @ (total(spread.T @ spread) / count)
         running, mean, var = (mean, var), weight @ centre, (moved * weight).sum(1).clamp(min=0)
         with torch.no_grad():
             running[0].lerp_(mean, norm.momentum)

@@ -12,9 +12,15 @@ class Term(nn.Module):
     A term binds a pure function of tensors to what it reads (logits, a feature's role) and to its
     numbers. It knows nothing of weights, reductions over the batch, optimisers or logging. Terms with
     parameters (adapters, variances) make them in `build`, before the optimiser exists.
+
+    Attributes:
+        needs_teacher: Whether it reads the teacher's outputs.
+        divisible: Whether an example's value is the same in any part of the batch, so that several processes may each
+            take a part. Not where examples are related to each other, or something is kept of those that were seen.
     """
 
     needs_teacher: bool = True
+    divisible: bool = True
 
     def student_roles(self) -> tuple[str, ...]:
         """Roles of the student's features that this term reads."""

@@ -76,6 +76,7 @@ class CC(Paired):
         order: Last power of the kernel's Taylor series.
     """
 
+    divisible = False
     called = "CC"
 
     def __init__(self, student_role: str, teacher_role: str, gamma: Positive | Schedule, order: PositiveInt):
@@ -99,6 +100,7 @@ class NeighbourCC(Paired):
         width: Dimensions of the two linear embeddings, which are trained.
     """
 
+    divisible = False
     called = "CC"
     embed_student: nn.Module
     embed_teacher: nn.Module

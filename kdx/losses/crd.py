@@ -98,6 +98,7 @@ class CRD(Paired):
         Tian, Krishnan, Isola, "Contrastive Representation Distillation", 2020. https://arxiv.org/abs/1910.10699
     """
 
+    divisible = False
     called = "CRD"
     embed_student: nn.Module
     embed_teacher: nn.Module

@@ -67,6 +67,8 @@ class DIST(Term):
         temperature: T, a number or a schedule.
     """
 
+    divisible = False
+
     def __init__(
         self,
         inter_weight: NonNegative | Schedule,

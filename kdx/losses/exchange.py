@@ -19,10 +19,12 @@ class Exchange(nn.Module):
     Attributes:
         names: Names of its terms.
         combines: Whether it says what the members are together (`ensemble`).
+        divisible: As in `Term`.
     """
 
     names: ClassVar[tuple[str, ...]] = ("mutual",)
     combines: ClassVar[bool] = False
+    divisible: bool = True
 
     def build(self, members: Sequence[Shapes], shared: str | None, spec: DataSpec) -> None:
         """Make what depends on shapes. Raises ValueError, in a sentence, for members that cannot work.

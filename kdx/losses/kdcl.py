@@ -142,6 +142,7 @@ class Consensus(Exchange):
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
         self.rule: Rule = rule
+        self.divisible = rule != "general"  # whose covariance is of the examples seen
         self.temperature, self.momentum = temperature, momentum
 
     def build(self, members: Sequence[Shapes], shared: str | None, spec: DataSpec) -> None:

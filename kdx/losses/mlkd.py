@@ -112,6 +112,8 @@ class InstanceAlignment(Term):
 class SampleAlignment(InstanceAlignment):
     """Difference of the samples' correlations, summed over temperatures. Knobs as in `InstanceAlignment`."""
 
+    divisible = False
+
     def rows(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         return sample_alignment(student, teacher, temperature)
 
@@ -124,6 +126,8 @@ class ClassAlignment(InstanceAlignment):
         keep: 'all' classes; 'each' class whose probability, summed over the batch by the teacher at 1, does not
             lie above the median class's (the rest count 0); or 'share', all classes times the share of those.
     """
+
+    divisible = False
 
     def __init__(self, temperatures: Sequence[Positive | Schedule], keep: Kept):
         super().__init__(temperatures)
@@ -148,6 +152,8 @@ class LeastConfident(Term):
         keep: 'all' samples; 'each' sample whose highest probability by the teacher at 1 does not lie above the
             median sample's (the rest count 0); or 'share', all samples times the share of those.
     """
+
+    divisible = False
 
     def __init__(self, term: Term, keep: Kept):
         super().__init__()

@@ -31,6 +31,7 @@ class PastPredictions(Term):
     """
 
     needs_teacher = False
+    divisible = False
     memory: Tensor
 
     def __init__(self, share: Probability | Schedule):

@@ -44,6 +44,8 @@ class SP(Term):
         teacher_role: The teacher's feature; its shape may differ.
     """
 
+    divisible = False
+
     def __init__(self, student_role: str, teacher_role: str):
         super().__init__()
         self.student_role, self.teacher_role = student_role, teacher_role

@@ -47,6 +47,8 @@ class BoundarySamples(Distill):
         https://arxiv.org/abs/1805.05532
     """
 
+    divisible = False
+
     def __init__(
         self,
         student: nn.Module,

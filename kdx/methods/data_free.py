@@ -44,6 +44,7 @@ class DataFree(Distill):
     """
 
     needs_turns = True
+    divisible = False
 
     def __init__(
         self,

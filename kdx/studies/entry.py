@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import options, take_config_dirs
+from kdx.core.distributed import fails_first, size
 from kdx.core.errors import UserError
 
 HELP = """\
@@ -38,6 +39,12 @@ def main(arguments: Sequence[str]) -> None:
         return
     for option in [a for a in arguments if a.startswith("-")]:
         print(f"kdx: unknown option '{option}'; see kdx study --help", file=sys.stderr)
+        sys.exit(2)
+    if size() > 1:
+        if fails_first():
+            print(
+                "kdx: torchrun trains one run; a study takes several at a time by jobs=N or fused=true", file=sys.stderr
+            )
         sys.exit(2)
     from kdx.config.validate import check  # the validation library takes a tenth of a second
 

@@ -16,6 +16,7 @@ from kdx.models.frozen import Frozen, Statistics
 from kdx.models.limited import Limited
 from kdx.studies.build import build_network, make, make_method, specialised
 from kdx.studies.members import each_teacher, ensemble
+from kdx.studies.processes import indivisible
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536
@@ -74,7 +75,7 @@ def _put_together(config: Config) -> list[str]:
     make(config["update"], method=method, autocast=None, **rate)
 
     splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
-    problems, roles = [], method.models()
+    problems, roles = list(indivisible(config, method, spec)), method.models()
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
             continue

@@ -12,6 +12,7 @@ import torch
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
+from kdx.core.distributed import by_leader, fails_first, join, leader_first, leads, rank, size
 from kdx.core.errors import StoppedError
 from kdx.core.method import Method
 from kdx.core.seed import derive, seed_all
@@ -24,6 +25,7 @@ from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
+from kdx.models.joined_norms import join_norms
 from kdx.models.weights import save_weights
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
 from kdx.studies.claim import PAUSE, Claimed, claimed
@@ -70,21 +72,24 @@ def in_steps(config: Config, company: Company, views: Views = no_views) -> Steps
         company: The runs that it takes turns with.
         views: As in `run`.
     """
+    join()
     folder = Path(config["paths"]["runs"]) / name(config)
-    if not config["fresh"] and (result := finished(folder)):
+    if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
         return result
-    with claimed(folder):
+    with contextlib.ExitStack() as claim:
+        by_leader(lambda: claim.enter_context(claimed(folder)))
         # another process may have finished it between the look and the claim
-        if not config["fresh"] and (result := finished(folder)):
+        if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
             return result
         # while it is tried again it has not failed
-        (folder / "error.txt").unlink(missing_ok=True)
+        by_leader(lambda: (folder / "error.txt").unlink(missing_ok=True))
         try:
             return (yield from _train(config, folder, company, views))
         except StoppedError:
             raise
         except Exception:
-            _note_failure(folder)
+            if fails_first():
+                _note_failure(folder)
             raise
 
 
@@ -100,11 +105,9 @@ def name(config: Config) -> str:
 def _train(config: Config, folder: Path, company: Company, views: Views) -> Steps:
     light = build_light(config)
     # first, as missing data must be told before a teacher trains
-    loaders = company.loaders(lambda: build_loaders(config, light), light.device)
+    loaders = leader_first(lambda: company.loaders(lambda: build_loaders(config, light), light.device))
     weights = None if config["teacher"] is None else find_weights(config, train_teacher)
-    if config["fresh"]:
-        _start_over(folder)
-    write_yaml(folder / "config.yaml", config)
+    by_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has settings of its own
     teacher = None
     if weights is not None:
@@ -115,8 +118,10 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
     method.to(light.device)
     if light.settings.channels_last:
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
+    if size() > 1:
+        join_norms(method, light.device)
     trainer = build_trainer(config, folder, light, loaders, method)
-    for view in views(trainer.log.lines()):
+    for view in views(trainer.log.lines()) if leads() else ():
         trainer.log.add_view(view)
     summary = None
     try:
@@ -124,7 +129,7 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         trainer.together = max(trainer.together, company.size)
         for _ in trainer.steps():
             yield trainer.clock.step
-        result = _finish(config, folder, light, loaders, trainer, teacher)
+        result = by_leader(lambda: _finish(config, folder, light, loaders, trainer, teacher))
         summary = {**trainer.selection.last, "folder": str(folder)}
         return result
     finally:
@@ -132,12 +137,23 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         trainer.log.close(summary)
 
 
+def _begin(config: Config, folder: Path) -> None:
+    if config["fresh"]:
+        _start_over(folder)
+    write_yaml(folder / "config.yaml", config)
+
+
+def _save_selected(config: Config, folder: Path, student: torch.nn.Module) -> None:
+    if leads():
+        save_weights(folder / "student_val.safetensors", student, _about(config))
+
+
 def train_teacher(config: Config) -> Result:
     config = {**config, "paths": {**config["paths"], "runs": config["paths"]["teachers"]}}
     if asked_by_agent():  # who allots one W&B run, the student's
         config["logger"] = {"_target_": "kdx.engine.loggers.Jsonl"}
     folder = Path(config["paths"]["runs"]) / name(config)
-    if finished(folder) is None:
+    if leads() and finished(folder) is None:
         duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
         print(
@@ -150,7 +166,7 @@ def train_teacher(config: Config) -> Result:
         try:
             return run(config)
         except Claimed:  # a run beside this one needs the same teacher
-            if not told:
+            if not told and leads():
                 print(f"kdx: {folder.name} is being trained by another process; waiting for it", file=sys.stderr)
             told = True
             time.sleep(PAUSE)
@@ -181,8 +197,9 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
     checkpoints = Checkpoints(folder / "checkpoints")
     state = checkpoints.load()
-    log = Log(folder / "metrics.jsonl" if light.logger.keeps_record else None, state["log"] if state else 0)
-    view = light.logger.view(folder, identity(config), folder.name, config, log.lines())
+    keeps = light.logger.keeps_record and leads()
+    log = Log(folder / "metrics.jsonl" if keeps else None, state["log"] if state else 0)
+    view = light.logger.view(folder, identity(config), folder.name, config, log.lines()) if leads() else None
     if view is not None:
         log.add_view(view)
     trainer = Trainer(
@@ -198,9 +215,10 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         ema=ema,
         log_steps=settings.log_steps,
         checkpoint_seconds=settings.checkpoint_seconds,
-        on_selected=lambda student: save_weights(folder / "student_val.safetensors", student, _about(config)),
+        on_selected=lambda student: _save_selected(config, folder, student),
     )
-    seed_all(derive(config["seed"], "run"))
+    # streams of their own, so that what is drawn for an example differs between processes as between examples
+    seed_all(derive(config["seed"], "run", *([rank()] if rank() else [])))
     if state is not None:
         trainer.load(state)
     return trainer
@@ -238,6 +256,7 @@ def _finish(
         "milliseconds_per_step": round(1000 * trainer.step_seconds / trainer.clock.steps, 4),
         "examples_per_second": round(trainer.examples / trainer.seconds, 1),
         "fused": trainer.together,
+        "processes": size(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "code": commit(),
         "versions": versions(),

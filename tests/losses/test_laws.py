@@ -122,6 +122,23 @@ def test_permuting_the_batch_permutes_the_result(case: Case):
     torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_says_whether_a_part_of_the_batch_is_enough(case: Case):
+    student, teacher, batch = pair()
+    term = build(case, STUDENT, TEACHER).eval()  # batch norms relate examples, and see the whole batch all the same
+
+    def rows(part: slice) -> Tensor:
+        torch.manual_seed(0)
+        given = mapped(student, lambda t: t[part]), mapped(teacher, lambda t: t[part])
+        return term(*given, Batch(batch.inputs[part], batch.labels[part], batch.index[part]), START)
+
+    whole = rows(slice(None))
+    apart = all(
+        torch.allclose(rows(slice(first, None, 2)), whole[first::2], rtol=1e-6, atol=1e-9) for first in range(2)
+    )
+    remembers = any("memory" in name for name, _ in term.named_buffers())
+    assert term.divisible == (apart and not remembers)
+
+
 def test_a_student_that_equals_its_teacher(case: Case):
     if not case.at_equal:
         pytest.skip("no optimum there")
