@@ -15,6 +15,7 @@ from kdx.studies.chain import Chain
 from kdx.studies.data_free import DataFree
 from kdx.studies.grid import Grid
 from kdx.studies.prepare import examine, prepare
+from kdx.studies.specialists import Specialists
 
 # what an option asks of its user
 NEEDS = {
@@ -76,6 +77,8 @@ def test_every_study_binds_and_each_of_its_runs_is_a_config(name: str):
     study = make(config["study"])
     if isinstance(study, Chain):
         study.check(list(study.links), [])
+    if isinstance(study, Specialists):
+        study.check([])
     if isinstance(study, DataFree):
         study = study.grid
     if isinstance(study, Grid):

@@ -1,4 +1,4 @@
-"""Top-k accuracy."""
+"""Top-k accuracy, and accuracy among some classes."""
 
 from collections.abc import Sequence
 
@@ -60,3 +60,23 @@ class TopK(Metric):
 
     def compute(self) -> dict[str, float]:
         return {f"top{k}": self.mean(f"top{k}") for k in self.ks}
+
+
+def right_among(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Which examples of some classes are told right where the choice is among these alone: conditional accuracy.
+
+    Args:
+        logits: [B, |S|], of these classes in their order.
+        labels: Class of each example, int64 [B].
+        classes: The classes S.
+
+    Returns:
+        bool [n], for the n examples of these classes, in order.
+
+    References:
+        Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5.
+        https://arxiv.org/abs/1503.02531
+    """
+    places = labels[:, None] == torch.tensor(list(classes), device=labels.device)
+    own = places.any(1)
+    return topk_correct(logits[own], places[own].int().argmax(1), 1)

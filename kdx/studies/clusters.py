@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from kdx.config.compose import Config, compose
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, PositiveInt
+from kdx.data.loaders import Loaders
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
 from kdx.studies.build import build_light, build_loaders, build_student
@@ -22,8 +24,63 @@ from kdx.studies.results import finished, write_json
 from kdx.studies.run import name, run
 
 
+@dataclass(frozen=True)
+class Found:
+    """Confusable classes.
+
+    Attributes:
+        sets: Of classes, largest first.
+        seen: Number of examples that were looked at.
+        top1: Share of them that the network predicts right; the sets know nothing of it.
+    """
+
+    sets: list[list[int]]
+    seen: int
+    top1: float
+
+
 @dataclass(frozen=True, kw_only=True)
-class Clusters:
+class Clustering:
+    """How the classes that a network confuses are found.
+
+    Attributes:
+        split: Examples that it predicts: "test", "train" (`dataset.train_subset` of them), or "val".
+        examples: Most examples that are looked at, in whole batches; None for all.
+        clusters: Number of sets.
+        components: As in `confusable_classes`.
+        seed: Of the starts of k-means.
+        restarts: Number of starts, of which the best is kept.
+        steps: Limit on the rounds of a start.
+    """
+
+    split: Literal["test", "train", "val"]
+    examples: PositiveInt | None
+    clusters: PositiveInt
+    components: PositiveInt | None
+    seed: Count
+    restarts: PositiveInt
+    steps: PositiveInt
+
+    @torch.no_grad()
+    def find(self, network: nn.Module, loaders: Loaders, device: torch.device) -> Found:
+        """The sets of a network in evaluation mode. Raises UserError where there is no such split."""
+        if self.split not in loaders.evals:
+            raise UserError(f"study: there is no split '{self.split}'; there are: {', '.join(loaders.evals)}")
+        loader, covariance, right, seen = loaders.evals[self.split], Covariance(), 0, 0
+        limit = None if self.examples is None else -(-self.examples // loader.batch_size)
+        for batch in islice(loader, limit):
+            logits = network(batch.to(device).inputs).logits.cpu()
+            covariance.update(logits)
+            right += int((logits.argmax(1) == batch.labels).sum())
+            seen += len(batch)
+        found = confusable_classes(
+            covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps
+        )
+        return Found(found, seen, right / seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clusters(Clustering):
     """Clusters the columns of the covariance of a network's predictions, and writes and prints the sets of classes.
 
     The network is the student of a run: a checkpoint where the overrides give one (`student.checkpoint`), else what the
@@ -33,13 +90,6 @@ class Clusters:
         name: What its files are called.
         title: Heading.
         overrides: Of the run.
-        split: Examples that it predicts: "test", "train" (`dataset.train_subset` of them), or "val".
-        examples: Most examples that are looked at, in whole batches; None for all.
-        clusters: Number of sets.
-        components: As in `confusable_classes`.
-        seed: Of the starts of k-means.
-        restarts: Number of starts, of which the best is kept.
-        steps: Limit on the rounds of a start.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5.
@@ -49,13 +99,6 @@ class Clusters:
     name: str
     title: str
     overrides: Sequence[str]
-    split: Literal["test", "train", "val"]
-    examples: PositiveInt | None
-    clusters: PositiveInt
-    components: PositiveInt | None
-    seed: Count
-    restarts: PositiveInt
-    steps: PositiveInt
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Find the sets, write `clusters.md` and `clusters.json`, and print them.
@@ -71,28 +114,16 @@ class Clusters:
             return ["the network is not trained yet"]
         light = build_light(config)
         loaders = build_loaders(config, light)
-        if self.split not in loaders.evals:
-            raise UserError(f"study.split: there is no split '{self.split}'; there are: {', '.join(loaders.evals)}")
         network = build_student(config, weights).eval().to(light.device)
-        loader, covariance, right, seen = loaders.evals[self.split], Covariance(), 0, 0
-        limit = None if self.examples is None else -(-self.examples // loader.batch_size)
-        with torch.no_grad():
-            for batch in islice(loader, limit):
-                logits = network(batch.to(light.device).inputs).logits.cpu()
-                covariance.update(logits)
-                right += int((logits.argmax(1) == batch.labels).sum())
-                seen += len(batch)
-        found = confusable_classes(
-            covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps
-        )
+        found = self.find(network, loaders, light.device)
         names = light.dataset.class_names()
         facts: dict[str, Any] = {
             "network": network_name(config, "student"),
             "sha256": sha256(weights),
             "dataset": config["dataset"]["name"],
             "split": self.split,
-            "examples": seen,
-            "top1": right / seen,
+            "examples": found.seen,
+            "top1": found.top1,
             "clusters": {
                 "number": self.clusters,
                 "components": self.components,
@@ -102,7 +133,7 @@ class Clusters:
             },
             "code": commit(),
         }
-        self._write(Path(paths["outputs"]) / "studies" / self.name, found, names, facts)
+        self._write(Path(paths["outputs"]) / "studies" / self.name, found.sets, names, facts)
         return []
 
     def _weights(self, config: Config, options: Options) -> Path | None:

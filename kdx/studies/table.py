@@ -33,6 +33,7 @@ LABELS = {
     "bias/test/test_optimal/top1": ("top-1 %, bias chosen on test", 100, 2),
     "bias/test/test_optimal/recall": ("recall %, bias chosen on test", 100, 2),
     "bias/test/test_optimal/shift": ("bias chosen on test", 1, 2),
+    "inside/test/top1": ("inside %", 100, 2),
     "seconds": ("seconds", 1, 1),
     "cost": ("cost of a step", 1, 2),
 }

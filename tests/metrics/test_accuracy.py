@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.metrics.accuracy import TopK, rank, topk_correct
+from kdx.metrics.accuracy import TopK, rank, right_among, topk_correct
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +66,15 @@ def test_k_out_of_range_is_refused(k: int):
 def test_nothing_seen_is_refused():
     with pytest.raises(ValueError, match="TopK has seen no examples"):
         TopK(ks=[1]).compute()
+
+
+def test_among_some_classes_the_choice_is_theirs_alone():
+    torch.manual_seed(0)
+    logits, labels, classes = torch.randn(40, 6), torch.randint(6, (40,)), [4, 0, 3]
+    expected = [
+        max(classes, key=lambda c: float(row[c])) == label
+        for row, label in zip(logits, labels.tolist(), strict=True)
+        if label in classes
+    ]
+    assert right_among(logits[:, classes], labels, classes).tolist() == expected
+    assert 0 < sum(expected) < len(expected)

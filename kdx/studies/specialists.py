@@ -1,0 +1,250 @@
+"""A study of a generalist and specialists: found, trained, brought to agree, and taught to one student."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdx.config.compose import Config, compose
+from kdx.core.errors import UserError
+from kdx.core.ranges import Count
+from kdx.data.loaders import Loaders
+from kdx.metrics.accuracy import right_among
+from kdx.studies.build import build_light, build_loaders, build_student
+from kdx.studies.clusters import Clustering
+from kdx.studies.footnotes import footnotes, pipes
+from kdx.studies.options import Options
+from kdx.studies.picture import draw
+from kdx.studies.pool import look_up, run_all
+from kdx.studies.prepare import prepare
+from kdx.studies.results import Result
+from kdx.studies.run import train_teacher
+from kdx.studies.statistics import Summary, paired_gain
+from kdx.studies.table import Table, form
+from kdx.studies.teacher import find_weights, load_teacher
+
+GENERALIST, AGAIN = "generalist", "generalist, trained again"
+SPECIALISTS, Q = "specialists", "q of generalist and specialists"
+OF_GENERALIST, OF_Q = "student of the generalist", "student of q"
+# what is compared with what, and in which column
+COMPARED = (
+    (SPECIALISTS, GENERALIST, "inside/test/top1"),
+    (SPECIALISTS, AGAIN, "inside/test/top1"),
+    (Q, GENERALIST, "inside/test/top1"),
+    (Q, GENERALIST, "test/top1"),
+    (Q, AGAIN, "test/top1"),
+    (OF_Q, OF_GENERALIST, "test/top1"),
+)
+Key = tuple[str, int]  # a run's name, and its seed
+Scores = dict[str, dict[str, float]]  # by row and column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Specialists:
+    """Hinton's section 5 for each seed, each link of it an ordinary run; and one table.
+
+    A generalist learns; its confusable classes are clustered; a specialist of each cluster of two classes or more
+    starts from its weights; q, on which all agree, teaches a student, and the generalist alone another. As specialists
+    train longer than the generalist, it is also shown after as many steps again. A link is known by its config and the
+    content of the weights that it starts from, so a study that is cut off goes on where it was.
+
+    "Inside" is the paper's conditional accuracy: over the test examples of a cluster, among its classes alone. All
+    numbers are of the last epoch.
+
+    Attributes:
+        name: What its files are called.
+        title: Heading of the table.
+        overrides: Overrides that all runs share.
+        seeds: Seeds of the whole.
+        clustering: How clusters are found.
+        generalist, specialist, student: Overrides of these.
+        agreement: Further overrides of the student of q.
+
+    References:
+        Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5 (which ends at q; a
+        student of it is this program's). https://arxiv.org/abs/1503.02531
+    """
+
+    name: str
+    title: str
+    overrides: Sequence[str]
+    seeds: Sequence[Count]
+    clustering: Clustering
+    generalist: Sequence[str]
+    specialist: Sequence[str]
+    student: Sequence[str]
+    agreement: Sequence[str]
+
+    def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
+        """Run the links that are missing, in three rounds, and write and print the table.
+
+        Args:
+            paths: The config's paths.
+            options: What the command asks.
+
+        Returns:
+            A line for each failure.
+        """
+        if options.scale is not None or options.columns is not None or options.rows is not None:
+            raise UserError("scale, rows and columns are for tables of runs; this study is one whole")
+        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        self.check([*place, *options.overrides])
+        found: dict[Key, Result] = {}
+        lines: list[str] = []
+
+        def run(recipes: Mapping[Key, Sequence[str]]) -> dict[Key, Config]:
+            configs = {
+                (label, seed): prepare(compose([*place, *self.overrides, f"seed={seed}", *own, *options.overrides]))
+                for (label, seed), own in recipes.items()
+            }
+            names = {f"{label}, seed {seed}": (label, seed) for label, seed in configs}
+            named = {name: configs[key] for name, key in names.items()}
+            done = look_up(named) if options.only else run_all(named, options.jobs, options.retry, options.together)
+            found.update({names[name]: result for name, result in done[0].items()})
+            lines.extend(map(str, done[1]))
+            return configs
+
+        whole = run({(GENERALIST, seed): self.generalist for seed in self.seeds})
+        sets: dict[int, list[list[int]]] = {}
+        members: dict[int, dict[str, str]] = {}  # of each seed, by name
+        recipes: dict[Key, Sequence[str]] = {}
+        for seed in [seed for seed in self.seeds if (GENERALIST, seed) in found]:
+            start = found[GENERALIST, seed]
+            sets[seed], shares = self._clusters(whole[GENERALIST, seed], start)
+            members[seed] = {}
+            recipes[AGAIN, seed] = [*self.generalist, _from("student", start)]
+            for i, (classes, share) in enumerate(zip(sets[seed], shares, strict=True), 1):
+                recipes[f"specialist{i}", seed] = [*self.specialist, *_special(classes), _from("student", start)]
+                members[seed][f"specialist{i}"] = f"special_classes: {list(classes)}, special_prior: {share}"
+        special = run(recipes)
+        recipes = {}
+        for seed, of in members.items():
+            if not all((name, seed) in found for name in (AGAIN, *of)):
+                continue
+            every = [f"{GENERALIST}: {{{_place(found[GENERALIST, seed])}}}"]
+            for name, knows in of.items():
+                trained = special[name, seed]["transfer"]["special_share"]
+                every.append(f"{name}: {{{_place(found[name, seed])}, {knows}, special_share: {trained}}}")
+            recipes[OF_GENERALIST, seed] = [*self.student, _from("teacher", found[GENERALIST, seed])]
+            recipes[OF_Q, seed] = [*self.student, *self.agreement, f"teacher.members={{{', '.join(every)}}}"]
+        taught = run(recipes)
+        complete = [seed for seed in sets if all((row, seed) in found for row in (OF_GENERALIST, OF_Q))]
+        if not complete:
+            return lines or ["no seed is complete"]
+        scores, inside = {}, []
+        for seed in complete:
+            runs = {row: found[row, seed] for row in (AGAIN, OF_GENERALIST, OF_Q)}
+            scores[seed], each = self._measure(taught[OF_Q, seed], runs, sets[seed])
+            inside += [[str(seed), *cells] for cells in each]
+        self._present(scores, inside, [r.data for (_, seed), r in found.items() if seed in complete], paths)
+        return lines
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Raise ConfigError where a link is no config; what it needs of others is left to be trained."""
+        some = "teacher.members={all: {}, some: {special_classes: [0,1]}}"
+        links = ([*self.specialist, *_special([0, 1])], self.student, [*self.student, *self.agreement, some])
+        for own in (self.generalist, *links):
+            prepare(compose([*self.overrides, *own, *overrides]))
+
+    def _clusters(self, config: Config, generalist: Result) -> tuple[list[list[int]], list[float]]:
+        """The sets of two classes or more, and the part of each in the training set."""
+        light = build_light(config)
+        loaders = build_loaders(config, light)
+        network = build_student(config, generalist.student).eval().to(light.device)
+        found = self.clustering.find(network, loaders, light.device).sets
+        labels = loaders.spec.labels
+        assert labels is not None
+        sets = [classes for classes in found if len(classes) > 1]
+        return sets, [float(torch.isin(labels, torch.tensor(classes)).double().mean()) for classes in sets]
+
+    def _measure(
+        self, config: Config, runs: Mapping[str, Result], sets: Sequence[Sequence[int]]
+    ) -> tuple[Scores, list[list[str]]]:
+        """Numbers of a seed by row and column, and a line for each cluster."""
+        light = build_light(config)
+        loaders, device = build_loaders(config, light), light.device
+        q = load_teacher(config, find_weights(config, train_teacher), loaders, device).network
+        nets: dict[str, nn.Module] = {Q: q, **dict(q.get_submodule("members").named_children())}
+        nets |= {row: build_student(config, result.student).eval().to(device) for row, result in runs.items()}
+        logits, labels = _logits(nets, loaders, device)
+        scores: Scores = {}
+        for row in (GENERALIST, Q, *runs):
+            right = [right_among(logits[row][:, classes], labels, classes) for classes in sets]
+            scores[row] = {
+                "test/top1": float((logits[row].argmax(1) == labels).double().mean()),
+                "inside/test/top1": float(torch.cat(right).double().mean()),
+                "test/nll": float(nn.functional.cross_entropy(logits[row].double(), labels)),
+            }
+        lines, after = [], []
+        for i, classes in enumerate(sets, 1):
+            before = right_among(logits[GENERALIST][:, classes], labels, classes)
+            after.append(right_among(logits[f"specialist{i}"][:, :-1], labels, classes))
+            shown = [f"{100 * float(right.double().mean()):.2f}" for right in (before, after[-1])]
+            lines.append([", ".join(map(str, classes)), str(len(before)), *shown])
+        scores[SPECIALISTS] = {"inside/test/top1": float(torch.cat(after).double().mean())}
+        return scores, lines
+
+    def _present(
+        self,
+        scores: Mapping[int, Scores],
+        inside: Sequence[Sequence[str]],
+        runs: Sequence[Mapping[str, object]],
+        paths: Mapping[str, str],
+    ) -> None:
+        columns = ("test/top1", "inside/test/top1", "test/nll")
+
+        def values(row: str, column: str) -> list[float]:
+            return [of[row][column] for of in scores.values()]
+
+        first = next(iter(scores.values()))
+        cells = {
+            row: {c: Summary.of(values(row, c)) for c in columns if c in first[row]}
+            for row in (GENERALIST, AGAIN, SPECIALISTS, Q, OF_GENERALIST, OF_Q)
+        }
+        notes = []
+        for row, base, column in COMPARED:
+            gain, (label, scale, digits) = paired_gain(values(row, column), values(base, column)), form(column, ())
+            sign = "+" if gain.mean >= 0 else ""
+            notes.append(f"{row} against {base}: {sign}{gain.show(scale, digits)} {label}, paired over {gain.n} seeds")
+        notes += [
+            "inside: over the test examples of a cluster, among its classes alone; specialists each inside its own",
+            f"mean ± sample standard deviation over n seeds {list(scores)}; numbers of the last epoch",
+            *footnotes(runs),
+        ]
+        table = Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes)
+        header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
+        clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
+        folder = Path(paths["outputs"]) / "studies" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "table.md").write_text("\n".join([table.markdown(), *clusters, ""]))
+        (folder / "table.csv").write_text(table.csv())
+        draw(table, folder / "table.png", first=None)
+        print("\n".join([table.text(), "", *clusters]))
+        print(f"\n{folder}/table.md, table.csv, table.png")
+
+
+@torch.no_grad()
+def _logits(nets: Mapping[str, nn.Module], loaders: Loaders, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
+    """What networks say of the test set, and its labels, on the CPU."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in nets}
+    labels = []
+    for batch in loaders.evals["test"]:
+        inputs = batch.to(device).inputs
+        for name, net in nets.items():
+            rows[name].append(net(inputs).logits.cpu())
+        labels.append(batch.labels)
+    return {name: torch.cat(parts) for name, parts in rows.items()}, torch.cat(labels)
+
+
+def _special(classes: Sequence[int]) -> list[str]:
+    return ["transfer=specialist", f"transfer.special_classes={list(classes)}"]
+
+
+def _from(role: str, result: Result) -> str:
+    return f"{role}.checkpoint='{result.folder.absolute()}'"
+
+
+def _place(result: Result) -> str:
+    return f"checkpoint: '{result.folder.absolute()}'"
