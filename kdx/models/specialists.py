@@ -69,7 +69,12 @@ def active(generalist: Tensor, sets: Sequence[Sequence[int]], top: PositiveInt) 
         generalist: Logits [B, C].
         sets: The classes of each specialist.
         top: Number of the generalist's most likely classes that are looked at.
+
+    Raises:
+        ValueError: There are not so many classes.
     """
+    if top > generalist.shape[1]:
+        raise ValueError(f"the generalist has {generalist.shape[1]} classes, so its {top} most likely cannot be taken")
     best = generalist.topk(top, 1).indices
     known = torch.zeros(len(sets), generalist.shape[1], dtype=torch.bool, device=generalist.device)
     for row, classes in zip(known, sets, strict=True):

@@ -157,6 +157,8 @@ class Specialists:
         labels = loaders.spec.labels
         assert labels is not None
         sets = [classes for classes in found if len(classes) > 1]
+        if not sets:
+            raise UserError(f"study.clustering: each of the {len(found)} clusters is a single class; take fewer")
         return sets, [float(torch.isin(labels, torch.tensor(classes)).double().mean()) for classes in sets]
 
     def _measure(

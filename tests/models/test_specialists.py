@@ -165,6 +165,8 @@ def test_who_has_a_say_knows_one_of_the_likely_classes():
     sets = [[0], [1, 2], [3, 0]]
     assert active(logits, sets, 1).tolist() == [[True, False, True], [False, False, True]]
     assert active(logits, sets, 2).tolist() == [[True, True, True], [False, True, True]]
+    with pytest.raises(ValueError, match="5 most likely"):
+        active(logits, sets, 5)
 
 
 def test_the_correction_undoes_another_sampling():
