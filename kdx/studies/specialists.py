@@ -135,8 +135,9 @@ class Specialists:
             return lines or ["no seed is complete"]
         scores, inside = {}, []
         for seed in complete:
-            runs = {row: found[row, seed] for row in (AGAIN, OF_GENERALIST, OF_Q)}
-            scores[seed], each = self._measure(taught[OF_Q, seed], runs, sets[seed])
+            configs = {row: (special | taught)[row, seed] for row in (AGAIN, OF_GENERALIST, OF_Q)}
+            nets = {row: build_student(config, found[row, seed].student) for row, config in configs.items()}
+            scores[seed], each = self._measure(configs[OF_Q], nets, sets[seed])
             inside += [[str(seed), *cells] for cells in each]
         self._present(scores, inside, [r.data for (_, seed), r in found.items() if seed in complete], paths)
         return lines
@@ -162,17 +163,17 @@ class Specialists:
         return sets, [float(torch.isin(labels, torch.tensor(classes)).double().mean()) for classes in sets]
 
     def _measure(
-        self, config: Config, runs: Mapping[str, Result], sets: Sequence[Sequence[int]]
+        self, config: Config, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
     ) -> tuple[Scores, list[list[str]]]:
         """Numbers of a seed by row and column, and a line for each cluster."""
         light = build_light(config)
         loaders, device = build_loaders(config, light), light.device
         q = load_teacher(config, find_weights(config, train_teacher), loaders, device).network
         nets: dict[str, nn.Module] = {Q: q, **dict(q.get_submodule("members").named_children())}
-        nets |= {row: build_student(config, result.student).eval().to(device) for row, result in runs.items()}
+        nets |= {row: student.eval().to(device) for row, student in students.items()}
         logits, labels = _logits(nets, loaders, device)
         scores: Scores = {}
-        for row in (GENERALIST, Q, *runs):
+        for row in (GENERALIST, Q, *students):
             right = [right_among(logits[row][:, classes], labels, classes) for classes in sets]
             scores[row] = {
                 "test/top1": float((logits[row].argmax(1) == labels).double().mean()),

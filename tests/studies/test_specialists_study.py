@@ -24,7 +24,7 @@ STUDY = Specialists(
     clustering=Clustering(split="train", examples=None, clusters=2, components=None, seed=0, restarts=3, steps=20),
     generalist=["method=supervised"],
     specialist=["method=supervised", "transfer.special_share=0.4"],
-    student=["method=kd"],
+    student=["method=kd", "student.net.widths=[6,6,10,10]"],
     agreement=["teacher.combine=specialists", "teacher.agreement.top=2"],
 )
 
