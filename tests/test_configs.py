@@ -30,6 +30,8 @@ NEEDS = {
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
     "transfer=synthetic": [f"transfer.unlabelled.path='{Path(__file__).parent}'"],
 }
+# with nothing to learn
+FUNCTIONS = {"styblinski_tang"}
 # chosen together with what they are for, or composed with every config
 NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep"}
 GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)
@@ -64,10 +66,11 @@ def test_every_network_binds_as_student_and_as_teacher(name: str, some_file: str
     overrides = ["dataset=cifar100", f"student={name}", f"teacher={name}", *needs]
     config = examine(compose([*overrides, f"teacher.checkpoint={some_file}"]))
     assert config["student"]["net"] == config["teacher"]["net"]
-    assert config["student"]["net"]["num_classes"] == 100
     with torch.device("meta"):
         net = build_network(config["student"]["net"], 0)
-    assert sum(p.numel() for p in net.parameters()) > 0
+    if name not in FUNCTIONS:
+        assert config["student"]["net"]["num_classes"] == 100
+        assert sum(p.numel() for p in net.parameters()) > 0
 
 
 @pytest.mark.parametrize("name", options("study"))

@@ -28,7 +28,7 @@ class Member:
     """A network that teaches, by itself or with others."""
 
     net: Annotated[Any, Given()]
-    checkpoint: str
+    checkpoint: str | None
     sha256: str | None
     seed: Count
     recipe: Sequence[str]

@@ -20,6 +20,8 @@ from kdx.models.frozen import Frozen
 from kdx.models.specialists import specialise
 from kdx.models.weights import load_weights
 
+UNTRAINED = {"pretrained": False, "weights": None}
+
 
 def make(node: Config, **given: Any) -> Any:
     """Build what a node's `_target_` names, with the arguments that the program itself adds.
@@ -105,10 +107,15 @@ def specialised(net: nn.Module, classes: Sequence[int] | None) -> nn.Module:
     return net
 
 
+def untrained(node: Config) -> Config:
+    """A network's node without the weights of the library that it comes from, which may be far away."""
+    return {**node, **{key: value for key, value in UNTRAINED.items() if key in node}}
+
+
 def build_teacher(config: Config, weights: Path) -> Frozen:
     """A frozen network with the weights of a file, and its own input statistics where it has any."""
     teacher, dataset = config["teacher"], config["dataset"]
-    net = specialised(build_network(teacher["net"], teacher["seed"]), teacher["special_classes"])
+    net = specialised(build_network(untrained(teacher["net"]), teacher["seed"]), teacher["special_classes"])
     load_weights(net, weights)
     if (teacher["mean"] is None) != (teacher["std"] is None):
         raise UserError("teacher.mean and teacher.std must be given together")

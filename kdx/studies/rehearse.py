@@ -14,14 +14,12 @@ from kdx.core.seed import seeded
 from kdx.core.types import DataSpec
 from kdx.models.frozen import Frozen, Statistics
 from kdx.models.limited import Limited
-from kdx.studies.build import build_network, make, make_method, specialised
+from kdx.studies.build import build_network, make, make_method, specialised, untrained
 from kdx.studies.members import each_teacher, ensemble
 from kdx.studies.processes import indivisible
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536
-# as networks are built here for their shapes, given weights stay where they are
-UNTRAINED = {"pretrained": False, "weights": None}
 
 _passed: set[str] = set()
 
@@ -92,7 +90,7 @@ def _put_together(config: Config) -> list[str]:
 def _method(config: Config, given: dict[str, Any]) -> Method:
     node = config["method"]
     if "peers" in node:
-        node = {**node, "peers": [_untrained(peer) for peer in node["peers"]]}
+        node = {**node, "peers": [untrained(peer) for peer in node["peers"]]}
     return make_method(node, 0, given)
 
 
@@ -146,10 +144,6 @@ def _frozen(teacher: Config, given: Statistics) -> Frozen:
 
 def _network(node: Config, role: str) -> nn.Module:
     try:
-        return build_network(_untrained(node), 0)
+        return build_network(untrained(node), 0)
     except (UserError, ValueError) as error:
         raise UserError(f"{role}.net: {error}") from None
-
-
-def _untrained(node: Config) -> Config:
-    return {**node, **{key: value for key, value in UNTRAINED.items() if key in node}}

@@ -10,6 +10,8 @@ SHOWN = (
     ("test/ece", "ECE %", True),
     ("fidelity/test/agreement", "agreement with the teacher %", True),
     ("fidelity/test/kl", "KL from the teacher", False),
+    ("derivatives/test/rmse", "RMSE to the teacher", False),
+    ("derivatives/test/jacobian_rmse", "RMSE of the Jacobian", False),
 )
 
 
@@ -26,9 +28,8 @@ def show(result: Result) -> str:
     lines.append(f"  protocol: last epoch (best on test {100 * best:.2f} at epoch {epoch:g})" if best else "")
     teacher = data["teacher"]
     if teacher is not None:
-        lines.append(
-            f"  teacher {teacher['net']}: top-1 {100 * teacher['test/top1']:.2f} %, sha256 {teacher['sha256'][:12]}"
-        )
+        top1 = "" if best is None else f" top-1 {100 * teacher['test/top1']:.2f} %,"
+        lines.append(f"  teacher {teacher['net']}:{top1} sha256 {teacher['sha256'][:12]}")
     beside = f", beside {data['fused'] - 1} others" if "fused" in data and data["fused"] > 1 else ""
     lines.append(
         f"  {data['seconds']:.1f} s, {data['examples_per_second']:.0f} img/s{beside}, {data['device']['name']}"

@@ -22,6 +22,8 @@ LABELS = {
     "ensemble/test/top1": ("ensemble %", 100, 2),
     "fidelity/test/agreement": ("agreement %", 100, 2),
     "fidelity/test/kl": ("KL to teacher", 1, 4),
+    "derivatives/test/rmse": ("RMSE", 1, 2),
+    "derivatives/test/jacobian_rmse": ("RMSE of the slope", 1, 2),
     "boundary/test/magsim": ("MagSim", 1, 3),
     "boundary/test/angsim": ("AngSim", 1, 3),
     "robustness/test/fgsm": ("top-1 % under FGSM", 100, 2),

@@ -1,5 +1,7 @@
 """Where a run's teacher comes from, and whether it is the teacher that was meant."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +20,8 @@ from kdx.evals.predictions import predictions
 from kdx.models.ensemble import Ensemble
 from kdx.models.frozen import Frozen
 from kdx.models.memo import Memo
-from kdx.models.weights import sha256
-from kdx.studies.build import build_teacher
+from kdx.models.weights import save_weights, sha256
+from kdx.studies.build import build_network, build_teacher
 from kdx.studies.members import each_teacher, ensemble, together
 from kdx.studies.memo import agrees, memoised
 from kdx.studies.optimize import optimized
@@ -70,13 +72,26 @@ def find_weights(config: Config, train: Callable[[Config], Result]) -> Weights:
         config: Prepared config of the student's run.
         train: The entry that runs a config; a teacher's run is a run like any other.
     """
-    return {name: _find(own["teacher"], train) for name, own in each_teacher(config).items()}
+    return {name: _find(own, train) for name, own in each_teacher(config).items()}
 
 
-def _find(teacher: Config, train: Callable[[Config], Result]) -> Path:
+def _find(config: Config, train: Callable[[Config], Result]) -> Path:
+    teacher = config["teacher"]
+    if teacher["checkpoint"] is None:
+        return _as_built(config)
     if teacher["checkpoint"] != "auto":
         return weights_file(teacher["checkpoint"], "teacher.checkpoint")
     return train(teacher["training"]).student
+
+
+def _as_built(config: Config) -> Path:
+    """The weights that a network is built with, kept: later runs have the same, with or without a network."""
+    teacher, name = config["teacher"], network_name(config, "teacher").replace("/", "_")
+    key = hashlib.sha256(json.dumps([teacher["net"], teacher["seed"]], sort_keys=True).encode()).hexdigest()[:16]
+    path = Path(config["paths"]["teachers"]) / f"{name}-as-built-{key}.safetensors"
+    if not path.exists():
+        save_weights(path, build_network(teacher["net"], teacher["seed"]), {})
+    return path
 
 
 def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: torch.device) -> Teacher:

@@ -73,6 +73,22 @@ def test_a_given_teacher_gives_the_same_student(tiny, tmp_path):
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
 
 
+def test_a_teacher_as_it_is_built_is_kept_for_the_runs_to_come(tiny, monkeypatch):
+    first = run(tiny("teacher.checkpoint=null"))
+    (file,) = Path(tiny()["paths"]["teachers"]).iterdir()
+    node = tiny("teacher.checkpoint=null")["teacher"]
+    net = build_network(node["net"], node["seed"])
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    load_weights(net, file)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    # where its weights come from may be out of reach by then
+    monkeypatch.setattr("kdx.studies.teacher.build_network", lambda *_: pytest.fail("built again"))
+    second = run(tiny("teacher.checkpoint=null", "seed=1"))
+    assert first.data["teacher"] == second.data["teacher"]
+    assert first.data["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert first.data["identity"] != run(tiny()).data["identity"]
+
+
 def test_a_teacher_that_misses_its_accuracy_is_refused(tiny, tmp_path):
     weights = weights_at(tmp_path / "random.safetensors")
     given = (f"teacher.checkpoint={weights}", "teacher.expected_top1=0.99")

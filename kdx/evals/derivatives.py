@@ -1,0 +1,47 @@
+"""How closely the student's outputs, and what they do when the input moves, follow the teacher's."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from kdx.core.ranges import Positive
+from kdx.core.types import Batch
+from kdx.evals.base import SplitEvaluator, differentiable, network
+from kdx.models.derivatives import jacobian
+
+
+class Derivatives(SplitEvaluator):
+    """Measures `derivatives/{split}/rmse` and `jacobian_rmse` between student and teacher.
+
+    Roots over the split's examples of the mean squared distance: of the outputs, summed over them, and of the whole
+    Jacobian (Frobenius norm), in units of the normalised inputs. A backward pass for each output: for small networks.
+
+    Args:
+        loaders, device, split, every: As in `SplitEvaluator`.
+
+    References:
+        Czarnecki, Osindero, Jaderberg, Swirszcz, Pascanu, "Sobolev Training for Neural Networks", 2017.
+        https://arxiv.org/abs/1706.04859
+    """
+
+    needs_teacher = True
+
+    def __init__(
+        self, loaders: Mapping[str, Iterable[Batch]], device: torch.device, split: str, every: Positive | None
+    ):
+        super().__init__(loaders, device, split, every)
+
+    def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
+        student, teacher = network(models, "student"), network(models, "teacher")
+        totals, count = torch.zeros(2, dtype=torch.float64), 0
+        with torch.enable_grad(), differentiable(teacher):
+            for batch in self.batches():
+                inputs = batch.inputs.detach().requires_grad_()
+                mine, theirs = (net(inputs).float().logits for net in (student, teacher))
+                gaps = jacobian(mine, inputs, False) - jacobian(theirs, inputs, False)
+                squares = ((mine - theirs).detach().double().square().sum(), gaps.double().square().sum())
+                totals += torch.stack([square.cpu() for square in squares])
+                count += len(batch)
+        values, slopes = (totals / count).sqrt().tolist()
+        return {f"derivatives/{self.split}/rmse": values, f"derivatives/{self.split}/jacobian_rmse": slopes}
