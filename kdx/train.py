@@ -66,7 +66,7 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
     """One job; its return value is what a sweeper maximises or minimises."""
     hydra_config = HydraConfig.get()
     try:
-        return _train(plain(cfg, dict(hydra_config.runtime.choices)))
+        return _train(plain(cfg, dict(hydra_config.runtime.choices)), hydra_config.mode == RunMode.MULTIRUN)
     except KeyboardInterrupt:
         if leads():
             print("kdx: stopped; the same command resumes", file=sys.stderr)
@@ -82,11 +82,11 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
         return None
 
 
-def _train(composed: Composed) -> float | None:
+def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.engine.loggers import asked_by_agent
     from kdx.studies.agent import show_again
     from kdx.studies.prepare import prepare  # torch comes with these
-    from kdx.studies.run import run
+    from kdx.studies.run import run, run_or_wait
     from kdx.studies.show import show
 
     join()
@@ -94,7 +94,8 @@ def _train(composed: Composed) -> float | None:
     raise_if_failed(config)
     if asked_by_agent() and leads():
         show_again(config)
-    result = run(config, trial_views)
+    # another sweep may be at a run that this one needs, too; two commands for one run are a mistake
+    result = (run_or_wait if sweeps else run)(config, trial_views)
     leave()
     if leads():
         print(show(result))

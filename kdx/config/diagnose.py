@@ -125,6 +125,8 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         if inside and key in _paths(cfg, ""):  # a mapping was given, with a key that the node does not have
             key = f"{key}.{inside[1]}"
         return f"unknown key '{key}'{_suggest(key, cfg)}"
+    if "invalid literal for int()" in text and override:
+        return f"{override}: {key.rpartition('.')[0]} is a list, which is given as a whole: [a,b]"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{override}: {first}" if override else first
 
@@ -188,6 +190,9 @@ def _unreadable(override: str) -> str:
 
 def _suggest(key: str, cfg: DictConfig) -> str:
     """What may have been meant by a key that does not exist."""
+    top = key.split(".")[0]
+    if not _trains(cfg) and top not in cfg and (is_group(top) or top in ("seed", "data_seed")):
+        return "; it is one of a study's runs, not of the study: see overrides in kdx study --help"
     if key == "model":
         return "; a network is chosen with student=NAME and teacher=NAME"
     paths = [p for p in _paths(cfg, "") if not p.rpartition(".")[2].startswith("_")]
@@ -222,4 +227,11 @@ def _paths(node: Any, prefix: str) -> list[str]:
         found.append(path)
         if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
             found += _paths(node[name], f"{path}.")
-    return found if prefix else [*found, *(g for g in ("experiment", "debug", "recipe", *ROLES) if g not in found)]
+    if prefix or not _trains(node):
+        return found
+    return [*found, *(g for g in ("experiment", "debug", "recipe", *ROLES) if g not in found)]
+
+
+def _trains(cfg: DictConfig) -> bool:
+    """Whether a config is that of a training, not of a study of many."""
+    return "dataset" in cfg

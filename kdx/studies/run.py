@@ -161,13 +161,18 @@ def train_teacher(config: Config) -> Result:
             f"{length} ({folder}); teacher.checkpoint=PATH takes one that exists",
             file=sys.stderr,
         )
+    return run_or_wait(config)
+
+
+def run_or_wait(config: Config, views: Views = no_views) -> Result:
+    """`run`, which waits where another process is at it, and takes over where that process dies."""
     told = False
     while True:
         try:
-            return run(config)
-        except Claimed:  # a run beside this one needs the same teacher
+            return run(config, views)
+        except Claimed:
             if not told and leads():
-                print(f"kdx: {folder.name} is being trained by another process; waiting for it", file=sys.stderr)
+                print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
             told = True
             time.sleep(PAUSE)
 

@@ -1,6 +1,7 @@
 // The figures: each reads the groups in view and draws itself into its section.
 const LINES = 8; // in one plot; more cannot be told apart
 const TRAINED = 5; // training curves at first sight
+const FEW = 10; // predictions below which the share that is right says little
 const axisOf = (name) => ({ label: metrics.get(name).label });
 const scaled = (summary, metric) => ({ mean: summary[0] * metric.scale, std: known(summary[1]) ? summary[1] * metric.scale : null });
 const said = (summary, metric, n) => `${metric.label}: ${showSummary(summary, metric)} (n = ${n})`;
@@ -84,8 +85,19 @@ function drawTradeoffs() {
   const host = section("tradeoffs", true);
   const spread = (name) => isLogarithmic(visible.map((i) => summaryOf(data.groups[i], name)?.[0]).filter((v) => v > 0));
   scatter(host, "fidelity/test/agreement", "How often the student predicts what its teacher predicts, against how good it is.", false);
-  scatter(host, "seconds", "What a run costs, with its evaluations.", spread("seconds"));
+  const together = visible.some((i) => runsOf[i].some((r) => data.runs[r].together > 1));
+  scatter(host, "seconds", "What a run costs, with its evaluations."
+    + (together ? " Some trained together with others: their times hold their share of data and teacher and compare with nobody else's." : ""), spread("seconds"));
   if (!host.children.length) byId("tradeoffs").hidden = true;
+}
+
+// the runs' own, as in the table: that of all their predictions together is smaller, since errors of both signs cancel
+function eceOf(role, bins) {
+  const own = data.groups[chosen].values.last["test/ece"];
+  if (role === "student") return own ? `, ECE ${showSummary(own, metrics.get("test/ece"))} %` : "";
+  if (new Set(runsOf[chosen].map((r) => data.runs[r].teacher)).size > 1) return "";
+  const total = bins.reduce((sum, [n]) => sum + n, 0);
+  return `, ECE ${(100 * bins.reduce((sum, [n, confidence, correct]) => sum + (n / total) * Math.abs(confidence - correct), 0)).toFixed(2)} %`;
 }
 
 let chosen = null;
@@ -98,13 +110,12 @@ function drawPredictions() {
   const by = data.reliability[chosen];
   const series = ["student", "teacher"].filter((role) => by[role]).map((role, k) => {
     const total = by[role].reduce((sum, [n]) => sum + n, 0);
-    const ece = by[role].reduce((sum, [n, confidence, correct]) => sum + (n / total) * Math.abs(confidence - correct), 0);
-    return { label: `${role}, ECE ${(100 * ece).toFixed(2)} %`, line: true, dots: true, style: [["#2a6f97", ""], ["#8d98a3", ""]][k],
-      points: by[role].map(([n, confidence, correct]) => ({ x: confidence, y: correct, r: 2 + 5 * Math.sqrt(n / total),
+    return { label: role + eceOf(role, by[role]), line: true, dots: true, style: [["#2a6f97", ""], ["#8d98a3", ""]][k],
+      points: by[role].map(([n, confidence, correct]) => ({ x: confidence, y: correct, r: 2 + 5 * Math.sqrt(n / total), pale: n < FEW,
         tip: `${role}: ${n.toLocaleString("en").replaceAll(",", "\u202f")} predictions\nmean confidence ${confidence.toFixed(3)}, of which right ${correct.toFixed(3)}` })) };
   });
   plot(host, { title: "Reliability", heading: "Reliability", series, diagonal: true, legend: true, x: { label: "confidence", range: [0, 1] }, y: { label: "share that is right", range: [0, 1] },
-    height: 340, caption: "Test predictions of all seeds in bins of confidence; a dot's area is their share. Above the dashed line a network is right oftener than it says, below it less often." });
+    height: 340, caption: `Test predictions of all seeds in bins of confidence; a dot's area is their share, and bins of fewer than ${FEW} are pale. Above the dashed line a network is right oftener than it says, below it less often.` });
   const confusion = data.confusion[chosen];
   if (confusion) host.append(confusion.matrix ? heatmap(confusion) : pairs(confusion));
 }

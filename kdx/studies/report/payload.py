@@ -114,6 +114,7 @@ def _run(group: int, run: Run) -> dict[str, Any]:
         "commit": None if data["code"]["commit"] is None else data["code"]["commit"][:10],
         "dirty": data["code"]["dirty"],
         "device": f"{data['device']['name']}, {threads} thread{'s' if threads != 1 else ''}",
+        "together": data.get("fused"),  # which older results do not say
         "versions": f"torch {data['versions']['torch']}, Python {data['versions']['python']}",
         "teacher": None if data["teacher"] is None else data["teacher"]["sha256"][:12],
         "finished": data["finished"],

@@ -106,7 +106,7 @@ function drawSeries(series, place, px, py, spec) {
       const back = path([...banded].reverse(), (p) => p.y - p.sy).replace("M", "L");
       layer.append(svg("path", { d: path(banded, (p) => p.y + p.sy) + back + "Z", fill: colour, opacity: 0.12 }));
     }
-    layer.append(svg("path", { d: path(series.points, (p) => p.y), fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": dash || null }));
+    layer.append(svg("path", { d: path(series.points.filter((p) => !p.pale), (p) => p.y), fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": dash || null }));
   }
   for (const p of series.points) {
     const dot = svg("g");
@@ -115,7 +115,7 @@ function drawSeries(series, place, px, py, spec) {
       if (known(p.sy)) dot.append(svg("line", { x1: x, x2: x, y1: py(p.y - p.sy), y2: py(p.y + p.sy), stroke: p.colour || colour, opacity: 0.45 }));
       if (known(p.sx)) dot.append(svg("line", { y1: y, y2: y, x1: px(p.x - p.sx), x2: px(p.x + p.sx), stroke: p.colour || colour, opacity: 0.45 }));
     }
-    if (series.dots) dot.append(svg("circle", { cx: x, cy: y, r: p.r || 3.5, fill: p.colour || colour }));
+    if (series.dots) dot.append(svg("circle", { cx: x, cy: y, r: p.r || 3.5, fill: p.colour || colour, opacity: p.pale ? 0.4 : null }));
     if (p.tip) tipped(dot, p.tip).append(svg("circle", { cx: x, cy: y, r: 9, fill: "transparent" }));
     layer.append(dot);
   }
@@ -140,7 +140,8 @@ function placeNames(root, points, px, py, width, floor) {
   for (const p of points) {
     const long = p.name.length * 6.1;
     const [x, y] = [px(p.x), py(p.y)];
-    const places = [[x + 8, y + 4, "start"], [x - 8, y + 4, "end"], [x, y - 9, "middle"], [x, y + 17, "middle"]];
+    // beside the bars, which would strike a name out
+    const places = [[x + 7, y - 6, "start"], [x - 7, y - 6, "end"], [x + 7, y + 15, "start"], [x - 7, y + 15, "end"]];
     for (const [tx, ty, anchor] of places) {
       const start = anchor === "start" ? tx : anchor === "end" ? tx - long : tx - long / 2;
       const box = [start, ty - 10, start + long, ty + 3];

@@ -113,6 +113,7 @@ function runColumns(names) {
       value: (i) => run(i).values[state.protocol][name], cell: (i) => show(run(i).values[state.protocol][name], metrics.get(name)) })),
     { key: "commit", always: true, label: "commit", value: (i) => origin(run(i)), cell: (i) => el("span", { class: "mono" }, origin(run(i))) },
     { key: "device", label: "hardware", value: (i) => run(i).device },
+    { key: "together", label: "trained together", number: true, value: (i) => run(i).together },
     { key: "versions", label: "software", value: (i) => run(i).versions },
     { key: "teacher", label: "teacher", value: (i) => run(i).teacher, cell: (i) => el("span", { class: "mono" }, plainly(run(i).teacher)) },
     { key: "finished", label: "finished", value: (i) => run(i).finished, cell: (i) => plainly(run(i).finished).replace("T", " ").replace("Z", "") },

@@ -39,5 +39,6 @@ def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool
     if pictures:
         draw_figures(grouped, training, predicted, folder)
     runs = sum(len(group.runs) for group in grouped.groups)
-    notes.append(f"{runs} runs in {len(grouped.groups)} groups, {len(found.unfinished)} unfinished left out")
+    left_out = f", {len(found.unfinished)} unfinished left out" if found.unfinished else ""
+    notes.append(f"{runs} runs in {len(grouped.groups)} groups{left_out}")
     return notes
