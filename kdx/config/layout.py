@@ -96,6 +96,9 @@ def register_networks() -> None:
 def _register(_own_folders: str | None) -> None:
     Plugins.instance().register(OwnConfigs)
     store = ConfigStore.instance()
+    # Hydra copies its sources for each config, and for each group of its help, and copying the nodes takes most of the
+    # time; what it reads from the store it copies again
+    vars(store)["__deepcopy__"] = lambda memo: store
     for role in ROLES:
         present = set(_files(role))
         for name in _files("model"):

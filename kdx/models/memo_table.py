@@ -2,6 +2,7 @@
 
 import errno
 import os
+import weakref
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,9 @@ class MemoTable:
         self._factors = (places * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
         folder.mkdir(parents=True, exist_ok=True)
         self._shards: dict[int, tuple[int, np.ndarray]] = {}
+        self._files: list[int] = []
+        # of a run that is over nobody else says so, and a process may train hundreds
+        self._finalizer = weakref.finalize(self, _close, self._files)
         self._marks_file, self._marks = self._open("marks.bin", rows * 4, np.dtype(np.uint32), (rows,))
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -82,9 +86,8 @@ class MemoTable:
         return int(np.count_nonzero(self._marks))
 
     def close(self) -> None:
-        for file, _ in self._shards.values():
-            os.close(file)
-        os.close(self._marks_file)
+        """Let go of the files; the same happens where a table is no longer used by anybody."""
+        self._finalizer()
         self._shards, self._marks_file = {}, -1
 
     def _checksums(self, words: np.ndarray) -> np.ndarray:
@@ -103,6 +106,12 @@ class MemoTable:
     def _open(self, name: str, size: int, dtype: np.dtype, shape: tuple[int, ...]) -> tuple[int, np.ndarray]:
         path = self.folder / name
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._files.append(file)
         if os.fstat(file).st_size < size:
             os.ftruncate(file, size)
         return file, np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,3 +175,18 @@ def test_processes_that_write_together_and_are_killed_leave_only_what_is_right(t
             assert writer.stdout is not None
             writer.stdout.close()
     assert check(MemoTable(tmp_path, ROWS, WIDTH, "fp16")) >= ROWS // 2
+
+
+def test_a_table_that_nobody_uses_holds_no_file(tmp_path: Path):
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not say which files are open")
+    before = open_files()
+    for number in range(3):
+        table = MemoTable(tmp_path / str(number), 4, 3, "fp32")
+        table.write(np.array([1]), np.ones((1, 3), np.float32))
+        assert open_files() > before
+        del table
+    assert open_files() == before
