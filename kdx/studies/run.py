@@ -1,7 +1,6 @@
 """One training, from a prepared config to a result on disk."""
 
 import contextlib
-import json
 import sys
 import time
 import traceback
@@ -24,16 +23,14 @@ from kdx.engine.ema import Ema
 from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
 from kdx.engine.trainer import Trainer
-from kdx.evals.predictions import predictions
 from kdx.models.joined_norms import join_norms
-from kdx.models.weights import save_weights
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
 from kdx.studies.claim import PAUSE, Claimed, claimed
 from kdx.studies.company import Company
+from kdx.studies.deliver import deliver, name, save_selected
 from kdx.studies.prepare import network_name, weights_file
-from kdx.studies.provenance import commit, machine, versions
-from kdx.studies.results import PREDICTIONS, Result, finished, save_predictions, write_json, write_yaml
-from kdx.studies.teacher import Teacher, find_weights, load_teacher
+from kdx.studies.results import PREDICTIONS, Result, finished, write_yaml
+from kdx.studies.teacher import find_weights, load_teacher
 
 Steps = Generator[int, None, Result]
 Views = Callable[[Sequence[Mapping[str, float | None]]], Sequence[View]]  # from what is recorded already
@@ -93,15 +90,6 @@ def in_steps(config: Config, company: Company, views: Views = no_views) -> Steps
             raise
 
 
-def name(config: Config) -> str:
-    """Directory name of a run: what a reader looks for first, then its identity."""
-    parts = [config["dataset"]["name"], config["choices"]["method"], network_name(config, "student")]
-    if config["teacher"] is not None:
-        parts.append(f"from-{network_name(config, 'teacher')}")
-    readable = "-".join([*map(str, parts), f"seed{config['seed']}"])
-    return f"{readable.replace('/', '_')}-{identity(config)}"
-
-
 def _train(config: Config, folder: Path, company: Company, views: Views) -> Steps:
     light = build_light(config)
     # first, as missing data must be told before a teacher trains
@@ -129,7 +117,7 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         trainer.together = max(trainer.together, company.size)
         for _ in trainer.steps():
             yield trainer.clock.step
-        result = by_leader(lambda: _finish(config, folder, light, loaders, trainer, teacher))
+        result = by_leader(lambda: deliver(config, folder, light, loaders, trainer, teacher))
         summary = {**trainer.selection.last, "folder": str(folder)}
         return result
     finally:
@@ -141,11 +129,6 @@ def _begin(config: Config, folder: Path) -> None:
     if config["fresh"]:
         _start_over(folder)
     write_yaml(folder / "config.yaml", config)
-
-
-def _save_selected(config: Config, folder: Path, student: torch.nn.Module) -> None:
-    if leads():
-        save_weights(folder / "student_val.safetensors", student, _about(config))
 
 
 def train_teacher(config: Config) -> Result:
@@ -220,64 +203,13 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         ema=ema,
         log_steps=settings.log_steps,
         checkpoint_seconds=settings.checkpoint_seconds,
-        on_selected=lambda student: _save_selected(config, folder, student),
+        on_selected=lambda student: save_selected(config, folder, student),
     )
     # streams of their own, so that what is drawn for an example differs between processes as between examples
     seed_all(derive(config["seed"], "run", *([rank()] if rank() else [])))
     if state is not None:
         trainer.load(state)
     return trainer
-
-
-def _finish(
-    config: Config,
-    folder: Path,
-    light: Light,
-    loaders: Loaders,
-    trainer: Trainer,
-    teacher: Teacher | None,
-) -> Result:
-    student = trainer.deliverable
-    save_weights(folder / "student.safetensors", student, _about(config))
-    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device)
-    if teacher is not None:
-        predicted |= teacher.predictions(loaders.evals["test"], light.device)
-    save_predictions(folder, predicted)
-    data = {
-        "name": folder.name,
-        "identity": identity(config),
-        "choices": config["choices"],
-        "seed": config["seed"],
-        "data_seed": config["data_seed"],
-        "protocol": "last",
-        "metrics": trainer.selection.state_dict(),
-        "teacher": None if teacher is None else teacher.facts,
-        "examples": {"training": loaders.spec.num_examples}
-        | {split: loader.num_examples for split, loader in loaders.evals.items()},
-        "steps": trainer.clock.steps,
-        "epochs": trainer.clock.epochs,
-        "parameters": sum(p.numel() for p in student.parameters()),
-        "seconds": round(trainer.seconds, 3),
-        "milliseconds_per_step": round(1000 * trainer.step_seconds / trainer.clock.steps, 4),
-        "examples_per_second": round(trainer.examples / trainer.seconds, 1),
-        "fused": trainer.together,
-        "processes": size(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "code": commit(),
-        "versions": versions(),
-        "device": machine(light.device),
-    }
-    write_json(folder / "result.json", data)
-    (folder / "error.txt").unlink(missing_ok=True)
-    # last: its presence says that everything else is whole
-    (folder / "DONE").touch()
-    trainer.checkpoints.clear()
-    return Result(folder, data)
-
-
-def _about(config: Config) -> dict[str, str]:
-    """Metadata of exported weights: one entry, since safetensors writes several in random order."""
-    return {"kdx": json.dumps({"run": name(config), "net": config["student"]["net"]}, sort_keys=True)}
 
 
 def _start_over(folder: Path) -> None:
