@@ -51,6 +51,7 @@ def images(folder: Path) -> dict[str, object]:
     return {p.stem: load_file(p)["images"] for p in sorted((folder / "studies" / "free").glob("*.safetensors"))}
 
 
+@pytest.mark.slow
 def test_images_are_made_once_and_learned_from(tmp_path: Path, capsys):
     paths = {key: str(tmp_path / key) for key in ("runs", "teachers", "memos")} | {"outputs": str(tmp_path)}
     assert study(tmp_path).execute(paths, Options(**OPTIONS)) == []

@@ -71,7 +71,7 @@ def test_a_full_disk_stops_a_run_that_then_resumes(tiny, tmp_path, monkeypatch):
     assert not (folder_of(config) / "error.txt").exists()
 
 
-@pytest.mark.parametrize("path", ["kdx.studies.run.save_weights", "kdx.studies.run.write_json"])
+@pytest.mark.parametrize("path", ["kdx.studies.deliver.save_weights", "kdx.studies.deliver.write_json"])
 def test_a_disk_that_fills_up_at_the_very_end(tiny, monkeypatch, path: str):
     config = tiny("method=supervised")
     with monkeypatch.context() as patch:

@@ -11,6 +11,7 @@ from kdx.studies.run import name, run
 
 CHECKPOINTS = "kdx.engine.checkpoint.Checkpoints"
 RUN = "kdx.studies.run"
+DELIVER = "kdx.studies.deliver"
 # dropout, an average of the weights, mixed and augmented inputs, a validation split, moments of two orders
 DROPOUT = ("student=mlp_400", "student.net.hidden=[12,12]")
 EVERYTHING = (
@@ -65,11 +66,11 @@ MOMENTS = {
     "half-way through the first checkpoint": Moment("torch", "save", 1, half=True),
     "before a checkpoint is put aside": Moment("os", "replace", 3, "previous.pt"),
     "before a checkpoint is in place": Moment("os", "replace", 5, "last.pt.part"),
-    "at the export of the selected student": Moment(RUN, "save_weights", 1, "student_val"),
+    "at the export of the selected student": Moment(DELIVER, "save_weights", 1, "student_val"),
     "in an evaluation": Moment("kdx.evals.classification.Classification", "measure", 3),
     "before the last checkpoint": Moment(CHECKPOINTS, "save", 8),
-    "before the export": Moment(RUN, "save_weights", 1, "student.safetensors"),
-    "before the result": Moment(RUN, "write_json"),
+    "before the export": Moment(DELIVER, "save_weights", 1, "student.safetensors"),
+    "before the result": Moment(DELIVER, "write_json"),
     "in the result": Moment("os", "replace", 1, "result.json"),
     "before the mark of the end": Moment("pathlib.Path", "touch", 1, "DONE"),
     "after the mark of the end": Moment(CHECKPOINTS, "clear"),

@@ -44,6 +44,7 @@ def returned(monkeypatch: pytest.MonkeyPatch) -> list[JobReturn]:
     return jobs
 
 
+@pytest.mark.slow
 def test_a_fused_sweep_is_the_sweep(capsys, teacher, returned, elsewhere):
     common = (*SMALL, teacher, *SWEEP, "trainer.duration.steps=3")
     fused = command(capsys, "train", "-m", "hydra/launcher=fused", "paths.outputs=fused", "logger=wandb", *common)

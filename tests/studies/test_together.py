@@ -67,7 +67,7 @@ def together(configs: list[dict]) -> dict[int, Any]:
     return dict(run_together(configs))
 
 
-@pytest.mark.parametrize("common", [CALM, MIXED], ids=["augmented", "mixed"])
+@pytest.mark.parametrize("common", [pytest.param(CALM, marks=pytest.mark.slow), MIXED], ids=["augmented", "mixed"])
 def test_each_is_the_run_alone_to_the_bit(member, alone, common):
     configs = [member(*common, *own) for own in MEMBERS.values()]
     configs.append(member(*common, "method=kd", student=DROPOUT))
@@ -153,6 +153,7 @@ def test_a_batch_that_a_student_changes_is_read_anew(member, alone, monkeypatch)
         assert outcome(results[place].folder) == {**alone(config), "fused": 2}
 
 
+@pytest.mark.slow
 def test_what_differs_only_in_the_student_is_shared(tiny):
     first = shared(tiny("data_seed=1"))
     for same in ("seed=5", "method=dkd", "optimizer.lr=0.5", "trainer.ema=0.5", "trainer.duration.steps=3"):
