@@ -114,7 +114,7 @@ class Grid:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "table.md").write_text(table.markdown())
         (folder / "table.csv").write_text(table.csv())
-        draw(table, folder / "table.png", first=TEACHER if self.teacher_row else None)
+        draw(table, folder / "table.png", first=TEACHER if TEACHER in table.cells else None)
         print(table.text())
         print(f"\n{folder}/table.md, table.csv, table.png")
 

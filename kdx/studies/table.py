@@ -87,8 +87,8 @@ class Table:
                 measured["cost"] = [_step(run) / _step(reference) for run, reference in pairs]
             values[row] = {c: [v for v in vs if v is not None] for c, vs in measured.items() if None not in vs}
         cells = {row: {c: Summary.of(vs) for c, vs in of.items()} for row, of in values.items()}
-        if teacher_row:
-            cells = {TEACHER: _teachers(results, columns), **cells}
+        if teacher_row and (teachers := _teachers(results, columns)):
+            cells = {TEACHER: teachers, **cells}
         main = columns[0]
         gains = {}
         if baseline is not None:
@@ -160,11 +160,12 @@ def _step(result: Result) -> float:
 
 
 def _teachers(results: Mapping[str, Sequence[Result]], columns: Sequence[str]) -> dict[str, Summary]:
-    """Measurements of the different teachers behind the runs."""
+    """Measurements of the different teachers behind the runs; empty where no run has one."""
     # a method without a teacher says nothing of one
     told = [r.data["teacher"] for runs in results.values() for r in runs if r.data["teacher"] is not None]
     facts = {teacher["sha256"]: teacher for teacher in told}
-    return {c: Summary.of([f[c] for f in facts.values()]) for c in columns if all(c in f for f in facts.values())}
+    measured = [c for c in columns if facts and all(c in f for f in facts.values())]
+    return {c: Summary.of([f[c] for f in facts.values()]) for c in measured}
 
 
 def _notes(

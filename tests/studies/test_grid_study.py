@@ -80,6 +80,21 @@ def test_a_hole_is_a_dash_and_n_is_shown():
     assert best.rows()[1][1] == "100.00 ± 0.00" and any("optimistic" in note for note in best.notes)
 
 
+def test_there_is_no_row_of_teachers_where_no_run_has_one():
+    runs = [result(s, **{"test/top1": 0.6}) for s in range(3)]
+    alone = [Result(run.folder, {**run.data, "teacher": None}) for run in runs]
+    table = Table.build(
+        title="",
+        results={"CE": alone},
+        columns=["test/top1"],
+        protocol="last",
+        baseline=None,
+        cost_row=None,
+        teacher_row=True,
+    )
+    assert table.rows() == [["CE", "60.00 ± 0.00", "3"]]
+
+
 def test_a_gain_may_be_a_column_of_its_own():
     rows = {
         "alone": [result(s, **{"test/top1": 0.6 + s / 100}) for s in range(3)],
