@@ -40,8 +40,8 @@ class Recall:
         if key not in self._kept:
             composed = compose(overrides)
             found = [examine(composed), "data_seed" in composed.interpolated]
-            if found[0]["student"]["sha256"] or (found[0]["teacher"] or {}).get("sha256"):
-                return found[0], found[1]  # the content of a given file may change
+            if _reads_files(found[0]):
+                return found[0], found[1]  # whose content may change
             self._kept[key], self._changed = found, True
         config, follows = self._kept[key]
         return json.loads(json.dumps(config)), follows
@@ -55,6 +55,12 @@ class Recall:
             write_json(self.path, {"digest": digest(), "configs": self._kept})
         except OSError:
             return
+
+
+def _reads_files(config: Config) -> bool:
+    """Whether there is a checksum of something given: weights to start from, a teacher's, images."""
+    given = (config["student"], config["teacher"], config["transfer"]["unlabelled"])
+    return any(isinstance(node, dict) and node.get("sha256") is not None for node in given)
 
 
 @cache

@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
 from kdx.config.layout import config_dir, options
 from kdx.config.validate import check
 from kdx.core.errors import UserError
+from kdx.models.weights import sha256
 from kdx.studies.board import with_seed
 from kdx.studies.build import make
 from kdx.studies.options import Options, select
@@ -337,6 +340,16 @@ def test_recall_gives_what_composing_gives(tmp_path, monkeypatch):
     monkeypatch.setattr("kdx.studies.recall.digest", lambda: "code that has changed")
     with pytest.raises(TypeError):
         Recall(tmp_path / "c.json").config(overrides)
+
+
+def test_recall_looks_at_given_images_each_time(tmp_path):
+    file, images = tmp_path / "images.safetensors", torch.zeros(1, 8, 8, 1, dtype=torch.uint8)
+    overrides = [*DIGITS, "method=kd", "transfer=synthetic", f"transfer.unlabelled.path={file}"]
+    recall, sums = Recall(tmp_path / "c.json"), []
+    for value in (0, 1):
+        save_file({"images": images + value}, file)
+        sums.append(recall.config(overrides)[0]["transfer"]["unlabelled"]["sha256"])
+    assert sums[0] != sums[1] == sha256(file)
 
 
 @pytest.mark.parametrize("extra", [[], ["data_seed=7"]])
