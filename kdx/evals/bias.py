@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
-from kdx.core.ranges import PartialFraction, Positive
+from kdx.core.ranges import OpenFraction, Positive
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, network
 from kdx.metrics.bias import Margins, fewest_errors, match_prior
@@ -44,7 +44,7 @@ class Bias(SplitEvaluator):
         device: torch.device,
         split: str,
         classes: Sequence[int],
-        prior: PartialFraction | None,
+        prior: OpenFraction | None,
         every: Positive | None,
     ):
         super().__init__(loaders, device, split, every)
