@@ -17,7 +17,7 @@ from kdx.config.compose import Composed, ConfigError, compose, plain, points
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.distributed import fails_first, join, leads, leave, size
 from kdx.core.errors import StoppedError, UserError
-from kdx.studies.launcher import FusedLauncher, ToldError, raise_if_failed
+from kdx.studies.launcher import FusedLauncher, ToldError, as_launched
 from kdx.studies.search import Search
 from kdx.studies.sweeps import expand, failures, missing_plugins, note_failure
 from kdx.studies.trial import PRUNED, objective, trial_views
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _check(arguments, sweeps)
     sys.argv = ["kdx train", *arguments]
     _failed.clear()
+    FusedLauncher.launched.clear()
     FusedLauncher.failed.clear()
     _hydra_main()
     failed = failures() if sweeps else _failed
@@ -90,8 +91,7 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.studies.show import show
 
     join()
-    config = prepare(composed)
-    raise_if_failed(config)
+    config = as_launched(prepare(composed))
     if asked_by_agent() and leads():
         show_again(config)
     # another sweep may be at a run that this one needs, too; two commands for one run are a mistake

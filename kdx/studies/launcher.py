@@ -26,7 +26,9 @@ class FusedLauncher(BasicLauncher):
         jobs: Processes at a time.
     """
 
-    failed: dict[Path, str] = {}  # of the runs that this process has launched
+    # of this process' runs
+    launched: set[Path] = set()
+    failed: dict[Path, str] = {}
 
     def __init__(self, limit: int, jobs: int):
         super().__init__()
@@ -43,6 +45,7 @@ class FusedLauncher(BasicLauncher):
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:
         from kdx.studies.pool import run_all  # torch comes with it
+        from kdx.studies.task import folder_of
 
         everywhere = set.intersection(*map(set, job_overrides))
         configs = {}
@@ -52,6 +55,7 @@ class FusedLauncher(BasicLauncher):
                 own = [override for override in filter_overrides(overrides) if override not in everywhere]
                 configs[" ".join(own or filter_overrides(overrides))] = config
         _, failures = run_all(configs, self.jobs, "failed", self.limit)
+        FusedLauncher.launched |= {folder_of(config) for config in configs.values()}
         FusedLauncher.failed |= {failure.folder: failure.error for failure in failures}
 
     def _config(self, overrides: Sequence[str]) -> Config | None:
@@ -70,10 +74,17 @@ class FusedLauncher(BasicLauncher):
             HydraConfig.instance().cfg = before
 
 
-def raise_if_failed(config: Config) -> None:
-    """Raise ToldError for a run that was launched here and failed; it is not tried a second time."""
-    if FusedLauncher.failed:
-        from kdx.studies.task import folder_of
+def as_launched(config: Config) -> Config:
+    """The config of a job as it finds its run: one that was launched here is over, and `fresh` asks for it no more.
 
-        if (error := FusedLauncher.failed.get(folder_of(config))) is not None:
-            raise ToldError(error)
+    Raises:
+        ToldError: The run failed; it is not tried a second time.
+    """
+    if not FusedLauncher.launched:
+        return config
+    from kdx.studies.task import folder_of
+
+    folder = folder_of(config)
+    if (error := FusedLauncher.failed.get(folder)) is not None:
+        raise ToldError(error)
+    return {**config, "fresh": False} if folder in FusedLauncher.launched else config

@@ -83,6 +83,17 @@ def test_the_second_time_everything_is_there(capsys, teacher, monkeypatch):
     assert first.code == again.code == 0 and again.out == first.out and again.err == []
 
 
+def test_started_over_it_trains_each_run_once(capsys, teacher, monkeypatch):
+    from kdx.studies import run
+
+    arguments = ("train", "-m", "hydra/launcher=fused", *SMALL, teacher, "logger=jsonl", "seed=0,1", "data_seed=0")
+    command(capsys, *arguments)
+    begun, train = [], run._train
+    monkeypatch.setattr(run, "_train", lambda *parts: begun.append(parts[1]) or train(*parts))
+    again = command(capsys, *arguments, "fresh=true")
+    assert again.code == 0 and len(begun) == len(set(begun)) == 2
+
+
 def test_the_limit_is_kept(capsys, teacher, elsewhere):
     limit = "hydra.launcher.limit=2"
     command(
