@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.errors import UserError
+from kdx.data.decode import decode
 
 
 class DataError(UserError, ValueError):
@@ -133,15 +134,11 @@ class FolderSet(ImageSet):
         return images, np.arange(len(indices))
 
     def whole(self, index: int) -> np.ndarray:
-        from PIL import Image
-
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB" if self.shape[0] == 3 else "L"))
+            return decode(path, self.shape[0])
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"cannot read the image {path}: {error}") from error
-        return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def in_memory(self) -> TensorSet:
         """Every image decoded, resized and cut once."""

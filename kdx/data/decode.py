@@ -1,0 +1,92 @@
+"""From image files to pixels: what Pillow gives, by the fastest way to it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+JPEG = (".jpg", ".jpeg")
+START = b"\xff\xd8\xff"  # by which Pillow knows a JPEG; torchvision looks at two bytes
+AS_STORED = 0  # torchvision's number for "no conversion of colours"
+
+
+def decode(path: str, channels: int) -> np.ndarray:
+    """The pixels of a file, grey or RGB as Pillow converts them; an orientation in EXIF is not applied.
+
+    Worker processes read JPEG by torchvision's decoder, which gives the same pixels in less CPU time: for 64x64 (100
+    files of Tiny-ImageNet) 1.6 and 2.3 times as fast in two measurements, for 640x480 (COCO) 1.06 and 1.2 times.
+    Everything else is Pillow's: PNG gains 1.3 times for 64x64 but 3 % for 640x480, has transparency, palettes and 16
+    bits that the two convert differently, and libpng warns of files that have nothing wrong with them.
+
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        uint8 [H, W, channels].
+
+    Raises:
+        OSError, SyntaxError, ValueError: It is not there or damaged.
+    """
+    if path.lower().endswith(JPEG) and get_worker_info() is not None:
+        pixels = _by_torchvision(path)
+        if pixels is not None and pixels.shape[2] == channels:
+            return pixels
+        if pixels is not None and pixels.shape[2] == 1:
+            return pixels.repeat(channels, axis=2)
+    from PIL import Image
+
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _by_torchvision(path: str) -> np.ndarray | None:
+    """The pixels with the channels of the file; None where Pillow is to decode it, or to say what is wrong."""
+    decoder = _decoder()
+    if decoder is None:
+        return None
+    try:
+        content = np.fromfile(path, np.uint8)
+        if content[: len(START)].tobytes() != START:
+            return None
+        with _silence():
+            return decoder(torch.from_numpy(content), AS_STORED).permute(1, 2, 0).numpy()
+    except (OSError, RuntimeError):
+        return None
+
+
+@cache
+def _decoder() -> Callable[[Tensor, int], Tensor] | None:
+    """The decoder out of torchvision's library, without torchvision, whose import takes seconds; None without it."""
+    found = find_spec("torchvision")
+    if found is None or found.origin is None:
+        return None
+    try:
+        torch.ops.load_library(str(Path(found.origin).with_name("image.so")))
+        return torch.ops.image.decode_jpeg.default
+    except (AttributeError, OSError):
+        return None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep what a C library prints of damaged files from standard error; for processes with one thread."""
+    null, error = _descriptors()
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(error, 2)
+
+
+@cache
+def _descriptors() -> tuple[int, int]:
+    return os.open(os.devnull, os.O_WRONLY), os.dup(2)
