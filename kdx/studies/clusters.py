@@ -107,7 +107,9 @@ class Clusters(Clustering):
             paths: The config's paths.
             options: What the command asks; `overrides` follow the study's own.
         """
-        place = [f"paths.{key}={value}" for key, value in paths.items()]
+        if options.scale is not None or options.columns is not None or options.rows is not None:
+            raise UserError("scale, rows and columns are for tables of runs; this study looks at one network")
+        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
         config = prepare(compose([*place, *self.overrides, *options.overrides]))
         weights = self._weights(config, options)
         if weights is None:
