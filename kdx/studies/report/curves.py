@@ -24,7 +24,8 @@ def read_curves(path: Path) -> list[Line]:
     evaluated: list[bytes] = []
     for line in path.read_bytes().splitlines():
         (evaluated if b'/top1": ' in line and b'"test/' in line else training).append(line)
-    lines = [json.loads(line) for line in (*_thin(training), *_thin(evaluated))]
+    # one parse of a list is twice as fast as one of each line
+    lines: list[Line] = json.loads(b"[" + b",".join((*_thin(training), *_thin(evaluated))) + b"]")
     return sorted(lines, key=lambda line: line["step"])
 
 
