@@ -37,6 +37,11 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if size() > 1 else 0
 
 
+def local_size() -> int:
+    """How many of them are on its machine, as far as `torchrun` says."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if size() > 1 and "LOCAL_WORLD_SIZE" in os.environ else size()
+
+
 def leads() -> bool:
     """Whether this is the process that writes: the record, the checkpoints, what a person reads."""
     return rank() == 0

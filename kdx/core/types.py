@@ -55,17 +55,20 @@ class Batch:
         views = tuple(v[mine] for v in self.views)
         return Batch(self.inputs[mine], self.labels[mine], self.index[mine], soft, views, view, len(self))
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that go to the device, so all but `view`."""
+        soft = () if self.soft_labels is None else (self.soft_labels,)
+        return [self.inputs, self.labels, self.index, *soft, *self.views]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with each of `tensors` changed."""
+        soft = None if self.soft_labels is None else change(self.soft_labels)
+        views = tuple(map(change, self.views))
+        return Batch(change(self.inputs), change(self.labels), change(self.index), soft, views, self.view, self.whole)
+
     def to(self, device: torch.device | str) -> "Batch":
-        soft = self.soft_labels
-        return Batch(
-            self.inputs.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.index.to(device, non_blocking=True),
-            None if soft is None else soft.to(device, non_blocking=True),
-            tuple(view.to(device, non_blocking=True) for view in self.views),
-            self.view,
-            self.whole,
-        )
+        return self.map(lambda t: t.to(device, non_blocking=True))
 
     def chunk(self, chunks: int) -> list["Batch"]:
         """Split into at most `chunks` consecutive batches of nearly equal size."""

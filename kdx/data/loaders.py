@@ -15,6 +15,7 @@ from kdx.data.dataset import Splits
 from kdx.data.order import Blend, Mix, Order, Shuffle
 from kdx.data.pixels import Normalize
 from kdx.data.sets import DataError, ImageSet
+from kdx.data.workers import worker_count
 
 # views, each uint8 [B, H, W, C]; positions [B]; numbers of the first view [B], where it has one
 Bytes = tuple[tuple[Tensor, ...], Tensor, Tensor | None]
@@ -67,9 +68,9 @@ class _Quiet(Dataset):
 
 
 class _Loader:
-    def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int, channels_last: bool):
+    def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int | None, channels_last: bool):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self._steps, self._num_workers = steps, num_workers if steps.data.decodes else 0
+        self._steps, self._num_workers = steps, worker_count(num_workers) if steps.data.decodes else 0
         c, h, w = spec.input_shape
         self._normalize = Normalize((c, h, w), steps.data.scale, spec.mean, spec.std)
         self.batch_size, self.num_examples = steps.batch_size, len(steps.data)
@@ -107,7 +108,7 @@ class TrainLoader(_Loader):
         augmentation: What is done to them.
         batch_size: Examples in a batch.
         data_seed: Seed of order and augmentation.
-        num_workers: Processes that decode files; images in memory never use any.
+        num_workers: Processes that decode files, see `worker_count`; images in memory never use any.
         drop_last: Whether a short last batch is left out.
         channels_last: Memory format of the inputs.
         mix: Two kinds of examples that share each batch; None for one order of all examples.
@@ -123,7 +124,7 @@ class TrainLoader(_Loader):
         augmentation: Augmentation,
         batch_size: int,
         data_seed: int,
-        num_workers: int,
+        num_workers: int | None,
         drop_last: bool,
         channels_last: bool,
         mix: Mix | None = None,
@@ -162,11 +163,11 @@ class EvalLoader(_Loader):
         data: The examples.
         spec: Facts for normalising.
         batch_size: Examples in a batch; the last one may be short.
-        num_workers: Processes that decode files; images in memory never use any.
+        num_workers: Processes that decode files, see `worker_count`; images in memory never use any.
         channels_last: Memory format of the inputs.
     """
 
-    def __init__(self, data: ImageSet, spec: DataSpec, batch_size: int, num_workers: int, channels_last: bool):
+    def __init__(self, data: ImageSet, spec: DataSpec, batch_size: int, num_workers: int | None, channels_last: bool):
         super().__init__(_Steps(data, PLAIN, batch_size, None), spec, num_workers, channels_last)
 
     def __len__(self) -> int:
@@ -210,7 +211,7 @@ def make_loaders(
     batch_size: int,
     eval_batch_size: int,
     data_seed: int,
-    num_workers: int,
+    num_workers: int | None,
     drop_last: bool,
     channels_last: bool,
 ) -> Loaders:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import torch
-
 from kdx.core.types import Batch
 from kdx.data.loaders import Epochs
 
@@ -17,13 +15,12 @@ class SharedLoader:
     function of (data seed, epoch, step). Whoever goes furthest behind first reads each batch once.
 
     Args:
-        loader: What makes the batches.
-        device: Where they are put, once for all.
+        loader: What makes the batches, on the device of all runs.
         on_batch: Called with each new batch in hand.
     """
 
-    def __init__(self, loader: Epochs, device: torch.device, on_batch: Callable[[Batch], None]):
-        self.loader, self.device, self.on_batch = loader, device, on_batch
+    def __init__(self, loader: Epochs, on_batch: Callable[[Batch], None]):
+        self.loader, self.on_batch = loader, on_batch
         self.steps_per_epoch = loader.steps_per_epoch
         self._source: Iterator[Batch] = iter(())
         self._next: Where | None = None  # what the source gives next
@@ -42,7 +39,7 @@ class SharedLoader:
             return self._batch
         if where != self._next:
             self._source = self.loader.epoch(*where)
-        self._batch = batch = next(self._source).to(self.device)
+        self._batch = batch = next(self._source)
         self._where, self._next, self._versions = where, (where[0], where[1] + 1), _versions(batch)
         self.on_batch(batch)
         return batch
@@ -50,5 +47,4 @@ class SharedLoader:
 
 def _versions(batch: Batch) -> list[int]:
     """How often each tensor of a batch was changed in place."""
-    soft = () if batch.soft_labels is None else (batch.soft_labels,)
-    return [t._version for t in (batch.inputs, batch.labels, batch.index, *soft, *batch.views)]
+    return [t._version for t in batch.tensors]

@@ -30,7 +30,7 @@ class Settings:
         checkpoint_seconds: Least time between two checkpoints.
         device: Where to train; auto takes a GPU where there is one.
         threads: Threads of a CPU operation; None for torch's choice. Bits depend on it.
-        num_workers: Processes that decode image folders; sets in memory use none.
+        num_workers: Processes that decode image folders; None for the machine's spare cores. Sets in memory use none.
         deterministic: Whether torch refuses operations without a deterministic form (on a GPU).
     """
 
@@ -47,7 +47,7 @@ class Settings:
     checkpoint_seconds: NonNegative
     device: str
     threads: PositiveInt | None
-    num_workers: Count
+    num_workers: Count | None
     deterministic: bool
 
     @property

@@ -10,6 +10,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Evaluator
 from kdx.core.ranges import Positive
 from kdx.core.types import Batch
+from kdx.data.on_device import on_device
 from kdx.losses.networks import network_with
 
 
@@ -38,8 +39,7 @@ class SplitEvaluator(Evaluator):
 
     def batches(self) -> Iterator[Batch]:
         """The split's batches, in order, on the device."""
-        for batch in self._loader:
-            yield batch.to(self._device)
+        return on_device(self._loader, self._device)
 
 
 def network(models: Mapping[str, nn.Module], role: str) -> nn.Module:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.types import Batch
+from kdx.data.on_device import on_device
 
 
 @torch.no_grad()
@@ -22,8 +23,7 @@ def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device
         and "{role}/confidence" float32 [N], the largest probability.
     """
     columns: dict[str, list[Tensor]] = {}
-    for batch in loader:
-        batch = batch.to(device)
+    for batch in on_device(loader, device):
         row = {"label": batch.labels.int()}
         for role, net in models.items():
             logits = net(batch.inputs).logits

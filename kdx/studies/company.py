@@ -9,6 +9,7 @@ import torch
 
 from kdx.config.compose import Config
 from kdx.data.loaders import Loaders
+from kdx.data.on_device import OnDevice
 from kdx.data.shared import SharedLoader
 from kdx.models.shared import Answers
 from kdx.studies.teacher import Teacher
@@ -40,13 +41,18 @@ class Company:
         self._teacher: Callable[[], Teacher] | None = None
 
     def loaders(self, make: Callable[[], Loaders], device: torch.device) -> Loaders:
-        """The loaders; training batches are read once for all."""
+        """The loaders, whose training batches are on the device; they are read once for all."""
+
+        def alone() -> Loaders:
+            loaders = make()
+            return replace(loaders, train=OnDevice(loaders.train, device))
+
         if self.size == 1:
-            return make()
+            return alone()
 
         def shared() -> Loaders:
-            loaders = make()
-            train = SharedLoader(loaders.train, device, lambda batch: self._answers.hold((batch.inputs, *batch.views)))
+            loaders = alone()
+            train = SharedLoader(loaders.train, lambda batch: self._answers.hold((batch.inputs, *batch.views)))
             return replace(loaders, train=train)
 
         if self._loaders is None:

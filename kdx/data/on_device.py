@@ -1,0 +1,56 @@
+"""The way of batches from the loader to the device."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from kdx.core.types import Batch
+from kdx.data.loaders import Epochs
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches, in order, on a device.
+
+    To a GPU the next batch is on its way, out of pinned memory and on a stream of its own, while the one in hand is
+    worked on; so one batch more than asked for is read. On a CPU nothing is read ahead and nothing is copied.
+    """
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch.to(device)
+        return
+    stream, coming = torch.cuda.Stream(device), None
+    for batch in batches:
+        sent = _send(batch, device, stream)
+        if coming is not None:
+            yield _receive(*coming)
+        coming = sent
+    if coming is not None:
+        yield _receive(*coming)
+
+
+def _send(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> tuple[Batch, torch.cuda.Event]:
+    with torch.cuda.stream(stream):
+        sent = batch.map(torch.Tensor.pin_memory).to(device)
+        arrived = torch.cuda.Event()
+        arrived.record(stream)
+        return sent, arrived
+
+
+def _receive(batch: Batch, arrived: torch.cuda.Event) -> Batch:
+    stream = torch.cuda.current_stream(batch.inputs.device)
+    stream.wait_event(arrived)
+    for tensor in batch.tensors:
+        tensor.record_stream(stream)  # else its memory could be given to a later copy while this stream still reads
+    return batch
+
+
+class OnDevice:
+    """A training loader whose batches are on a device, see `on_device`."""
+
+    def __init__(self, loader: Epochs, device: torch.device):
+        self.loader, self.device = loader, device
+        self.steps_per_epoch = loader.steps_per_epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, from step `start` on."""
+        return on_device(self.loader.epoch(epoch, start), self.device)
