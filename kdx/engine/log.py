@@ -33,7 +33,7 @@ class Log:
     def __init__(self, path: Path | None, position: int):
         self.path = path
         self._views: list[View] = []
-        self._file = None
+        self._file, self._before = None, position
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,9 +63,12 @@ class Log:
 
     @property
     def position(self) -> int:
-        """Length in bytes of what is recorded and on disk."""
+        """Length in bytes of what is recorded and on disk.
+
+        Without a file that of what was recorded before: whoever records again goes on behind it.
+        """
         if self._file is None:
-            return 0
+            return self._before
         os.fsync(self._file.fileno())
         return self._file.tell()
 

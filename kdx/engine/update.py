@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdx.core.distributed import mean_gradients, weight
+from kdx.core.distributed import mean_gradients, size, weight
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import Positive, PositiveInt
@@ -85,7 +85,9 @@ def backward(method: Method, batch: Batch, progress: Progress, accumulate: int, 
     Returns:
         The step over the whole batch, detached, with the weighted sum as "loss" in its report.
     """
-    parts = batch.chunk(accumulate) if accumulate > 1 else [batch]
+    # as many in each process, since batch norms meet in every one
+    count = min(accumulate, batch.total // size())
+    parts = batch.chunk(count) if count > 1 else [batch]
     steps, own = [], weight(len(batch), batch.whole)
     for part in parts:
         share = own * len(part) / len(batch)

@@ -11,6 +11,8 @@ from kdx.core.ranges import PartialFraction, PositiveInt
 from kdx.models.stages import find_stages, name_stages
 from kdx.models.tap import Tapped
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what torchvision's weights want
+
 Taps = Mapping[str, str] | None
 Options = Mapping[str, Any]
 
@@ -178,3 +180,11 @@ def _adapt_input(net: nn.Module, name: str, channels: int, keep_sum: bool) -> No
             weight = weight * (3 / channels)
         first.weight = nn.Parameter(weight.clone())
     first.in_channels = channels
+
+
+def trained_on(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std of the inputs that a library's own weights for a network want; None where it is of no library."""
+    if not isinstance(net, Tapped):
+        return None
+    facts = getattr(net.net, "pretrained_cfg", None)
+    return (tuple(facts["mean"]), tuple(facts["std"])) if facts else IMAGENET

@@ -12,14 +12,17 @@ from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
 from kdx.core.types import DataSpec
+from kdx.models.build import trained_on
 from kdx.models.frozen import Frozen, Statistics
 from kdx.models.limited import Limited
-from kdx.studies.build import build_network, make, make_method, specialised, untrained
+from kdx.studies.build import UNTRAINED, build_network, make, make_method, specialised, untrained
 from kdx.studies.members import each_teacher, ensemble
 from kdx.studies.processes import indivisible
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536
+# statistics of inputs that differ by less are the same ones, rounded
+CLOSE = 0.01
 
 _passed: set[str] = set()
 
@@ -139,7 +142,24 @@ def _frozen(teacher: Config, given: Statistics) -> Frozen:
     if (teacher["mean"] is None) != (teacher["std"] is None):
         raise UserError("teacher.mean and teacher.std must be given together")
     own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
-    return Frozen(specialised(_network(teacher["net"], "teacher"), teacher["special_classes"]), own, given)
+    net = _network(teacher["net"], "teacher")
+    if teacher["checkpoint"] is None and own is None:
+        _same_statistics(net, teacher["net"], given)
+    return Frozen(specialised(net, teacher["special_classes"]), own, given)
+
+
+def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
+    """Raise UserError where a teacher's own weights want inputs in other units than the data's."""
+    wanted = trained_on(net) if any(node.get(key) for key in UNTRAINED) else None
+    if wanted is None:
+        return
+    for mine, theirs in zip(wanted, given, strict=True):
+        if len(mine) != len(theirs) or max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) > CLOSE:
+            mean, std = (f"[{','.join(f'{v:g}' for v in values)}]" for values in wanted)
+            raise UserError(
+                f"the weights that this teacher comes with were trained on inputs of mean {mean} and std {std}, and "
+                f"those of the data set are {list(given[0])} and {list(given[1])}; say teacher.mean={mean} teacher.std={std}"
+            )
 
 
 def _network(node: Config, role: str) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.compose import Config
+from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
 from kdx.core.types import Batch
 from kdx.data.loaders import Loaders
@@ -78,7 +79,7 @@ def find_weights(config: Config, train: Callable[[Config], Result]) -> Weights:
 def _find(config: Config, train: Callable[[Config], Result]) -> Path:
     teacher = config["teacher"]
     if teacher["checkpoint"] is None:
-        return _as_built(config)
+        return leader_first(lambda: _as_built(config))
     if teacher["checkpoint"] != "auto":
         return weights_file(teacher["checkpoint"], "teacher.checkpoint")
     return train(teacher["training"]).student

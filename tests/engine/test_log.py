@@ -67,3 +67,17 @@ def test_no_record_is_no_file(tmp_path, monkeypatch):
     assert view.lines == [{"step": 1}] and log.lines() == [] and log.position == 0
     log.close(None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stretch_without_a_record_costs_none_of_what_was_recorded(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    first = Log(path, 0)
+    first.write({"step": 1})
+    reached = first.position
+    first.close(None)
+    silent = Log(None, reached)
+    silent.write({"step": 2})
+    last = Log(path, silent.position)
+    last.write({"step": 3})
+    last.close(None)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
