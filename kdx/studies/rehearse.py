@@ -158,7 +158,8 @@ def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
             mean, std = (f"[{','.join(f'{v:g}' for v in values)}]" for values in wanted)
             raise UserError(
                 f"the weights that this teacher comes with were trained on inputs of mean {mean} and std {std}, and "
-                f"those of the data set are {list(given[0])} and {list(given[1])}; say teacher.mean={mean} teacher.std={std}"
+                f"those of the data set are {list(given[0])} and {list(given[1])}; say teacher.mean={mean} "
+                f"teacher.std={std}"
             )
 
 
