@@ -26,7 +26,7 @@ def read_curves(path: Path) -> list[Line]:
         (evaluated if b'/top1": ' in line and b'"test/' in line else training).append(line)
     # one parse of a list is twice as fast as one of each line
     lines: list[Line] = json.loads(b"[" + b",".join((*_thin(training), *_thin(evaluated))) + b"]")
-    return sorted(lines, key=lambda line: line["step"])
+    return sorted(lines, key=lambda line: line["step"] or 0.0)
 
 
 def mean_curves(runs: Sequence[Sequence[Line]]) -> dict[str, Curve]:
