@@ -43,7 +43,12 @@ def identity(config: Config) -> str:
     config carries, and a teacher to be trained by its own config (`training`).
     """
     kept = {path: value for path, value in _leaves(config) if not left_out(path)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(kept)
+
+
+def fingerprint(facts: Any) -> str:
+    """Hash of plain values, whatever the order of their keys, as 16 hex digits: what files are named by."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def left_out(path: str) -> bool:

@@ -109,6 +109,8 @@ def _register(_own_folders: str | None) -> None:
 @cache
 def _own(listed: str) -> tuple[Path, ...]:
     folders = [Path(entry).expanduser().absolute() for entry in listed.split(os.pathsep) if entry]
+    if not folders:
+        return ()
     taken = {path: config_dir() for path in _below(config_dir())}
     for folder in folders:
         if not folder.is_dir():

@@ -18,6 +18,11 @@ class View(Protocol):
     def close(self, summary: Mapping[str, object] | None) -> None: ...
 
 
+def recorded(path: Path) -> list[dict[str, float | None]]:
+    """The lines of a record."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 class Log:
     """`metrics.jsonl`, flushed at each line: the record of truth.
 
@@ -50,7 +55,7 @@ class Log:
         """Everything recorded so far."""
         if self.path is None:
             return []
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        return recorded(self.path)
 
     def write(self, line: Mapping[str, float]) -> None:
         """Record one event; numbers that are not finite become null, since JSON has none."""

@@ -1,12 +1,10 @@
 """How closely the student's outputs, and what they do when the input moves, follow the teacher's."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from kdx.core.ranges import Positive
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, differentiable, network
 from kdx.models.derivatives import jacobian
 
@@ -26,11 +24,6 @@ class Derivatives(SplitEvaluator):
     """
 
     needs_teacher = True
-
-    def __init__(
-        self, loaders: Mapping[str, Iterable[Batch]], device: torch.device, split: str, every: Positive | None
-    ):
-        super().__init__(loaders, device, split, every)
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         student, teacher = network(models, "student"), network(models, "teacher")

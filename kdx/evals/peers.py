@@ -1,13 +1,11 @@
 """Accuracy and calibration of the networks that learn beside the student, and of all of them together."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kdx.core.ranges import Positive
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator
 from kdx.evals.classification import BINS
 from kdx.metrics.accuracy import TopK
@@ -27,11 +25,6 @@ class Peers(SplitEvaluator):
     """
 
     needs_peers = True
-
-    def __init__(
-        self, loaders: Mapping[str, Iterable[Batch]], device: torch.device, split: str, every: Positive | None
-    ):
-        super().__init__(loaders, device, split, every)
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

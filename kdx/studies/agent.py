@@ -1,9 +1,8 @@
 """Runs that an agent of W&B's sweeps asks for: it starts `kdx train`, and its server waits for one W&B run."""
 
-import json
-
 from kdx.config.compose import Config
 from kdx.config.identity import identity
+from kdx.engine.log import recorded
 from kdx.studies.build import make
 from kdx.studies.results import finished
 from kdx.studies.task import folder_of
@@ -15,7 +14,7 @@ def show_again(config: Config) -> None:
     if result is None:
         return
     record = result.folder / "metrics.jsonl"
-    past = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    past = recorded(record) if record.exists() else []
     view = make(config["logger"]).view(result.folder, identity(config), result.folder.name, config, past)
     if view is not None:
         view.close({**result.data["metrics"]["last"], "folder": str(result.folder)})

@@ -109,7 +109,7 @@ class Chain:
         """
         if options.scale is not None or options.columns is not None:
             raise UserError("scale and columns are for tables; this study has one scale, and its columns are metrics")
-        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        place = options.place(paths)
         shown = select(options.rows, list(self._table.rows), "rows")
         wanted = self._with_needs(shown)
         self.check(wanted, [*place, *options.overrides])

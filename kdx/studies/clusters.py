@@ -109,7 +109,7 @@ class Clusters(Clustering):
         """
         if options.scale is not None or options.columns is not None or options.rows is not None:
             raise UserError("scale, rows and columns are for tables of runs; this study looks at one network")
-        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        place = options.place(paths)
         config = prepare(compose([*place, *self.overrides, *options.overrides]))
         weights = self._weights(config, options)
         if weights is None:

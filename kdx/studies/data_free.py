@@ -1,7 +1,5 @@
 """A study of students that learn from images made out of their teacher."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.compose import Config, compose
+from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
@@ -20,7 +19,7 @@ from kdx.models.inversion import DeepInversion
 from kdx.models.weights import load_weights, sha256
 from kdx.studies.build import build_network, build_teacher
 from kdx.studies.grid import Grid
-from kdx.studies.options import Options
+from kdx.studies.options import Options, located
 from kdx.studies.prepare import prepare
 from kdx.studies.run import run, train_teacher
 from kdx.studies.teacher import find_weights
@@ -77,7 +76,7 @@ class DataFree:
             A line for each failure.
         """
         if options.only is None:
-            place = [f"paths.{key}={value}" for key, value in paths.items()]
+            place = located(paths)
             folder = Path(paths["outputs"]) / "studies" / self.grid.name
             for seed in self.grid.seeds:
                 for name, inversion in self.inversions.items():
@@ -112,7 +111,7 @@ class DataFree:
             "seed": seed,
             "torch": torch.__version__,
         }
-        path, key = folder / f"{name}-{seed}.safetensors", _key(facts)
+        path, key = folder / f"{name}-{seed}.safetensors", fingerprint(facts)
         if _made(path) == key:
             return
         print(f"kdx: making {inversion.count} images: {path}", flush=True)
@@ -137,10 +136,6 @@ class DataFree:
         mean, std = (torch.tensor(dataset[key]).view(-1, 1, 1) for key in ("mean", "std"))
         pixels = (torch.cat(parts) * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous()
-
-
-def _key(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _made(path: Path) -> str | None:

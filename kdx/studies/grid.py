@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
 from kdx.core.errors import UserError
 from kdx.studies.options import Options, select
-from kdx.studies.picture import draw
 from kdx.studies.pool import look_up, run_all
 from kdx.studies.prepare import prepare
+from kdx.studies.publish import publish
 from kdx.studies.results import Protocol, Result
-from kdx.studies.table import TEACHER, Table
+from kdx.studies.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ class Grid:
         """
         if options.scale is not None or options.columns is not None:
             raise UserError("scale and columns are for tables; this study has one scale, and its columns are metrics")
-        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # every config is checked before the first run starts
         configs = {
@@ -110,13 +109,7 @@ class Grid:
         )
         if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
             table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
-        folder = Path(paths["outputs"]) / "studies" / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.md").write_text(table.markdown())
-        (folder / "table.csv").write_text(table.csv())
-        draw(table, folder / "table.png", first=TEACHER if TEACHER in table.cells else None)
-        print(table.text())
-        print(f"\n{folder}/table.md, table.csv, table.png")
+        publish(table, paths, self.name)
 
     def _reference(self, column: str) -> str | None:
         """The row that a column compares with; None for a column of plain measurements."""

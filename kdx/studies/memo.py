@@ -1,13 +1,12 @@
 """Which memo belongs to a run's teacher."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdx.config.compose import Config
+from kdx.config.identity import fingerprint
 from kdx.data.loaders import Loaders
 from kdx.models.frozen import Frozen
 from kdx.models.limited import Limited
@@ -32,7 +31,7 @@ def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, d
     """
     settings = config["teacher"]
     facts = _facts(config, checksum, loaders, device)
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    key = fingerprint(facts)
     folder = Path(config["paths"]["memos"]) / f"{config['dataset']['name']}-{key}"
     shapes = probe(Limited(teacher, settings["memo_features"]), loaders.spec.input_shape, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings["memo_features"])]

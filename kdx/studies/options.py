@@ -1,6 +1,6 @@
 """What a command asks of a study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -41,6 +41,15 @@ class Options:
     def together(self) -> int:
         """Most runs that train together."""
         return self.fused_limit if self.fused else 1
+
+    def place(self, paths: Mapping[str, str]) -> list[str]:
+        """Overrides that put a run where the study's command says, and start it over where that is asked."""
+        return [*located(paths), f"fresh={str(self.fresh).lower()}"]
+
+
+def located(paths: Mapping[str, str]) -> list[str]:
+    """Overrides that give a run the paths of its study."""
+    return [f"paths.{key}={value}" for key, value in paths.items()]
 
 
 def select(patterns: Sequence[str] | None, names: Sequence[str], key: str) -> list[str]:

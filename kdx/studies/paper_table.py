@@ -144,7 +144,7 @@ class PaperTable:
             select(options.rows, list(self.rows), "rows"),
             select(options.columns, list(self.columns), "columns"),
         )
-        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        place = options.place(paths)
         board = Board(Recall(Path(paths["outputs"]) / "studies" / "composed.json"))
         for row in self.rows:
             for column in self.columns:

@@ -1,7 +1,5 @@
 """Search over hyper-parameters with Optuna, as a sweeper of Hydra's."""
 
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
 from kdx.studies.trial import PRUNED, TRIAL, storage
 
@@ -116,7 +115,7 @@ class Search(Sweeper):
         how = OmegaConf.to_container(self.config.hydra.sweeper)
         assert isinstance(how, dict)
         kept = {key: value for key, value in how.items() if key not in ("trials", "batch")}
-        name = hashlib.sha256(json.dumps([sorted(arguments), kept], sort_keys=True).encode()).hexdigest()[:16]
+        name = fingerprint([sorted(arguments), kept])
         return Path(self.config.paths.outputs).resolve() / "searches" / f"{name}.journal"
 
     def _conclude(self, study: Any, journal: Path) -> None:

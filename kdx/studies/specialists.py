@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,15 @@ from kdx.config.compose import Config, compose
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
 from kdx.data.loaders import Loaders
+from kdx.data.on_device import on_device
 from kdx.metrics.accuracy import right_among
 from kdx.studies.build import build_light, build_loaders, build_student
 from kdx.studies.clusters import Clustering
 from kdx.studies.footnotes import footnotes, pipes
 from kdx.studies.options import Options
-from kdx.studies.picture import draw
 from kdx.studies.pool import look_up, run_all
 from kdx.studies.prepare import prepare
+from kdx.studies.publish import publish
 from kdx.studies.results import Result
 from kdx.studies.run import train_teacher
 from kdx.studies.statistics import Summary, paired_gain
@@ -89,7 +89,7 @@ class Specialists:
         """
         if options.scale is not None or options.columns is not None or options.rows is not None:
             raise UserError("scale, rows and columns are for tables of runs; this study is one whole")
-        place = [f"paths.{key}={value}" for key, value in paths.items()] + [f"fresh={str(options.fresh).lower()}"]
+        place = options.place(paths)
         self.check([*place, *options.overrides])
         found: dict[Key, Result] = {}
         lines: list[str] = []
@@ -219,13 +219,7 @@ class Specialists:
         table = Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes)
         header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
         clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
-        folder = Path(paths["outputs"]) / "studies" / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.md").write_text("\n".join([table.markdown(), *clusters, ""]))
-        (folder / "table.csv").write_text(table.csv())
-        draw(table, folder / "table.png", first=None)
-        print("\n".join([table.text(), "", *clusters]))
-        print(f"\n{folder}/table.md, table.csv, table.png")
+        publish(table, paths, self.name, clusters)
 
 
 @torch.no_grad()
@@ -233,11 +227,10 @@ def _logits(nets: Mapping[str, nn.Module], loaders: Loaders, device: torch.devic
     """What networks say of the test set, and its labels, on the CPU."""
     rows: dict[str, list[Tensor]] = {name: [] for name in nets}
     labels = []
-    for batch in loaders.evals["test"]:
-        inputs = batch.to(device).inputs
+    for batch in on_device(loaders.evals["test"], device):
         for name, net in nets.items():
-            rows[name].append(net(inputs).logits.cpu())
-        labels.append(batch.labels)
+            rows[name].append(net(batch.inputs).logits.cpu())
+        labels.append(batch.labels.cpu())
     return {name: torch.cat(parts) for name, parts in rows.items()}, torch.cat(labels)
 
 

@@ -1,7 +1,5 @@
 """Where a run's teacher comes from, and whether it is the teacher that was meant."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.config.compose import Config
+from kdx.config.identity import fingerprint
 from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
 from kdx.core.types import Batch
@@ -88,7 +87,7 @@ def _find(config: Config, train: Callable[[Config], Result]) -> Path:
 def _as_built(config: Config) -> Path:
     """The weights that a network is built with, kept: later runs have the same, with or without a network."""
     teacher, name = config["teacher"], network_name(config, "teacher").replace("/", "_")
-    key = hashlib.sha256(json.dumps([teacher["net"], teacher["seed"]], sort_keys=True).encode()).hexdigest()[:16]
+    key = fingerprint([teacher["net"], teacher["seed"]])
     path = Path(config["paths"]["teachers"]) / f"{name}-as-built-{key}.safetensors"
     if not path.exists():
         save_weights(path, build_network(teacher["net"], teacher["seed"]), {})

@@ -41,14 +41,8 @@ def kill_at(config: dict[str, Any] | list[dict[str, Any]], moment: Moment) -> in
     return process.exitcode
 
 
-def _run(config: dict[str, Any] | list[dict[str, Any]], moment: Moment) -> None:
-    import torch
-
-    from kdx.studies.run import run
-    from kdx.studies.together import run_together
-
-    torch.set_num_threads(1)
-    os.environ.pop("WANDB_SERVICE", None)  # a process of its own does not share that of the tests
+def die_at(moment: Moment) -> None:
+    """Let this process die when it comes to that."""
     owner = resolve_name(moment.owner)
     original, seen = getattr(owner, moment.function), 0
 
@@ -65,6 +59,17 @@ def _run(config: dict[str, Any] | list[dict[str, Any]], moment: Moment) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(owner, moment.function, fatal)
+
+
+def _run(config: dict[str, Any] | list[dict[str, Any]], moment: Moment) -> None:
+    import torch
+
+    from kdx.studies.run import run
+    from kdx.studies.together import run_together
+
+    torch.set_num_threads(1)
+    os.environ.pop("WANDB_SERVICE", None)  # a process of its own does not share that of the tests
+    die_at(moment)
     if isinstance(config, list):
         list(run_together(config))
     else:

@@ -2,13 +2,12 @@
 
 import json
 import multiprocessing
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import STUDENT, TINY
+from deaths import Moment, die_at
 from traces import outcome
 
 from kdx.config.compose import ConfigError
@@ -77,18 +76,7 @@ def test_every_link_is_checked_before_the_first_runs(tmp_path):
 
 
 def _until(step: int, folder: Path) -> None:
-    from kdx.engine.update import Joint
-
-    original, seen = Joint.__call__, 0
-
-    def fatal(*arguments: Any, **named: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        if seen > step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **named)
-
-    Joint.__call__ = fatal
+    die_at(Moment("kdx.engine.update.Joint", "__call__", step + 1))
     chain(seeds=[0]).execute(paths(folder), options(overrides=["trainer.checkpoint_seconds=0"]))
 
 

@@ -2,13 +2,12 @@
 
 import json
 import multiprocessing
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import STUDENT, TINY
+from deaths import Moment, die_at
 from traces import outcome
 
 from kdx.core.errors import UserError
@@ -41,18 +40,7 @@ def execute(folder: Path, **changed: Any) -> list[str]:
 
 
 def _until(step: int, folder: Path) -> None:
-    from kdx.engine.update import Joint
-
-    original, seen = Joint.__call__, 0
-
-    def fatal(*arguments: Any, **named: Any) -> Any:
-        nonlocal seen
-        seen += 1
-        if seen > step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments, **named)
-
-    Joint.__call__ = fatal
+    die_at(Moment("kdx.engine.update.Joint", "__call__", step + 1))
     execute(folder)
 
 
