@@ -10,7 +10,7 @@ from kdx.config.identity import fingerprint
 from kdx.data.loaders import Loaders
 from kdx.models.frozen import Frozen
 from kdx.models.limited import Limited
-from kdx.models.memo import LEAST, Memo
+from kdx.models.memo import LEAST, Memo, some_of
 from kdx.models.memo_table import MemoTable
 from kdx.models.probe import probe
 from kdx.studies.results import write_json
@@ -71,9 +71,14 @@ def _facts(config: Config, checksum: str, loaders: Loaders, device: torch.device
 
 @torch.no_grad()
 def agrees(teacher: Frozen, loaders: Loaders, device: torch.device) -> bool:
-    """Whether, here, the teacher gives an example the same bits in the batches that a memo asks as in the run's."""
+    """Whether, here, the teacher gives an example the same bits in the batches that a memo asks as in the run's.
+
+    They have other sizes, and other examples at its place.
+    """
     batch = next(iter(loaders.train.epoch(0)))
     inputs = batch.inputs.to(device)
     whole = teacher(inputs).logits
-    sizes = [size for size in (LEAST, LEAST + 1, 2 * LEAST + 5) if size < len(batch)]
-    return all(torch.equal(whole[:size], teacher(inputs[:size]).logits) for size in sizes)
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
+    sizes = {min(size, len(batch)) for size in (LEAST, LEAST + 1, 2 * LEAST + 5)}
+    parts = [order[:size] for size in sizes]
+    return all(torch.equal(whole[part.to(device)], teacher(some_of(inputs, part)).logits) for part in parts)

@@ -6,10 +6,10 @@ import torch
 from kdx.data.ops import OPERATIONS, SIGNED, magnitudes, operate
 from kdx.data.policy import BINS, Policy
 
-# share of bytes that may differ, and by how much, where another processor rounds a last bit otherwise:
-# nearest-neighbour ties fall either way, blends truncate
-NEAREST, BLEND, EXACT = (0.003, 255), (0.002, 1), (0.0, 0)
-BOUNDS = dict(zip(OPERATIONS, (EXACT, *[NEAREST] * 5, *[BLEND] * 4, *[EXACT] * 2, BLEND, EXACT), strict=True))
+# share of bytes that may differ, and by how much, where another processor rounds a last bit otherwise: blends truncate
+BLEND, EXACT = (0.002, 1), (0.0, 0)
+BOUNDS = dict(zip(OPERATIONS, (*[EXACT] * 6, *[BLEND] * 4, *[EXACT] * 2, BLEND, EXACT), strict=True))
+NEAREST = OPERATIONS[1:6]
 
 
 def torchvision_tables(ranges: str):
@@ -46,10 +46,15 @@ def test_each_operation_is_torchvisions_at_each_magnitude(ranges, size):
         theirs = levels(BINS, *size[1:])
         for i in range(62):
             magnitude = 0.0 if theirs is None else float(theirs[level[i]]) * float(sign[i])
-            expected = transform._apply_image_or_video_transform(
-                images[i], key, magnitude, interpolation=transform.interpolation, fill=transform._fill
-            )
-            apart = (out[i].int() - expected.int()).abs()
+            # a source halfway between two pixels falls to either, so there a slightly other magnitude is as right
+            near = (1, 1 - 1e-5, 1 + 1e-5) if name in NEAREST else (1,)
+            expected = [
+                transform._apply_image_or_video_transform(
+                    images[i], key, magnitude * factor, interpolation=transform.interpolation, fill=transform._fill
+                )
+                for factor in near
+            ]
+            apart = torch.stack([(out[i].int() - e.int()).abs() for e in expected]).amin(0)
             share, most = BOUNDS[name]
             assert float((apart > 0).float().mean()) <= share, (name, i, magnitude)
             assert int(apart.max()) <= most, (name, i, magnitude)
