@@ -2,10 +2,10 @@
 
     python scripts/bench.py [--pairs resnet56:resnet20,resnet32x4:resnet8x4] [--settings exact,int8] [--rounds 15]
 
-All take turns in one process, forwards and backwards. Each round gives a ratio of CPU seconds (wall seconds on a
-GPU), and the median of the ratios counts, shown with their quartiles, since machines drift. A sweep's milliseconds are
-for each of its students. "plain" is `bench_plain.py`. Random weights: values do not change the cost. Writes
-`outputs/bench/latest.json`.
+All take turns, forwards and backwards, in one process but for "plain", which is `bench_plain.py` in its own.
+Each round gives a ratio of CPU seconds (wall seconds on a GPU), and the median of the ratios counts, shown with their
+quartiles, since machines drift. A sweep's milliseconds are for each of its students. Random weights: values do not
+change the cost. Writes `outputs/bench/latest.json`.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import bench_plain
 import torch
-from bench_plain import BATCH, batches, plain
+from bench_plain import BATCH, batches, clock
 from bench_settings import MEMBERS, SETTINGS, bare, config_of, has_bf16, loader, loop, members_of, networks
 
 import kdx.train
@@ -57,26 +58,42 @@ WATCHED = (
 Seconds = Mapping[str, Sequence[float]]
 
 
-def clock(device: str) -> float:
-    """CPU seconds, or wall seconds once a GPU has done its work."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
+def timed(work: Callable[[], Any], device: str) -> Callable[[], float]:
+    """The seconds that each call takes."""
+
+    def take() -> float:
+        began = clock(device)
+        work()
+        return clock(device) - began
+
+    return take
 
 
-def take_turns(work: Mapping[str, Callable[[], Any]], rounds: int, steps: int, device: str) -> Seconds:
+def take_turns(work: Mapping[str, Callable[[], float]], rounds: int, steps: int) -> Seconds:
     """Seconds a step of each, round by round."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for name in work:
         work[name]()  # the first time is not like the others
     for turn in range(rounds):
         for name in list(work) if turn % 2 else reversed(list(work)):
-            began = clock(device)
-            for _ in range(steps):
-                work[name]()
-            seconds[name].append((clock(device) - began) / steps)
+            seconds[name].append(statistics.mean(work[name]() for _ in range(steps)))
     return seconds
+
+
+@contextmanager
+def apart(pair: str, device: str) -> Iterator[Callable[[], float]]:
+    """Public code's step, in a process of its own that rests between its turns."""
+    command = [sys.executable, bench_plain.__file__, pair, str(torch.get_num_threads()), device]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None and answers is not None
+
+        def take() -> float:
+            print(file=asked, flush=True)
+            return float(answers.readline())
+
+        yield take
+        asked.close()
 
 
 def spread(values: Sequence[float]) -> list[float]:
@@ -87,16 +104,14 @@ def spread(values: Sequence[float]) -> list[float]:
 def compare(pair: str, settings: Sequence[str], rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
     """A row for plain and for each setting."""
     teacher, student = pair.split(":")
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, apart(pair, device) as naive:
         folder = Path(name)
-        config = config_of(teacher, student, "exact", folder, device)
-        naive = plain(*networks(config), torch.device(device))
-        work: dict[str, Callable[[], Any]] = {"plain": lambda: next(naive)}
+        work = {"plain": naive}
         for setting in settings:
             config = config_of(teacher, student, setting, folder / setting, device)
             members = members_of(config, setting, folder)
-            work[setting], work[f"{setting} bare"] = loop(members), bare(members)
-        seconds = take_turns(work, rounds, steps, device)
+            work[setting], work[f"{setting} bare"] = timed(loop(members), device), timed(bare(members), device)
+        seconds = take_turns(work, rounds, steps)
     students = {setting: MEMBERS if setting.startswith("sweep") else 1 for setting in settings}
     facts = {"pair": pair, "device": device, "batch_size": BATCH, "threads": torch.get_num_threads()}
     rows = [facts | {"setting": "plain", "ms": 1000 * statistics.median(seconds["plain"]), "ratio": 1.0}]
@@ -124,8 +139,8 @@ def loaders(rounds: int) -> dict[str, float]:
     """Images a CPU second of torchvision's PIL loader and of the run's own."""
     with tempfile.TemporaryDirectory() as name:
         own, pil = loader(config_of("resnet20", "resnet8", "exact", Path(name), "cpu")), batches()
-        work = {"pil": lambda: next(pil), "own": lambda: next(own)}
-        seconds = take_turns(work, rounds, 20, "cpu")
+        work = {"pil": timed(lambda: next(pil), "cpu"), "own": timed(lambda: next(own), "cpu")}
+        seconds = take_turns(work, rounds, 20)
     ratios = [p / o for p, o in zip(seconds["pil"], seconds["own"], strict=True)]
     return {name: BATCH / statistics.median(values) for name, values in seconds.items()} | {
         "ratio": statistics.median(ratios)
@@ -153,10 +168,12 @@ def starts() -> dict[str, dict[str, float]]:
         folder = Path(name)
         teacher, _ = networks(config_of("resnet56", "resnet20", "exact", folder, "cpu"))
         save_weights(folder / "teacher.safetensors", teacher, {})
-        command = [*ONE_STEP, f"paths.outputs={folder}", f"teacher.checkpoint={folder}/teacher.safetensors"]
+        command = [*ONE_STEP, f"teacher.checkpoint={folder}/teacher.safetensors"]
+        # a place for each, as the logger makes no other run
+        own = {log: [*command, f"logger={log}", f"paths.outputs={folder}/{log}"] for log in ("jsonl", "wandb")}
         return {
             "plain": start_up(Path(bench_plain.__file__), []),
-            **{log: start_up(Path(kdx.train.__file__), [*command, f"logger={log}"]) for log in ("jsonl", "wandb")},
+            **{log: start_up(Path(kdx.train.__file__), arguments) for log, arguments in own.items()},
         }
 
 

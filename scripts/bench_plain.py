@@ -1,8 +1,12 @@
 """The loop that public code runs: eager float32, NCHW, the teacher asked anew, torchvision's PIL loader in the process.
 
-By itself, `python scripts/bench_plain.py`, it takes one step, so that start-up and memory can be measured.
+By itself, `python scripts/bench_plain.py`, it takes one step, so that start-up and memory can be measured. Given a
+pair, the number of threads and a device, it takes a step for each line it reads and answers with the seconds: what a
+benchmark sets in its own process, such as malloc's habits, must not reach this one.
 """
 
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,9 +84,37 @@ def plain(teacher: nn.Module, student: nn.Module, device: torch.device) -> Itera
         yield
 
 
-if __name__ == "__main__":
-    from kdx.models.cifar.resnet import ResNet
+def clock(device: str) -> float:
+    """CPU seconds, or wall seconds once a GPU has done its work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
-    torch.set_num_threads(1)
-    teacher, student = ResNet(56, [16, 16, 32, 64], CLASSES, 3), ResNet(20, [16, 16, 32, 64], CLASSES, 3)
-    next(plain(teacher, student, torch.device("cpu")))
+
+def serve(pair: str, threads: int, device: str) -> None:
+    """A step for each line of standard input; its seconds on standard output."""
+    from kdx.config.compose import compose
+    from kdx.studies.build import build_network
+
+    torch.set_num_threads(threads)
+    names = pair.split(":")
+    shape = ["dataset=synthetic", "dataset.input_shape=[3,32,32]", f"dataset.num_classes={CLASSES}"]
+    config = compose([*shape, f"teacher={names[0]}", f"student={names[1]}"]).config
+    taught, own = (build_network(config[role]["net"], seed) for role, seed in (("teacher", 1), ("student", 0)))
+    steps = plain(taught, own, torch.device(device))
+    for _ in sys.stdin:
+        began = clock(device)
+        next(steps)
+        print(clock(device) - began, flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        serve(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    else:
+        from kdx.models.cifar.resnet import ResNet
+
+        torch.set_num_threads(1)
+        teacher, student = ResNet(56, [16, 16, 32, 64], CLASSES, 3), ResNet(20, [16, 16, 32, 64], CLASSES, 3)
+        next(plain(teacher, student, torch.device("cpu")))

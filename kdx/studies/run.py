@@ -22,6 +22,7 @@ from kdx.engine.clock import Clock
 from kdx.engine.ema import Ema
 from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
+from kdx.engine.memory import keep_freed_memory
 from kdx.engine.trainer import Trainer
 from kdx.models.joined_norms import join_norms
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
@@ -161,6 +162,8 @@ def run_or_wait(config: Config, views: Views = no_views) -> Result:
 
 
 def _set_up_torch(light: Light) -> None:
+    if light.device.type == "cpu":
+        keep_freed_memory()
     if light.settings.threads is not None:
         torch.set_num_threads(light.settings.threads)
     # asked first, since setting it imports the compiler, which takes seconds
