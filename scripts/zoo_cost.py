@@ -22,6 +22,7 @@ from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
 from kdx.core.types import Batch, DataSpec
+from kdx.engine.memory import keep_freed_memory
 from kdx.engine.update import Joint
 from kdx.models.frozen import Frozen
 from kdx.studies.build import build_light, build_network, make, start_student
@@ -112,6 +113,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()  # as a run does
     batch, progress = batch_on(device), Progress(arguments.epoch, EPOCHS, EPOCHS)
     facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
     rows: list[dict[str, Any]] = []
