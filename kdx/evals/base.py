@@ -35,11 +35,11 @@ class SplitEvaluator(Evaluator):
         self.split, self.every = split, every
         if split not in loaders:
             raise UserError(f"there is no split '{split}'; this data set has: {', '.join(loaders)}")
-        self._loader, self._device = loaders[split], device
+        self.loader, self._device = loaders[split], device
 
     def batches(self) -> Iterator[Batch]:
         """The split's batches, in order, on the device."""
-        return on_device(self._loader, self._device)
+        return on_device(self.loader, self._device)
 
 
 def network(models: Mapping[str, nn.Module], role: str) -> nn.Module:

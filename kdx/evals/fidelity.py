@@ -1,13 +1,15 @@
 """How closely the student follows the teacher."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from kdx.core.ranges import Positive
-from kdx.core.types import Batch, Outputs
+from kdx.core.types import Batch
+from kdx.evals.asked import Asked
 from kdx.evals.base import SplitEvaluator, network
 from kdx.metrics.cka import CKA
 from kdx.metrics.fidelity import Fidelity as Agreement
@@ -43,26 +45,25 @@ class Fidelity(SplitEvaluator):
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
-        student, teacher = network(models, "student"), network(models, "teacher")
+        student, teacher = network(models, "student"), Asked(network(models, "teacher"), self.loader)
         follows = Agreement()
-        likeness: dict[str, CKA] | None = None
-        for batch in self.batches():
-            ours, theirs = student(batch.inputs).float(), teacher(batch.inputs).float()
+        likeness: dict[str, CKA] = {}
+        for step, batch in enumerate(self.batches()):
+            ours = student(batch.inputs).float()
+            theirs = teacher(step, batch.inputs, partial(self._roles, ours.features.keys()))
             follows.update(ours.logits, theirs.logits)
-            if likeness is None:
-                likeness = {role: CKA() for role in self._roles(ours, theirs)}
-            for role, cka in likeness.items():
-                cka.update(ours.feature(role), theirs.feature(role))
+            for role, feature in theirs.features.items():
+                likeness.setdefault(role, CKA()).update(ours.feature(role), feature)
         values = follows.compute()
-        for role, cka in (likeness or {}).items():
+        for role, cka in likeness.items():
             value = cka.compute()["cka"]
             if not math.isnan(value):  # a feature that is constant is like nothing
                 values[f"cka/{role}"] = value
         return {f"fidelity/{self.split}/{name}": value for name, value in values.items()}
 
-    def _roles(self, ours: Outputs, theirs: Outputs) -> Sequence[str]:
+    def _roles(self, ours: Collection[str], theirs: Collection[str]) -> Sequence[str]:
         if self.cka_roles is not None:
             return self.cka_roles
-        both = ours.features.keys() & theirs.features.keys()
+        both = set(ours) & set(theirs)
         # the stem and pre-activations say little that their stage does not
         return sorted(r for r in both if r == "pooled" or (r.startswith("stage") and "." not in r and r != "stage0"))

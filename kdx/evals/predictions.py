@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kdx.core.types import Batch
 from kdx.data.on_device import on_device
+from kdx.evals.asked import Asked
 
 
 @torch.no_grad()
@@ -23,10 +24,11 @@ def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device
         and "{role}/confidence" float32 [N], the largest probability.
     """
     columns: dict[str, list[Tensor]] = {}
-    for batch in on_device(loader, device):
+    asked = {role: Asked(net, loader) for role, net in models.items()}
+    for step, batch in enumerate(on_device(loader, device)):
         row = {"label": batch.labels.int()}
-        for role, net in models.items():
-            logits = net(batch.inputs).logits
+        for role, net in asked.items():
+            logits = net(step, batch.inputs, lambda names: ()).logits
             broken = logits.isnan().any(1)
             row[f"{role}/prediction"] = logits.argmax(1).masked_fill(broken, -1).int()
             row[f"{role}/confidence"] = logits.double().softmax(1).amax(1).float()

@@ -82,7 +82,7 @@ def test_each_is_the_run_alone_to_the_bit(member, alone, common):
         assert left == expected
 
 
-def test_teacher_and_data_are_asked_once_a_step(member, monkeypatch):
+def test_teacher_and_data_are_asked_once_a_step_and_once_a_split(member, monkeypatch):
     configs = [member(*CALM, f"method.temperature={t}") for t in (1, 2, 3)]
     run(member(*CALM))  # the teacher's own training is another matter
     seen: Counter[str] = Counter()
@@ -90,6 +90,7 @@ def test_teacher_and_data_are_asked_once_a_step(member, monkeypatch):
 
     def answer(self, x):
         seen["teacher"] += torch.is_grad_enabled()  # evaluation and probing have it off
+        seen["splits"] += not torch.is_grad_enabled() and len(x) in (10, 5)  # of which probing has one example or two
         return forward(self, x)
 
     def read(self, *where):
@@ -100,7 +101,8 @@ def test_teacher_and_data_are_asked_once_a_step(member, monkeypatch):
     monkeypatch.setattr(Frozen, "forward", answer)
     monkeypatch.setattr(TrainLoader, "epoch", read)
     together(configs)
-    assert seen == {"teacher": 8, "batches": 8}
+    # before training its gate reads the test set's 3 batches; whatever measures later asks about those, and "train"'s 1
+    assert seen == {"teacher": 8, "batches": 8, "splits": 3 + 3 + 1}
 
 
 @pytest.mark.slow
