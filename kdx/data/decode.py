@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -36,31 +37,46 @@ def decode(path: str, channels: int) -> np.ndarray:
         OSError, SyntaxError, ValueError: It is not there or damaged.
     """
     if path.lower().endswith(JPEG) and get_worker_info() is not None:
-        pixels = _by_torchvision(path)
-        if pixels is not None and pixels.shape[2] == channels:
+        try:
+            pixels = _by_torchvision(np.fromfile(path, np.uint8), channels)
+        except OSError:  # Pillow says what is wrong
+            pixels = None
+        if pixels is not None:
             return pixels
-        if pixels is not None and pixels.shape[2] == 1:
-            return pixels.repeat(channels, axis=2)
+    return _by_pillow(path, channels)
+
+
+def decode_content(content: bytes, channels: int) -> np.ndarray:
+    """As `decode`, of what a file holds."""
+    if get_worker_info() is not None:
+        # a copy, since torch warns of memory that it may not write to
+        pixels = _by_torchvision(np.frombuffer(content, np.uint8).copy(), channels)
+        if pixels is not None:
+            return pixels
+    return _by_pillow(BytesIO(content), channels)
+
+
+def _by_pillow(file: str | BytesIO, channels: int) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _by_torchvision(path: str) -> np.ndarray | None:
-    """The pixels with the channels of the file; None where Pillow is to decode it, or to say what is wrong."""
+def _by_torchvision(content: np.ndarray, channels: int) -> np.ndarray | None:
+    """The pixels of a JPEG; None where Pillow is to decode it, or to say what is wrong."""
     decoder = _decoder()
-    if decoder is None:
+    if decoder is None or content[: len(START)].tobytes() != START:
         return None
     try:
-        content = np.fromfile(path, np.uint8)
-        if content[: len(START)].tobytes() != START:
-            return None
         with _silence():
-            return decoder(torch.from_numpy(content), AS_STORED).permute(1, 2, 0).numpy()
-    except (OSError, RuntimeError):
+            pixels = decoder(torch.from_numpy(content), AS_STORED).permute(1, 2, 0).numpy()
+    except RuntimeError:
         return None
+    if pixels.shape[2] == channels:
+        return pixels
+    return pixels.repeat(channels, axis=2) if pixels.shape[2] == 1 else None
 
 
 @cache

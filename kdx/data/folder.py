@@ -8,7 +8,7 @@ import torch
 
 from kdx.core.ranges import PositiveInt
 from kdx.data.dataset import Dataset, missing
-from kdx.data.sets import DataError, FolderSet, ImageSet
+from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -41,7 +41,7 @@ class ImageFolder(Dataset):
         train, test = (self._part(base / part, classes) for part in ("train", self.test_folder))
         return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
 
-    def _part(self, folder: Path, classes: list[str]) -> FolderSet:
+    def _part(self, folder: Path, classes: list[str]) -> EncodedSet:
         strange = sorted(set(_classes(folder)) - set(classes))
         if strange:
             raise DataError(f"{folder} holds classes that the training set has not, such as '{strange[0]}'")
@@ -59,7 +59,7 @@ class ImageFolder(Dataset):
             paths += files
             labels += [label] * len(files)
         c, h, w = self.input_shape
-        return FolderSet(paths, torch.tensor(labels), (c, h, w), self.resize)
+        return EncodedSet(ImageFiles(paths), torch.tensor(labels), (c, h, w), self.resize)
 
 
 def _classes(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from kdx.core.seed import generator
 from kdx.core.types import UNLABELLED
 from kdx.data.dataset import Dataset
 from kdx.data.folder import SUFFIXES
-from kdx.data.sets import DataError, FolderSet, ImageSet, TensorSet, resized
+from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet, TensorSet, resized
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey
 
@@ -102,7 +102,8 @@ class Files(Source):
             files = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
             if not files:
                 raise DataError(f"{path} holds no image files ({', '.join(SUFFIXES)})")
-            found = FolderSet(files, torch.full((len(files),), UNLABELLED), home.shape, max(home.shape[1:])).in_memory()
+            labels = torch.full((len(files),), UNLABELLED)
+            found = EncodedSet(ImageFiles(files), labels, home.shape, max(home.shape[1:])).in_memory()
         else:
             found = _read(path)
         return _unlabelled(brought(found, home), home)

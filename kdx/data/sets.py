@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,18 @@ from kdx.data.decode import decode
 
 class DataError(UserError, ValueError):
     """The data at hand is not what the configuration says."""
+
+
+class Nearby(NamedTuple):
+    """Which examples lie together, for an order that keeps reads together.
+
+    Attributes:
+        group: Where each example lies, int64 [N].
+        at_once: Groups that are read from at a time.
+    """
+
+    group: Tensor
+    at_once: int
 
 
 class ImageSet:
@@ -28,10 +40,12 @@ class ImageSet:
         shape: (C, H, W) of every image.
         decodes: Whether reading costs enough for worker processes to pay.
         foreign: Whether there are images of other sources, so that `origin` is no place in the training set.
+        nearby: What an epoch's order has to keep together; None for nothing.
     """
 
     decodes: bool
     foreign = False
+    nearby: Nearby | None = None
     shape: tuple[int, int, int]
 
     def __init__(self, labels: Tensor, scale: int, origin: Tensor | None, pool: int | None):
@@ -89,42 +103,74 @@ class TensorSet(ImageSet):
         return self.images[index].numpy()
 
 
-class FolderSet(ImageSet):
-    """Image files that are decoded at each access.
+class Encoded(Protocol):
+    """Images by number that are still to be decoded: files, or parts of an archive."""
+
+    def subset(self, indices: Tensor) -> "Encoded": ...
+
+    def decode(self, index: int, channels: int) -> np.ndarray:
+        """uint8 [h, w, channels]. Raises DataError, where the image is not there or damaged, that names it."""
+        ...
+
+
+class ImageFiles:
+    """Image files.
+
+    Args:
+        paths: One file for each example.
+    """
+
+    def __init__(self, paths: Sequence[str]):
+        self.paths = tuple(paths)
+
+    def subset(self, indices: Tensor) -> "ImageFiles":
+        return ImageFiles([self.paths[i] for i in indices.tolist()])
+
+    def decode(self, index: int, channels: int) -> np.ndarray:
+        path = self.paths[index]
+        try:
+            return decode(path, channels)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"cannot read the image {path}: {error}") from error
+
+
+class EncodedSet(ImageSet):
+    """Images that are decoded at each access.
 
     The short side is resized to `resize` (bilinear) and the centre is cut out; greyscale becomes RGB
     where three channels are asked for, and the reverse.
 
     Args:
-        paths: One file for each example.
+        source: Where they come from.
         labels: Class indices, int64 [N].
         shape: (C, H, W) of every image after resizing and cutting; C is 1 or 3.
         resize: Length of the short side before the cut; at least max(H, W).
-        origin: See `ImageSet`.
-        pool: See `ImageSet`.
+        origin, pool, nearby: See `ImageSet`.
     """
 
     decodes = True
 
     def __init__(
         self,
-        paths: Sequence[str],
+        source: Encoded,
         labels: Tensor,
         shape: tuple[int, int, int],
         resize: int,
         origin: Tensor | None = None,
         pool: int | None = None,
+        nearby: Nearby | None = None,
     ):
         super().__init__(labels, 255, origin, pool)
         if shape[0] not in (1, 3):
             raise ValueError(f"image files are read as 1 or 3 channels, but input_shape is {list(shape)}")
         if resize < max(shape[1:]):
             raise ValueError(f"resize must be at least the input size {max(shape[1:])}, got {resize}")
-        self.paths, self.shape, self.resize = tuple(paths), shape, resize
+        self.source, self.shape, self.resize, self.nearby = source, shape, resize, nearby
 
-    def subset(self, indices: Tensor) -> "FolderSet":
-        paths = [self.paths[i] for i in indices.tolist()]
-        return FolderSet(paths, self.labels[indices], self.shape, self.resize, self.origin[indices], self.pool)
+    def subset(self, indices: Tensor) -> "EncodedSet":
+        source, labels, origin = self.source.subset(indices), self.labels[indices], self.origin[indices]
+        nearby = None if self.nearby is None else self.nearby._replace(group=self.nearby.group[indices])
+        return EncodedSet(source, labels, self.shape, self.resize, origin, self.pool, nearby)
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         c, h, w = self.shape
@@ -134,11 +180,7 @@ class FolderSet(ImageSet):
         return images, np.arange(len(indices))
 
     def whole(self, index: int) -> np.ndarray:
-        path = self.paths[index]
-        try:
-            return decode(path, self.shape[0])
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the image {path}: {error}") from error
+        return self.source.decode(index, self.shape[0])
 
     def in_memory(self) -> TensorSet:
         """Every image decoded, resized and cut once."""
