@@ -22,6 +22,7 @@ NEEDS = {
     "student=timm": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
     "student=torchvision": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
     "dataset=imagefolder": ["dataset.folder=mine", "dataset.num_classes=3"],
+    "dataset=shards": ["dataset.folder=mine", "dataset.num_classes=3"],
     "dataset=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "optimizer=timm": ["optimizer.name=lion"],

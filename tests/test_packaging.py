@@ -115,7 +115,10 @@ def test_the_lock_satisfies_the_project():
     pins: dict[str, list[Requirement]] = {}
     for requirement, _ in locked():
         pins.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    for text in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]:
+    for text in [
+        *PROJECT["dependencies"],
+        *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
+    ]:
         wanted = Requirement(text)
         found = pins.get(canonicalize_name(wanted.name))
         assert found, f"{wanted.name} is not in requirements.lock; run `make lock`"

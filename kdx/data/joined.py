@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdx.data.sets import ImageSet
+from kdx.data.sets import DataError, ImageSet
 
 
 class Joined(ImageSet):
@@ -24,6 +24,8 @@ class Joined(ImageSet):
     def __init__(self, parts: Sequence[ImageSet], chosen: Tensor | None = None):
         if len({(part.shape, part.scale) for part in parts}) != 1:
             raise ValueError("sets can only be joined where they have one shape and one scale")
+        if any(part.nearby is not None for part in parts):
+            raise DataError("images of another source are mixed with those of all shards: dataset.at_once=null")
         self.parts = tuple(parts)
         self.starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
         pools = torch.tensor([0, *(part.pool for part in parts)]).cumsum(0)

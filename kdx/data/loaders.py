@@ -12,7 +12,7 @@ from kdx.core.distributed import rank, size
 from kdx.core.types import Batch, DataSpec
 from kdx.data.augment import PLAIN, Augmentation, Draws
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, Mix, Order, Shuffle
+from kdx.data.order import Blend, Mix, Order, Shuffle, Together
 from kdx.data.pixels import Normalize
 from kdx.data.sets import DataError, ImageSet
 from kdx.data.workers import worker_count
@@ -129,7 +129,7 @@ class TrainLoader(_Loader):
         channels_last: bool,
         mix: Mix | None = None,
     ):
-        order = Shuffle(len(data)) if mix is None else Blend(mix, batch_size)
+        order = _order(data, batch_size, mix)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
         if not self.steps_per_epoch:
@@ -154,6 +154,14 @@ class TrainLoader(_Loader):
             elif self._steps.divided:
                 batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch
+
+
+def _order(data: ImageSet, batch_size: int, mix: Mix | None) -> Order:
+    if mix is not None:
+        if data.nearby is not None:
+            raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
+        return Blend(mix, batch_size)
+    return Shuffle(len(data)) if data.nearby is None else Together(data.nearby)
 
 
 class EvalLoader(_Loader):

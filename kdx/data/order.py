@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.seed import generator
-from kdx.data.sets import DataError
+from kdx.data.sets import DataError, Nearby
 
 
 class Order(Protocol):
@@ -30,6 +30,31 @@ class Shuffle:
     def draw(self, seed: int, epoch: int) -> Tensor:
         """Positions, int64 [size]."""
         return torch.randperm(self.size, generator=generator(seed, "order", epoch))
+
+
+class Together:
+    """Every example once, in an order that reads from few groups at a time.
+
+    The groups come in random order, so many at once, and the examples of those in hand are mixed. It is a coarser
+    shuffle than `Shuffle`: two examples of far groups never meet in a batch.
+
+    Args:
+        nearby: Which examples lie together, and how many groups are in hand.
+    """
+
+    def __init__(self, nearby: Nearby):
+        self.nearby = nearby
+
+    def __len__(self) -> int:
+        return len(self.nearby.group)
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Positions, int64 [len(self)]."""
+        g = generator(seed, "order", epoch)
+        names, group = self.nearby.group.unique(return_inverse=True)
+        hand = (torch.randperm(len(names), generator=g) // self.nearby.at_once)[group]
+        mixed = torch.randperm(len(group), generator=g)
+        return mixed[hand[mixed].argsort(stable=True)]
 
 
 class Mix(NamedTuple):

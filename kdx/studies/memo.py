@@ -16,7 +16,17 @@ from kdx.models.probe import probe
 from kdx.studies.results import write_json
 
 # Of a data set, what chooses among its examples changes none of them
-CHOICE = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset", "download", "verify")
+CHOICE = (
+    "fraction",
+    "fraction_seed",
+    "val_fraction",
+    "val_seed",
+    "train_subset",
+    "download",
+    "verify",
+    "index",
+    "at_once",
+)
 
 
 def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, device: torch.device) -> Memo:
