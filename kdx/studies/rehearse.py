@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def rehearse(config: Config) -> None:
     if parts in _passed:  # the seeds of a study make no difference
         return
     try:
-        with seeded(0, "rehearsal"), torch.device("cpu"):
+        with seeded(0, "rehearsal"), torch.device("cpu"), _one_thread():
             problems = _put_together(config)
     except (UserError, ValueError) as error:
         raise ConfigError(str(error).splitlines()) from None
@@ -52,6 +53,17 @@ def rehearse(config: Config) -> None:
     if problems:
         raise ConfigError(problems)
     _passed.add(parts)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several would wait for each other, busily, over a handful of made-up examples; seconds on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _put_together(config: Config) -> list[str]:
