@@ -1,6 +1,7 @@
 """Several teachers, from the command to the result: whose they are, what is refused, and what makes another run."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
 from kdx.models.weights import save_weights, sha256
 from kdx.studies.build import build_network
+from kdx.studies.pool import run_all
 from kdx.studies.prepare import examine, prepare
 from kdx.studies.report.collect import Run
 from kdx.studies.report.recompute import recompute
