@@ -117,6 +117,18 @@ def test_a_given_checkpoint_counts_by_its_content_and_not_by_its_place(tmp_path)
     assert identity(a) == identity(b) != identity(c)
 
 
+def test_a_given_teacher_has_no_seed(tmp_path):
+    given = tmp_path / "a.safetensors"
+    given.write_bytes(b"one")
+    at = f"teacher.checkpoint={given}"
+    assert identity(prepared(at, "teacher.seed=3")) == identity(prepared(at))
+    # initial and trained weights have one
+    for other in ("teacher.checkpoint=null", "teacher.checkpoint=auto"):
+        assert identity(prepared(other, "teacher.seed=3")) != identity(prepared(other))
+    members = [f"teacher.members={{a: {{seed: {s}, checkpoint: '{given}'}}, b: {{seed: 2}}}}" for s in (0, 5)]
+    assert len({identity(prepared(m)) for m in members}) == 1
+
+
 def test_the_directory_of_a_run_stands_for_its_student(tmp_path):
     (tmp_path / "student.safetensors").write_bytes(b"exported")
     config = prepared(f"teacher.checkpoint={tmp_path}", f"student.checkpoint={tmp_path}")
