@@ -211,11 +211,44 @@ def test_images_count_by_their_content_and_not_by_their_place(tmp_path):
         prepared("transfer=synthetic", f"transfer.unlabelled.path='{tmp_path / 'd'}'")
 
 
+@pytest.mark.parametrize("classes", ["[4]", "[-1]", "[0,1,2,3]"])
+def test_biases_are_of_classes_that_there_are(classes: str):
+    with pytest.raises(
+        ConfigError, match="evals.bias.classes: a bias is moved for some of the classes 0 to 3"
+    ) as found:
+        prepared("evals=bias", f"evals.bias.classes={classes}")
+    assert len(found.value.problems) == 1
+    prepared("evals=bias", "evals.bias.classes=[0,3]")
+
+
+def test_biases_are_of_the_classes_that_a_specialist_tells_apart():
+    special = ("method=supervised", "transfer=specialist", "transfer.special_classes=[0]", "evals=bias")
+    prepared(*special, "evals.bias.classes=[1]")
+    with pytest.raises(ConfigError, match="some of the classes 0 to 1, but not all; found 2"):
+        prepared(*special, "evals.bias.classes=[2]")
+
+
+@pytest.mark.parametrize(
+    ("scene", "views"),
+    [(("method=mlkd",), 2), (("method=kdcl", "method.inputs=own"), 2), (("method=dml", "method.peers=[same,same]"), 1)],
+)
+def test_views_that_a_method_misses_are_told_before_its_teacher_trains(scene: tuple[str, ...], views: int):
+    if views == 1:
+        prepared(*scene)
+        scene, views = (*scene, "method.inputs=own"), 3
+    with pytest.raises(ConfigError, match=f"learns from {views} views of each example, and the augmentation makes 1"):
+        prepared(*scene)
+    if views == 2:
+        prepared(*scene, "augmentation=two_shifts")
+
+
 def test_what_a_transfer_set_cannot_be_is_told_before_anything_loads():
     with pytest.raises(ConfigError) as found:
         prepared("transfer=unlabelled", "transfer.omit_classes=[99]")
     rest, classes = found.value.problems
     assert "dataset.fraction=1 leaves none" in rest and "omit_classes has 99" in classes
+    with pytest.raises(ConfigError, match="transfer.omit_classes leaves no class to learn from"):
+        prepared("transfer.omit_classes=[0,1,2,3]")
     with pytest.raises(ConfigError, match="memo=true keeps answers to views of the training set"):
         prepared("transfer=noise", "teacher.memo=true", "trainer.batch_size=16")
     with pytest.raises(ConfigError, match="this transfer set has none, so there is nothing to learn from"):
