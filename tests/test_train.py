@@ -232,7 +232,8 @@ MISTAKES = {
     "a recipe of a teacher that is not trained": (
         ["teacher.recipe=['optimizer.lr=1']", "teacher.checkpoint=null"],
         [
-            "teacher.recipe says how a teacher is trained here, and checkpoint=null trains none; leave one of the two out"
+            "teacher.recipe says how a teacher is trained here, and checkpoint=null trains none; leave one of the two "
+            "out"
         ],
     ),
     "an interpolation to nowhere": (

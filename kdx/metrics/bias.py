@@ -38,7 +38,7 @@ class Margins:
         """Of logits [N, C] and labels [N]. Raises ValueError where `classes` are not some, but not all, of C."""
         some_classes(classes, logits.shape[1])
         logits = logits.double()
-        chosen = torch.zeros(num_classes, dtype=torch.bool, device=logits.device)
+        chosen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         chosen[list(classes)] = True
         inside, outside = (logits.masked_fill(mask, -torch.inf) for mask in (~chosen, chosen))
         return cls(
