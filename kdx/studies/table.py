@@ -156,9 +156,9 @@ def _value(result: Result, column: str, protocol: Protocol) -> float | None:
     if column == "seconds":
         return float(result.data["seconds"])
     value, teacher = result.metric(column, protocol), result.data["teacher"]
-    if value is None and column.startswith("teacher/") and teacher is not None:
-        fact = column.removeprefix("teacher/")
-        return teacher[fact] if fact in teacher else None
+    told = {} if teacher is None else {f"teacher/{name}": fact for name, fact in teacher.items()}
+    if value is None and column in told:
+        return float(told[column])
     return value
 
 
