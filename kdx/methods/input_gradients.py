@@ -39,6 +39,8 @@ class InputGradients(Distill):
         UserError: As in `Distill`; or the teacher has no derivatives.
     """
 
+    compilable = False
+
     def __init__(
         self,
         student: nn.Module,

@@ -55,6 +55,8 @@ class Sobolev(Distill):
         https://arxiv.org/abs/1706.04859
     """
 
+    compilable = False
+
     def __init__(
         self,
         student: nn.Module,

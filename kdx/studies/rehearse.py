@@ -41,7 +41,7 @@ def rehearse(config: Config) -> None:
     """
     keys = ("dataset", "transfer", "student", "teacher", "method", "update", "optimizer", "schedule", "evals")
     keys += ("augmentation",)
-    parts = json.dumps({key: config[key] for key in keys}, sort_keys=True)
+    parts = json.dumps([config["trainer"]["compile"], {key: config[key] for key in keys}], sort_keys=True)
     if parts in _passed:  # the seeds of a study make no difference
         return
     try:
@@ -79,6 +79,11 @@ def _put_together(config: Config) -> list[str]:
 
     splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
     problems, roles = [*indivisible(config, method, spec), *_unseen(config, method)], method.models()
+    if config["trainer"]["compile"] and not method.compilable:
+        problems.append(
+            f"method={config['choices']['method']} differentiates the student twice or forwards, which torch's "
+            "compiler cannot; choose trainer.compile=false"
+        )
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
             continue

@@ -211,6 +211,14 @@ def test_images_count_by_their_content_and_not_by_their_place(tmp_path):
         prepared("transfer=synthetic", f"transfer.unlabelled.path='{tmp_path / 'd'}'")
 
 
+@pytest.mark.parametrize("method", ["sobolev", "jacobian", "at_grad"])
+def test_what_the_compiler_cannot_is_told_before_a_teacher_trains(method: str):
+    prepared(f"method={method}")
+    with pytest.raises(ConfigError, match=f"method={method} differentiates the student twice or forwards"):
+        prepared(f"method={method}", "trainer.compile=true")
+    prepared("method=kd", "trainer.compile=true")
+
+
 @pytest.mark.parametrize("classes", ["[4]", "[-1]", "[0,1,2,3]"])
 def test_biases_are_of_classes_that_there_are(classes: str):
     with pytest.raises(
