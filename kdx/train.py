@@ -140,6 +140,7 @@ def _check(arguments: Sequence[str], sweeps: bool) -> None:
     for point in listed:
         try:
             composed = compose(point)
+            wrong += _idle(point, composed)
             if sweeps or problems:
                 wrong += _problems(composed)
         except ConfigError as error:
@@ -149,6 +150,17 @@ def _check(arguments: Sequence[str], sweeps: bool) -> None:
     problems += [*wrong, *missing_plugins(arguments)]
     if problems:
         _exit_with(problems)
+
+
+def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
+    """A line where the command itself asks for a recipe that nothing follows; a study's or an experiment's may rest."""
+    teacher = composed.config["teacher"]
+    typed = any(override.partition("=")[0] == "teacher.recipe" for override in overrides)
+    if not typed or not isinstance(teacher, dict) or teacher["checkpoint"] == "auto":
+        return []
+    from kdx.studies.members import idle_recipe  # torch comes with it
+
+    return [f"teacher.{idle_recipe(teacher['checkpoint'])}"]
 
 
 def _exit_with(problems: Sequence[str]) -> NoReturn:

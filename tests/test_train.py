@@ -229,6 +229,13 @@ MISTAKES = {
         ["teacher.recipe=[method=kd, teacher=resnet20]"],
         [r".* wants quotes inside quotes: 'teacher.recipe=\[\"method=kd\",\"teacher=resnet20\"\]'"],
     ),
+    "a recipe of a teacher that is not trained": (
+        ["teacher.recipe=['optimizer.lr=1']", "teacher.checkpoint=null"],
+        [
+            "teacher.recipe says how a teacher is trained here, and checkpoint=null trains none; leave one of the two "
+            "out"
+        ],
+    ),
     "an interpolation to nowhere": (
         ["method.temperature=${nope}"],
         ["'method.temperature' refers to 'nope', which does not exist in this config"],

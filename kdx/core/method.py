@@ -22,6 +22,9 @@ class Method(nn.Module):
         needs_turns: Whether the terms make no sense as one sum, since parties work against each other.
         divisible: Whether a step is made of examples alone, so that several processes may each take a part of the
             batch. Its terms have their own say, see `relating`.
+        compilable: Whether the student may go through `torch.compile`, which has neither second derivatives nor a
+            forward mode.
+        num_views: How many views of each example a batch must have; see `Batch.views`.
         weights: A number or a schedule for each term.
         student: The deliverable, exported alone.
     """
@@ -31,6 +34,8 @@ class Method(nn.Module):
     has_peers: ClassVar[bool] = False
     needs_turns: ClassVar[bool] = False
     divisible: ClassVar[bool] = True
+    compilable: ClassVar[bool] = True
+    num_views: int = 1
     weights: Mapping[str, Weight]
     student: nn.Module
 
@@ -87,6 +92,10 @@ class Evaluator:
     """
 
     every: float | None
+
+    def misfits(self, num_classes: int) -> Iterator[str]:
+        """A sentence for everything about it that does not fit networks of so many classes."""
+        return iter(())
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         """Measurements by full metric name, such as "test/top1"."""

@@ -77,6 +77,8 @@ class Transfer:
         for key, classes in named.items():
             if wrong := [c for c in classes if not 0 <= c < num_classes]:
                 yield f"{key} has {wrong[0]}, but the classes are 0 to {num_classes - 1}"
+        if len(set(self.omit_classes)) == num_classes:
+            yield "omit_classes leaves no class to learn from"
         if self.only_classes is not None and not self.only_classes:
             yield "only_classes needs at least one class"
         if self.special_classes is not None:

@@ -1,6 +1,6 @@
 """Hinton's correction of the biases of classes that were left out of the transfer set."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from torch import nn
 from kdx.core.ranges import OpenFraction, Positive
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, network
-from kdx.metrics.bias import Margins, fewest_errors, match_prior
+from kdx.metrics.bias import Margins, fewest_errors, match_prior, some_classes
 
 
 class Bias(SplitEvaluator):
@@ -51,6 +51,12 @@ class Bias(SplitEvaluator):
         if not classes:
             raise ValueError("classes must name those whose biases are moved; transfer.omit_classes=[3] does")
         self.classes, self.prior = tuple(classes), prior
+
+    def misfits(self, num_classes: int) -> Iterator[str]:
+        try:
+            some_classes(self.classes, num_classes)
+        except ValueError as error:
+            yield f"classes: {error}"
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

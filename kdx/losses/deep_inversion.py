@@ -50,6 +50,9 @@ def statistics_distance(found: Sequence[tuple[Tensor, Tensor]], known: Sequence[
 def sameness(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """One less the Jensen-Shannon divergence, as a share of the most it can be; both sides get gradients.
 
+    This is the paper's divergence over log 2, the most it can be. The authors' code for CIFAR-10 computes another:
+    half of KL(m || p) + KL(m || q) for the mean m, of probabilities clamped to 0.01 and 0.99, without a division.
+
     Args:
         student_logits: [B, C].
         teacher_logits: [B, C].

@@ -17,7 +17,8 @@ from kdx.losses.networks import network_with
 from kdx.losses.requirements import require_labels
 from kdx.methods.distill import Distill
 
-Quantity = Literal["cross_entropy", "top_logit"]
+Quantity = Literal["cross_entropy", "top_logit", "label_logit"]
+QUANTITIES = ("cross_entropy", "top_logit", "label_logit")
 
 
 class InputGradients(Distill):
@@ -31,11 +32,14 @@ class InputGradients(Distill):
     Args:
         student, teacher, spec, terms, weights, temperature: As in `Distill`.
         quantity: What is differentiated: each network's own cross-entropy with the labels (attention
-            transfer), or its logit of the teacher's most likely class (Jacobian matching).
+            transfer), its logit of the teacher's most likely class (Jacobian matching), or its logit of the label,
+            that of the dominant class where examples are mixed (what public code knows as Sobolev training).
 
     Raises:
         UserError: As in `Distill`; or the teacher has no derivatives.
     """
+
+    compilable = False
 
     def __init__(
         self,
@@ -47,10 +51,10 @@ class InputGradients(Distill):
         temperature: Positive | Schedule | None,
         quantity: Quantity,
     ):
-        if quantity not in ("cross_entropy", "top_logit"):
-            raise UserError(f"quantity must be 'cross_entropy' or 'top_logit', got {quantity!r}")
-        if quantity == "cross_entropy":
-            require_labels(spec, "the gradient of the cross-entropy")
+        if quantity not in QUANTITIES:
+            raise UserError(f"quantity must be one of {', '.join(QUANTITIES)}, got {quantity!r}")
+        if quantity != "top_logit":
+            require_labels(spec, f"the gradient of the {quantity.replace('_', '-')}")
         self._differentiable(teacher)
         super().__init__(student, teacher, spec, terms, weights, temperature)
         self.quantity: Quantity = quantity
@@ -77,7 +81,8 @@ class InputGradients(Distill):
             labels = batch.labels if batch.soft_labels is None else batch.soft_labels
             number = F.cross_entropy(outputs.logits, labels, reduction="sum")
         else:
-            number = outputs.logits.gather(1, taught.logits.argmax(1, keepdim=True)).sum()
+            classes = taught.logits.argmax(1) if self.quantity == "top_logit" else batch.labels
+            number = outputs.logits.gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(number, inputs, create_graph=graph)
         return gradient
 

@@ -79,6 +79,7 @@ class Mutual(Method):
         self.student = student
         self.weights, self.temperature = dict(weights), temperature
         self.scale_trunk, self.inputs = scale_trunk, inputs
+        self.num_views = len(peers) + 1 if inputs == "own" else 1
         shapes = [probe(student, spec.input_shape), *(probe(peer, spec.input_shape) for peer in peers)]
         try:
             _same_classes(shapes)

@@ -38,6 +38,8 @@ class Sobolev(Distill):
     Batch norms in training tie an example's outputs to the other inputs, and its Jacobian is not defined. A
     student that has them makes a second pass for its derivative, with its running statistics.
 
+    Under mixed precision the passes of "forward" are in full precision all the same, see `jacobian_vector`.
+
     Args:
         student, teacher, spec, terms, weights, temperature: As in `Distill`.
         derivative: What is found of the Jacobian.
@@ -52,6 +54,8 @@ class Sobolev(Distill):
         Czarnecki, Osindero, Jaderberg, Swirszcz, Pascanu, "Sobolev Training for Neural Networks", 2017.
         https://arxiv.org/abs/1706.04859
     """
+
+    compilable = False
 
     def __init__(
         self,

@@ -33,6 +33,8 @@ class TwoViews(Distill):
         UserError: As in `Distill`; also where a name is used for both views.
     """
 
+    num_views = 2
+
     def __init__(
         self,
         student: nn.Module,

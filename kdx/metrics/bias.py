@@ -8,6 +8,13 @@ import torch
 from torch import Tensor
 
 
+def some_classes(classes: Sequence[int], num_classes: int) -> None:
+    """Raise ValueError where `classes` are not some, but not all, of so many."""
+    if not classes or len(set(classes)) >= num_classes or not all(0 <= c < num_classes for c in classes):
+        found = ", ".join(map(str, classes)) or "none"
+        raise ValueError(f"a bias is moved for some of the classes 0 to {num_classes - 1}, but not all; found {found}")
+
+
 @dataclass(frozen=True)
 class Margins:
     """All that moving the biases of some classes together, by one number, can change about predictions.
@@ -29,13 +36,9 @@ class Margins:
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, classes: Sequence[int]) -> "Margins":
         """Of logits [N, C] and labels [N]. Raises ValueError where `classes` are not some, but not all, of C."""
-        num_classes = logits.shape[1]
-        if not classes or len(set(classes)) >= num_classes or not all(0 <= c < num_classes for c in classes):
-            raise ValueError(
-                f"a bias is moved for some of the classes 0 to {num_classes - 1}, but not all; got {classes}"
-            )
+        some_classes(classes, logits.shape[1])
         logits = logits.double()
-        chosen = torch.zeros(num_classes, dtype=torch.bool, device=logits.device)
+        chosen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         chosen[list(classes)] = True
         inside, outside = (logits.masked_fill(mask, -torch.inf) for mask in (~chosen, chosen))
         return cls(

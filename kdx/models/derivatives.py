@@ -49,6 +49,9 @@ def jacobian(values: Tensor, inputs: Tensor, graph: bool) -> Tensor:
 def jacobian_vector(network: Network, inputs: Tensor, vectors: Tensor) -> tuple[Outputs, Tensor]:
     """Directional derivatives `J u` of the logits, by forward mode: one pass for each u, none back.
 
+    In full precision, whatever the caller computes in: of half a batch norm's output torch makes the derivative whole,
+    which the next convolution refuses.
+
     Args:
         network: Each example's outputs come from its own input alone.
         inputs: [B, ...].
@@ -59,7 +62,7 @@ def jacobian_vector(network: Network, inputs: Tensor, vectors: Tensor) -> tuple[
     """
     outputs, tangents = None, []
     for u in vectors:
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), torch.autocast(inputs.device.type, enabled=False):
             dual = network(forward_ad.make_dual(inputs, u.to(inputs.dtype)))
             tangent = forward_ad.unpack_dual(dual.logits).tangent
             outputs = dual.primal() if outputs is None else outputs

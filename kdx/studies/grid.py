@@ -31,7 +31,8 @@ class Grid:
         teacher_row: Whether the teachers get a row of their own.
         cost_row: Row that the column "cost" compares the time of a step with; None for no such column.
         columns: Metric names, "seconds" for the time of a run, "cost" for the relative time of a step, "gain" for the
-            difference to the baseline in the first column.
+            difference to the baseline in the first column, "teacher/test/top1" and the like for what a row's teachers
+            measure on test.
         protocol: Which epoch's numbers are shown.
     """
 

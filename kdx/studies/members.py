@@ -38,6 +38,10 @@ def name_members(config: Config) -> list[str]:
     if isinstance(seeds, list):
         if not seeds or len(set(map(str, seeds))) < len(seeds):
             return [f"teacher.seeds: must be different numbers, at least one, found {seeds}"]
+        if (given := teacher["checkpoint"]) not in ("auto", None):
+            return [
+                f"teacher.seeds are of teachers that are trained here, and teacher.checkpoint={given} is one already"
+            ]
         members = {f"seed{seed}": {"seed": seed} for seed in seeds}
     if members is None:
         return []
@@ -55,11 +59,19 @@ def name_members(config: Config) -> list[str]:
             try:
                 word, net = _network(changes.get("net", SAME), teacher["net"], config)
                 whole[name] = {**own, **changes, "net": net}
+                if "recipe" in changes and whole[name]["checkpoint"] != "auto":
+                    problems.append(f"teacher.members.{name}: {idle_recipe(whole[name]['checkpoint'])}")
                 config["choices"] = {**config["choices"], f"teacher.members.{name}": word}
             except UserError as error:
                 problems.append(f"teacher.members.{name}.net: {error}")
     config["teacher"] = {**teacher, "members": whole}
     return problems
+
+
+def idle_recipe(checkpoint: str | None) -> str:
+    """Why a recipe and a checkpoint that is no run to come do not go together."""
+    given = "null" if checkpoint is None else checkpoint
+    return f"recipe says how a teacher is trained here, and checkpoint={given} trains none; leave one of the two out"
 
 
 def _network(net: Any, same: Config, config: Config) -> tuple[str | None, Config]:

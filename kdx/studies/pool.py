@@ -11,6 +11,7 @@ import torch
 from kdx.config.compose import Config
 from kdx.studies.claim import PAUSE, Claimed, held
 from kdx.studies.company import shared
+from kdx.studies.members import each_teacher
 from kdx.studies.results import Result, finished
 from kdx.studies.status import failure
 from kdx.studies.task import Failure, Task, Team, announce, folder_of, say, tell
@@ -75,19 +76,21 @@ def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Fail
 
 
 def _plan(configs: Mapping[str, Config]) -> dict[Path, Task]:
-    """Tasks by directory, each after the teacher that it needs."""
+    """Tasks by directory, each after the teachers that it needs; what several need is one task."""
     tasks: dict[Path, Task] = {}
 
     def add(label: str, config: Config) -> Path:
         folder = folder_of(config)
         if folder in tasks:
             return folder
-        teacher = None
-        if config["teacher"] is not None and config["teacher"]["training"] is not None and finished(folder) is None:
-            training = config["teacher"]["training"]
-            paths = {**config["paths"], "runs": config["paths"]["teachers"]}
-            teacher = add(f"teacher {training['choices']['student']}", {**training, "paths": paths})
-        tasks[folder] = Task(label, config, folder, teacher)
+        trainings = [own["teacher"]["training"] for own in each_teacher(config).values()]
+        paths = {**config["paths"], "runs": config["paths"]["teachers"]}
+        teachers = [
+            add(f"teacher {training['choices']['student']}, seed {training['seed']}", {**training, "paths": paths})
+            for training in trainings
+            if training is not None and finished(folder) is None
+        ]
+        tasks[folder] = Task(label, config, folder, frozenset(teachers))
         return folder
 
     for label, config in configs.items():
@@ -105,10 +108,10 @@ def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:
     """
     if fused == 1:
         return [[task] for task in tasks]
-    teachers = {task.teacher for task in tasks}
-    groups: dict[tuple[bool, Path | None, str], Team] = {}
+    teachers = frozenset[Path]().union(*(task.teachers for task in tasks))
+    groups: dict[tuple[bool, frozenset[Path], str], Team] = {}
     for task in tasks:
-        groups.setdefault((task.folder in teachers, task.teacher, shared(task.config)), []).append(task)
+        groups.setdefault((task.folder in teachers, task.teachers, shared(task.config)), []).append(task)
     teams: list[Team] = []
     for (first, _, _), group in groups.items():
         beside = sum(key[0] == first for key in groups)  # what may run at the same time
@@ -120,10 +123,8 @@ def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:
 
 def _orphaned(team: Team, failed: Mapping[Path, str]) -> dict[Path, str]:
     """Why a team cannot run; empty where it can."""
-    teacher = team[0].teacher
-    if teacher is None or teacher not in failed:
-        return {}
-    return {task.folder: f"its teacher failed: {failed[teacher]}" for task in team}
+    reasons = [failed[folder] for folder in sorted(team[0].teachers) if folder in failed]
+    return {task.folder: f"its teacher failed: {reasons[0]}" for task in team} if reasons else {}
 
 
 def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
@@ -135,7 +136,7 @@ def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
         if reasons := _orphaned(team, failed):
             failed |= reasons
             continue
-        if any(other.folder == team[0].teacher for later in todo for other in later):
+        if any(other.folder in team[0].teachers for later in todo for other in later):
             todo.append(team)
             continue
         if not any(task.folder in told for task in team):
@@ -172,7 +173,9 @@ def _in_parallel(todo: list[Team], before: Mapping[Path, str], jobs: int) -> dic
                 if reasons := _orphaned(team, failed):
                     failed |= reasons
                     todo.remove(team)
-                elif not workers.full and team[0].teacher not in pending and resting.get(team[0].folder, 0) <= now:
+                elif (
+                    not workers.full and team[0].teachers.isdisjoint(pending) and resting.get(team[0].folder, 0) <= now
+                ):
                     if not any(task.folder in told for task in team):
                         announce(team, begun, count)
                         begun += len(team)

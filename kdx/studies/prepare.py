@@ -31,7 +31,7 @@ def prepare(composed: Composed) -> Config:
 
     A teacher that the method does not use is dropped, with the measurements against it, so that it is
     no part of the run's identity; peers become whole networks, and members of an ensemble whole teachers; a given
-    checkpoint gets its checksum, and a teacher to be trained its own full config.
+    checkpoint gets its checksum, a given teacher the seed 0, and a teacher to be trained its own full config.
 
     Raises:
         ConfigError: With a line for everything that is wrong.
@@ -194,7 +194,9 @@ def _fill_checksum(config: Config, role: str) -> list[str]:
         checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
     except UserError as error:
         return [str(error)]
-    config[role] = {**node, "sha256": checksum}
+    # a given teacher draws nothing: its seed makes no other experiment
+    unseeded = {"seed": 0} if role == "teacher" else {}
+    config[role] = {**node, **unseeded, "sha256": checksum}
     return []
 
 

@@ -13,6 +13,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
 from kdx.core.types import DataSpec
+from kdx.data.augment import MultiView
 from kdx.models.build import trained_on
 from kdx.models.frozen import Frozen, Statistics
 from kdx.models.limited import Limited
@@ -40,7 +41,8 @@ def rehearse(config: Config) -> None:
         ConfigError: Parts do not fit each other.
     """
     keys = ("dataset", "transfer", "student", "teacher", "method", "update", "optimizer", "schedule", "evals")
-    parts = json.dumps({key: config[key] for key in keys}, sort_keys=True)
+    keys += ("augmentation",)
+    parts = json.dumps([config["trainer"]["compile"], {key: config[key] for key in keys}], sort_keys=True)
     if parts in _passed:  # the seeds of a study make no difference
         return
     try:
@@ -88,7 +90,12 @@ def _put_together(config: Config) -> list[str]:
     make(config["update"], method=method, autocast=None, **rate)
 
     splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
-    problems, roles = list(indivisible(config, method, spec)), method.models()
+    problems, roles = [*indivisible(config, method, spec), *_unseen(config, method)], method.models()
+    if config["trainer"]["compile"] and not method.compilable:
+        problems.append(
+            f"method={config['choices']['method']} differentiates the student twice or forwards, which torch's "
+            "compiler cannot; choose trainer.compile=false"
+        )
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
             continue
@@ -96,10 +103,23 @@ def _put_together(config: Config) -> list[str]:
             there = ", ".join(roles)
             problems.append(f"evals.{name}.model: this method has no network '{node['model']}'; it has: {there}")
         try:
-            make(node, loaders=dict.fromkeys(splits, ()), device=torch.device("cpu"))
+            evaluator = make(node, loaders=dict.fromkeys(splits, ()), device=torch.device("cpu"))
+            problems += (f"evals.{name}.{line}" for line in evaluator.misfits(num_classes))
         except (UserError, ValueError) as error:
             problems.append(f"evals.{name}: {error}")
     return problems
+
+
+def _unseen(config: Config, method: Method) -> Iterator[str]:
+    """Why batches have fewer views of each example than the method learns from; nothing where they have enough."""
+    augmentation = make(config["augmentation"])
+    made = 1 + len(augmentation.further) if isinstance(augmentation, MultiView) else 1
+    if method.num_views > made:
+        yield (
+            f"method={config['choices']['method']} learns from {method.num_views} views of each example, and the "
+            f"augmentation makes {made}; augmentation=two_views (for images in bytes) and augmentation=two_shifts "
+            "make two"
+        )
 
 
 def _method(config: Config, given: dict[str, Any]) -> Method:

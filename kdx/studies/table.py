@@ -18,6 +18,7 @@ LABELS = {
     "test/nll": ("NLL", 1, 4),
     "test/ece": ("ECE %", 100, 2),
     "test/brier": ("Brier", 1, 4),
+    "teacher/test/top1": ("its teacher's top-1 %", 100, 2),
     "peer1/test/top1": ("peer 1 %", 100, 2),
     "ensemble/test/top1": ("ensemble %", 100, 2),
     "fidelity/test/agreement": ("agreement %", 100, 2),
@@ -152,7 +153,13 @@ def form(column: str, columns: Sequence[str]) -> tuple[str, float, int]:
 
 
 def _value(result: Result, column: str, protocol: Protocol) -> float | None:
-    return float(result.data["seconds"]) if column == "seconds" else result.metric(column, protocol)
+    if column == "seconds":
+        return float(result.data["seconds"])
+    value, teacher = result.metric(column, protocol), result.data["teacher"]
+    told = {} if teacher is None else {f"teacher/{name}": fact for name, fact in teacher.items()}
+    if value is None and column in told:
+        return float(told[column])
+    return value
 
 
 def _step(result: Result) -> float:

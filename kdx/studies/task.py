@@ -35,16 +35,16 @@ class Task:
         label: What the study calls it.
         config: Prepared.
         folder: Its directory.
-        teacher: Directory of the run that must be done before; None for none.
+        teachers: Directories of the runs that must be done before.
     """
 
     label: str
     config: Config
     folder: Path
-    teacher: Path | None
+    teachers: frozenset[Path]
 
 
-Team = list[Task]  # what trains together in one process; never empty, and all with the same teacher
+Team = list[Task]  # what trains together in one process; never empty, and all with the same teachers
 
 
 def folder_of(config: Config) -> Path:

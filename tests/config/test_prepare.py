@@ -117,6 +117,18 @@ def test_a_given_checkpoint_counts_by_its_content_and_not_by_its_place(tmp_path)
     assert identity(a) == identity(b) != identity(c)
 
 
+def test_a_given_teacher_has_no_seed(tmp_path):
+    given = tmp_path / "a.safetensors"
+    given.write_bytes(b"one")
+    at = f"teacher.checkpoint={given}"
+    assert identity(prepared(at, "teacher.seed=3")) == identity(prepared(at))
+    # initial and trained weights have one
+    for other in ("teacher.checkpoint=null", "teacher.checkpoint=auto"):
+        assert identity(prepared(other, "teacher.seed=3")) != identity(prepared(other))
+    members = [f"teacher.members={{a: {{seed: {s}, checkpoint: '{given}'}}, b: {{seed: 2}}}}" for s in (0, 5)]
+    assert len({identity(prepared(m)) for m in members}) == 1
+
+
 def test_the_directory_of_a_run_stands_for_its_student(tmp_path):
     (tmp_path / "student.safetensors").write_bytes(b"exported")
     config = prepared(f"teacher.checkpoint={tmp_path}", f"student.checkpoint={tmp_path}")
@@ -199,11 +211,52 @@ def test_images_count_by_their_content_and_not_by_their_place(tmp_path):
         prepared("transfer=synthetic", f"transfer.unlabelled.path='{tmp_path / 'd'}'")
 
 
+@pytest.mark.parametrize("method", ["sobolev", "jacobian", "at_grad"])
+def test_what_the_compiler_cannot_is_told_before_a_teacher_trains(method: str):
+    prepared(f"method={method}")
+    with pytest.raises(ConfigError, match=f"method={method} differentiates the student twice or forwards"):
+        prepared(f"method={method}", "trainer.compile=true")
+    prepared("method=kd", "trainer.compile=true")
+
+
+@pytest.mark.parametrize("classes", ["[4]", "[-1]", "[0,1,2,3]"])
+def test_biases_are_of_classes_that_there_are(classes: str):
+    with pytest.raises(
+        ConfigError, match="evals.bias.classes: a bias is moved for some of the classes 0 to 3"
+    ) as found:
+        prepared("evals=bias", f"evals.bias.classes={classes}")
+    assert len(found.value.problems) == 1
+    prepared("evals=bias", "evals.bias.classes=[0,3]")
+
+
+def test_biases_are_of_the_classes_that_a_specialist_tells_apart():
+    special = ("method=supervised", "transfer=specialist", "transfer.special_classes=[0]", "evals=bias")
+    prepared(*special, "evals.bias.classes=[1]")
+    with pytest.raises(ConfigError, match="some of the classes 0 to 1, but not all; found 2"):
+        prepared(*special, "evals.bias.classes=[2]")
+
+
+@pytest.mark.parametrize(
+    ("scene", "views"),
+    [(("method=mlkd",), 2), (("method=kdcl", "method.inputs=own"), 2), (("method=dml", "method.peers=[same,same]"), 1)],
+)
+def test_views_that_a_method_misses_are_told_before_its_teacher_trains(scene: tuple[str, ...], views: int):
+    if views == 1:
+        prepared(*scene)
+        scene, views = (*scene, "method.inputs=own"), 3
+    with pytest.raises(ConfigError, match=f"learns from {views} views of each example, and the augmentation makes 1"):
+        prepared(*scene)
+    if views == 2:
+        prepared(*scene, "augmentation=two_shifts")
+
+
 def test_what_a_transfer_set_cannot_be_is_told_before_anything_loads():
     with pytest.raises(ConfigError) as found:
         prepared("transfer=unlabelled", "transfer.omit_classes=[99]")
     rest, classes = found.value.problems
     assert "dataset.fraction=1 leaves none" in rest and "omit_classes has 99" in classes
+    with pytest.raises(ConfigError, match="transfer.omit_classes leaves no class to learn from"):
+        prepared("transfer.omit_classes=[0,1,2,3]")
     with pytest.raises(ConfigError, match="memo=true keeps answers to views of the training set"):
         prepared("transfer=noise", "teacher.memo=true", "trainer.batch_size=16")
     with pytest.raises(ConfigError, match="this transfer set has none, so there is nothing to learn from"):

@@ -66,6 +66,15 @@ def test_the_top_logit_is_the_teachers_for_both():
         torch.testing.assert_close(outputs.feature("input_gradient").detach(), expected, rtol=1e-5, atol=1e-7)
 
 
+def test_the_labels_logit_is_that_of_each_example():
+    method, examples = built("label_logit"), batch(8)
+    student, teacher = method.outputs(examples)
+    assert not torch.equal(examples.labels, teacher.logits.argmax(1))
+    for outputs, network in ((student, method.student), (teacher, method.teacher)):
+        expected = numeric(network, examples.inputs, lambda logits: logits.gather(1, examples.labels[:, None])[:, 0])
+        torch.testing.assert_close(outputs.feature("input_gradient").detach(), expected, rtol=1e-5, atol=1e-7)
+
+
 def test_the_teachers_own_normalisation_is_part_of_its_derivative():
     method, examples = built(own=([0.5], [0.25])), batch()
     _, teacher = method.outputs(examples)

@@ -51,6 +51,18 @@ def test_forward_mode_leaves_no_tangents_behind():
     assert outputs.logits.requires_grad
 
 
+def test_forward_mode_is_as_exact_under_autocast():
+    torch.manual_seed(0)
+    net = SmallCNN([3, 4], 5, 0.0, 3, (1, 8, 8)).eval()
+    inputs, u = torch.randn(4, 1, 8, 8), torch.randn(1, 4, 1, 8, 8)
+    expected = jacobian_vector(net, inputs, u)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs, found = jacobian_vector(net, inputs, u)
+    assert torch.equal(found, expected)
+    (found.sum() + outputs.logits.sum()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
 def test_what_does_not_depend_on_the_input_has_no_derivative():
     class Constant(nn.Module):
         def forward(self, x: torch.Tensor) -> Outputs:

@@ -1,6 +1,7 @@
 """Several teachers, from the command to the result: whose they are, what is refused, and what makes another run."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
 from kdx.models.weights import save_weights, sha256
 from kdx.studies.build import build_network
+from kdx.studies.pool import run_all
 from kdx.studies.prepare import examine, prepare
 from kdx.studies.report.collect import Run
 from kdx.studies.report.recompute import recompute
@@ -82,6 +84,39 @@ def test_killed_while_a_member_trains_or_the_student_learns(tiny, tmp_path):
     assert repr(outcome(run(config).folder)) == repr(expected).replace("-calm", "")
 
 
+def announced(capsys) -> list[str]:
+    lines = re.findall(r"kdx: \[.*\] (.*)", capsys.readouterr().err)
+    return [line.removesuffix(", together") for line in lines]
+
+
+def test_each_member_is_a_run_of_its_own_before_those_that_it_teaches(tiny, tmp_path, capsys):
+    def configs(place: str) -> dict[str, dict]:
+        made = {"all": tiny(SEEDS), "one": tiny("teacher.seed=1")}
+        return json.loads(json.dumps(made).replace(str(tmp_path), str(tmp_path / place)))
+
+    expected = run_all(configs("one"), 1, None, 1)[0]
+    assert announced(capsys) == ["teacher resnet8, seed 0", "teacher resnet8, seed 1", "all", "one"]
+    results, failures = run_all(configs("two"), 2, None, 1)
+    assert not failures
+    order = announced(capsys)
+    assert sorted(order[:2]) == ["teacher resnet8, seed 0", "teacher resnet8, seed 1"]
+    assert sorted(order[2:]) == ["all", "one"]
+    teachers = list((tmp_path / "two").glob("**/teachers/*"))
+    # each in a process of its own, not inside a student's
+    assert len(teachers) == 2 and all((folder / "output.txt").exists() for folder in teachers)
+    for label, result in results.items():
+        left = repr(outcome(result.folder))
+        assert left.replace(str(tmp_path / "two"), str(tmp_path / "one")) == repr(outcome(expected[label].folder))
+
+
+def test_a_member_that_fails_stops_those_that_it_teaches_alone(tiny, capsys):
+    broken = "teacher.members={good: {seed: 0}, bad: {recipe: ['trainer.batch_size=8','optimizer.lr=1e30']}}"
+    results, failures = run_all({"all": tiny(broken), "one": tiny()}, 1, None, 1)
+    (failure,) = failures
+    assert list(results) == ["one"] and failure.label == "all" and "its teacher failed: " in failure.error
+    assert "all" not in announced(capsys)
+
+
 def test_seeds_are_members_in_short():
     long = "teacher.members={seed0: {seed: 0}, seed1: {seed: 1}}"
     assert identity(composed(SEEDS)) == identity(composed(long))
@@ -141,6 +176,11 @@ def test_members_differ_in_whatever_a_teacher_has(tmp_path):
         ((SEEDS, "teacher.members={a: {seed: 3}}"), "give one of the two"),
         (("teacher.seeds=[]",), "at least one"),
         (("teacher.seeds=[1,1]",), "different numbers"),
+        ((SEEDS, f"teacher.checkpoint={__file__}"), "are of teachers that are trained here, and teacher.checkpoint="),
+        (
+            (f"teacher.members={{a: {{checkpoint: {__file__}, recipe: ['optimizer.lr=1']}}}}",),
+            "teacher.members.a: recipe says how a teacher is trained here",
+        ),
         (("teacher.members={a: {sed: 3}}",), "unknown key 'teacher.members.a.sed'; did you mean 'seed'"),
         (("teacher.members={a: {seed: -3}}",), "teacher.members.a.seed: must be at least 0"),
         (("teacher.members={a: {net: resnet9}}",), "teacher.members.a.net: there is no network 'resnet9'"),

@@ -95,6 +95,22 @@ def test_there_is_no_row_of_teachers_where_no_run_has_one():
     assert table.rows() == [["CE", "60.00 ± 0.00", "3"]]
 
 
+def test_a_row_may_show_what_its_teachers_measure():
+    runs = [result(s, **{"test/top1": 0.6}) for s in range(3)]
+    taught = [Result(r.folder, {**r.data, "teacher": {"test/top1": 0.8 + 0.01 * s}}) for s, r in enumerate(runs)]
+    alone = [Result(r.folder, {**r.data, "teacher": None}) for r in runs]
+    table = Table.build(
+        title="",
+        results={"KD": taught, "CE": alone},
+        columns=["test/top1", "teacher/test/top1", "teacher/test/nll"],
+        protocol="last",
+        baseline=None,
+        cost_row=None,
+        teacher_row=False,
+    )
+    assert table.rows() == [["KD", "60.00 ± 0.00", "81.00 ± 1.00", "-", "3"], ["CE", "60.00 ± 0.00", "-", "-", "3"]]
+
+
 def test_a_gain_may_be_a_column_of_its_own():
     rows = {
         "alone": [result(s, **{"test/top1": 0.6 + s / 100}) for s in range(3)],

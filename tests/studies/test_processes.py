@@ -31,6 +31,10 @@ MORE = {
     "peers": ("method=dml", "method.peers=[same,same]", "update=peers", "optimizer=adamw", *ODD),
     "turns": ("method=dml", "method.peers=[same]", "update=turns", *ODD),
     "an adversary": ("method=adv_logits", *ODD),
+    # second derivatives through statistics of the whole batch
+    "input gradients": ("method=at_grad", *ODD),
+    "Jacobians": ("method=sobolev", "method.derivative=full", *ODD),
+    "an attack": ("method=ard", "method.attack.start=centre", "method.attack.steps=2", *ODD),
     "exits": ("method=byot", *ODD),
     "a memo": ("teacher.memo=true", "teacher.memo_dtype=fp32", "trainer.batch_size=33", "augmentation=standard"),
     "half precision": ("method=kd", "trainer.precision=bf16", *ODD),

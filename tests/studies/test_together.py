@@ -166,11 +166,11 @@ def test_what_differs_only_in_the_student_is_shared(tiny):
     assert shared(tiny("seed=1")) != shared(tiny("seed=2"))  # whose data follow the seed
 
 
-def tasks(*groups: int, teacher: Path | None = None) -> list[Task]:
+def tasks(*groups: int, teachers: frozenset[Path] = frozenset()) -> list[Task]:
     """As many tasks of each group as its number says, mixed."""
     empty = {key: None for key in ("dataset", "transfer", "augmentation", "teacher")} | {"trainer": {}}
     made = [
-        Task(f"{g}{i}", {**empty, "data_seed": g}, Path(f"{g}/{i}"), teacher)
+        Task(f"{g}{i}", {**empty, "data_seed": g}, Path(f"{g}/{i}"), teachers)
         for g, n in enumerate(groups)
         for i in range(n)
     ]
@@ -198,11 +198,11 @@ def test_teams(groups, jobs, fused, sizes):
 
 
 def test_teachers_and_students_are_never_one_team():
-    teachers = tasks(1)
-    students = tasks(4, teacher=teachers[0].folder)
-    students = [Task(t.label, t.config, Path("student") / t.folder, t.teacher) for t in students]
+    teachers = tasks(2)
+    students = tasks(4, teachers=frozenset(t.folder for t in teachers))
+    students = [Task(t.label, t.config, Path("student") / t.folder, t.teachers) for t in students]
     teams = make_teams([*teachers, *students], 2, 16)
-    assert [len(team) for team in teams] == [1, 2, 2]
+    assert [len(team) for team in teams] == [1, 1, 2, 2]
 
 
 def test_teams_go_to_workers(member, alone):
