@@ -3,6 +3,7 @@
 Hydra composes and sweeps; this module checks what it composed and hands it to a run.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_with([SWEEPS])
     if sweeps:  # in front, since Hydra takes no overrides after a flag that follows some
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
-    if not _asks_about(arguments):
+    if _asks_about(arguments):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx train --help | head` is no error
+    else:
         _check(arguments, sweeps)
     sys.argv = ["kdx train", *arguments]
     _failed.clear()
