@@ -9,7 +9,7 @@ import torch
 
 from kdx.core.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoints:
