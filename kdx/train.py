@@ -149,7 +149,13 @@ def _check(arguments: Sequence[str], sweeps: bool) -> None:
             wrong += error.problems
             if error.rest is not None:
                 wrong += _problems_of(error.rest)
-    problems += [*wrong, *missing_plugins(arguments)]
+    missing = missing_plugins(arguments)
+    if not missing and (launch := [a for a in arguments if _is_hydra_s(a)]):
+        try:
+            compose(launch)
+        except ConfigError as error:
+            wrong += error.problems
+    problems += [*wrong, *missing]
     if problems:
         _exit_with(problems)
 
@@ -177,6 +183,10 @@ def _problems(composed: Composed) -> list[str]:
     return []
 
 
+def _is_hydra_s(argument: str) -> bool:
+    return argument.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
 def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """A line for each unknown option, and the overrides that are kdx's own."""
     problems, overrides = [], []
@@ -186,7 +196,7 @@ def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if argument in ("-m", "--multirun", "-r", "--run", "--resolve"):
             continue
         if not argument.startswith("-"):
-            overrides += [] if argument.lstrip("+~").startswith(("hydra.", "hydra/")) else [argument]
+            overrides += [] if _is_hydra_s(argument) else [argument]
             continue
         key, _, value = argument.lstrip("-").partition("=")
         if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):

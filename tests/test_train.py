@@ -392,6 +392,20 @@ def test_a_member_that_fails_leaves_the_others_running(capsys, elsewhere, teache
 
 
 @pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("hydra/launcher=jobli", "kdx: unknown hydra/launcher 'jobli'; did you mean 'joblib'?"),
+        ("hydra/sweeper=grid", "kdx: unknown hydra/sweeper 'grid'; known: basic, optuna"),
+        ("hydra.sweeper.max_batch_sise=1", "kdx: unknown key 'hydra.sweeper.max_batch_sise'; did you mean"),
+        ("hydra.sweepr=1", "kdx: unknown key 'hydra.sweepr'; did you mean 'hydra.sweeper'?"),
+    ],
+)
+def test_what_hydra_does_not_know_is_one_line(capsys, elsewhere, wrong: str, line: str):
+    said = command(capsys, "train", "-m", "seed=0,1", wrong)
+    assert said.code == 2 and len(said.err) == 1 and said.err[0].startswith(line)
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("--cfg", "job"), "temperature: ${...temperature}"),
