@@ -92,13 +92,18 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.studies.prepare import prepare  # torch comes with these
     from kdx.studies.run import run, run_or_wait
     from kdx.studies.show import show
+    from kdx.studies.task import folder_of
 
     join()
     config = as_launched(prepare(composed))
     if asked_by_agent() and leads():
         show_again(config)
     # another sweep may be at a run that this one needs, too; two commands for one run are a mistake
-    result = (run_or_wait if sweeps else run)(config, trial_views)
+    try:
+        result = (run_or_wait if sweeps else run)(config, trial_views)
+    except Exception as error:
+        error.add_note(str(folder_of(config)))
+        raise
     leave()
     if leads():
         print(show(result))
@@ -118,6 +123,8 @@ def _report(error: Exception, job: str) -> None:
         text = str(error) or type(error).__name__
     else:
         text = f"{type(error).__name__}: {error}; the traceback is in error.txt in the run's directory"
+    if job:  # one of many: where it lies, for those that came as far
+        text += "".join(f" ({folder})" for folder in getattr(error, "__notes__", ()))
     for line in text.splitlines():
         print(prefix + line, file=sys.stderr)
 
