@@ -73,6 +73,7 @@ def _report(arguments: list[str]) -> None:
 
 
 def _compare(arguments: list[str]) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     from kdx.studies.compare import main as compare
 
     compare(arguments)

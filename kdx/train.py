@@ -3,6 +3,7 @@
 Hydra composes and sweeps; this module checks what it composed and hands it to a run.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _exit_with([SWEEPS])
     if sweeps:  # in front, since Hydra takes no overrides after a flag that follows some
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
-    if not _asks_about(arguments):
+    if _asks_about(arguments):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx train --help | head` is no error
+    else:
         _check(arguments, sweeps)
     sys.argv = ["kdx train", *arguments]
     _failed.clear()
@@ -89,13 +92,18 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.studies.prepare import prepare  # torch comes with these
     from kdx.studies.run import run, run_or_wait
     from kdx.studies.show import show
+    from kdx.studies.task import folder_of
 
     join()
     config = as_launched(prepare(composed))
     if asked_by_agent() and leads():
         show_again(config)
     # another sweep may be at a run that this one needs, too; two commands for one run are a mistake
-    result = (run_or_wait if sweeps else run)(config, trial_views)
+    try:
+        result = (run_or_wait if sweeps else run)(config, trial_views)
+    except Exception as error:
+        error.add_note(str(folder_of(config)))
+        raise
     leave()
     if leads():
         print(show(result))
@@ -115,6 +123,8 @@ def _report(error: Exception, job: str) -> None:
         text = str(error) or type(error).__name__
     else:
         text = f"{type(error).__name__}: {error}; the traceback is in error.txt in the run's directory"
+    if job:  # one of many: where it lies, for those that came as far
+        text += "".join(f" ({folder})" for folder in getattr(error, "__notes__", ()))
     for line in text.splitlines():
         print(prefix + line, file=sys.stderr)
 
@@ -147,7 +157,13 @@ def _check(arguments: Sequence[str], sweeps: bool) -> None:
             wrong += error.problems
             if error.rest is not None:
                 wrong += _problems_of(error.rest)
-    problems += [*wrong, *missing_plugins(arguments)]
+    missing = missing_plugins(arguments)
+    if not missing and (launch := [a for a in arguments if _is_hydra_s(a)]):
+        try:
+            compose(launch)
+        except ConfigError as error:
+            wrong += error.problems
+    problems += [*wrong, *missing]
     if problems:
         _exit_with(problems)
 
@@ -186,6 +202,10 @@ def _problems(composed: Composed) -> list[str]:
     return []
 
 
+def _is_hydra_s(argument: str) -> bool:
+    return argument.lstrip("+~").startswith(("hydra.", "hydra/"))
+
+
 def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """A line for each unknown option, and the overrides that are kdx's own."""
     problems, overrides = [], []
@@ -195,7 +215,7 @@ def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if argument in ("-m", "--multirun", "-r", "--run", "--resolve"):
             continue
         if not argument.startswith("-"):
-            overrides += [] if argument.lstrip("+~").startswith(("hydra.", "hydra/")) else [argument]
+            overrides += [] if _is_hydra_s(argument) else [argument]
             continue
         key, _, value = argument.lstrip("-").partition("=")
         if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):

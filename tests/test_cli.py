@@ -118,7 +118,7 @@ def test_the_completion_script_completes_in_bash():
     PATH={KDX.parent}:$PATH
     eval "$(kdx completion bash)"
     for line in "kdx " "kdx list m" "kdx completion " "kdx study " "kdx train student=resnet2" \
-            "kdx train method.temp" "kdx train experiment=crd/resnet56_resnet20_k" "kdx train m"; do
+            "kdx train method.temp" "kdx train experiment=crd/resnet56_resnet20_k" "kdx train m" "kdx train ex"; do
         COMP_LINE="$line" COMP_POINT=${{#line}} COMPREPLY=()
         read -ra COMP_WORDS <<< "$line"
         [[ "$line" == *" " ]] && COMP_WORDS+=("")
@@ -136,8 +136,19 @@ def test_the_completion_script_completes_in_bash():
     assert said["kdx train student=resnet2"].split() == ["student=resnet20"]
     assert said["kdx train method.temp"].split() == ["method.temperature="]
     assert said["kdx train experiment=crd/resnet56_resnet20_k"].split() == ["experiment=crd/resnet56_resnet20_kd"]
+    assert said["kdx train ex"].split() == ["experiment="]
     assert "method=" in said["kdx train m"].split()
     assert "model=" not in said["kdx train m"].split()
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    shown = subprocess.run(
+        ["bash", "-c", f"{KDX} train --help | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.split() in (["141"], ["0"]) and shown.stderr == ""
 
 
 def test_the_zsh_script_is_the_bash_one_under_its_compatibility_layer(capsys):

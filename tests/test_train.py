@@ -390,12 +390,34 @@ def test_a_sweep_over_a_glob_of_a_group(capsys, elsewhere, teacher):
     assert sorted(r["choices"]["augmentation"] for r in runs) == ["none", "shift"]
 
 
+def test_a_failed_run_of_a_sweep_is_one_line_with_its_directory(capsys, elsewhere):
+    said = command(capsys, "train", "-m", *SMALL, "logger=none", "method=supervised", "optimizer.lr=1e30", "seed=3")
+    (folder,) = (error.parent for error in elsewhere.glob("outputs/runs/*/error.txt"))
+    assert said.code == 1 and len(said.err) == 1
+    assert "seed=3" in said.err[0] and "the term 'ce'" in said.err[0]
+    assert said.err[0].endswith(f" ({folder.relative_to(elsewhere)})")
+
+
 def test_a_member_that_fails_leaves_the_others_running(capsys, elsewhere, teacher):
     said = command(capsys, "train", "-m", *SMALL, teacher, "method=at,kd")
     assert said.code == 1
     assert len(said.err) == 1
     assert "method=at" in said.err[0] and "AT reads feature maps" in said.err[0]
     assert [(f / "DONE").exists() for f in folders(elsewhere)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("hydra/launcher=jobli", "kdx: unknown hydra/launcher 'jobli'; did you mean 'joblib'?"),
+        ("hydra/sweeper=grid", "kdx: unknown hydra/sweeper 'grid'; known: basic, optuna"),
+        ("hydra.sweeper.max_batch_sise=1", "kdx: unknown key 'hydra.sweeper.max_batch_sise'; did you mean"),
+        ("hydra.sweepr=1", "kdx: unknown key 'hydra.sweepr'; did you mean 'hydra.sweeper'?"),
+    ],
+)
+def test_what_hydra_does_not_know_is_one_line(capsys, elsewhere, wrong: str, line: str):
+    said = command(capsys, "train", "-m", "seed=0,1", wrong)
+    assert said.code == 2 and len(said.err) == 1 and said.err[0].startswith(line)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -48,7 +48,7 @@ def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Di
     if not known:
         return Diagnosis(problems, None)
     wrong = _sift(config_name, good, [*again, *(o for o in readable if o not in choosing)])
-    cfg = hydra_compose(config_name, good) if wrong else None
+    cfg = hydra_compose(config_name, good, return_hydra_config=True) if wrong else None
     problems += [explain(found, override, cfg) for override, found in wrong]
     return Diagnosis(problems or [explain(error, "", None)], good)
 
@@ -101,7 +101,7 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
     Args:
         error: What composing raised.
         override: The override that is to blame; empty where it is not known.
-        cfg: The config without that override, for suggestions.
+        cfg: The config without that override, Hydra's node included, for suggestions.
     """
     text = str(error)
     key = _key(override)
@@ -109,7 +109,7 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
     if group is not None and override and group != key:
         return f"{override} needs {group}={name}, which does not exist; choose one: {', '.join(options(group))}"
     if group is not None:
-        return f"unknown {group} '{name}'{did_you_mean(name, options(group))}" if name else _choose_one(group)
+        return f"unknown {group} '{name}'{did_you_mean(name, _known(error, group))}" if name else _choose_one(group)
     if "Config group override must be a string" in text and override:
         return _choose_one(key)
     if "Ambiguous value for argument" in text:
@@ -133,6 +133,13 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
 
 def _choose_one(group: str) -> str:
     return f"{group} takes one of its options: {', '.join(options(group))}"
+
+
+def _known(error: Exception, group: str) -> Sequence[str]:
+    """Options of a group; Hydra and its plugins bring launchers and sweepers that are no files here."""
+    if group.startswith("hydra/") and isinstance(error, MissingConfigException):
+        return error.options or []
+    return options(group)
 
 
 def _not_found(error: Exception) -> tuple[str | None, str]:
@@ -196,6 +203,7 @@ def _suggest(key: str, cfg: DictConfig) -> str:
     if key == "model":
         return "; a network is chosen with student=NAME and teacher=NAME"
     paths = [p for p in _paths(cfg, "") if not p.rpartition(".")[2].startswith("_")]
+    paths = [p for p in paths if (p.split(".")[0] == "hydra") == (top == "hydra")]
     base, wrong, beyond = _deepest(key, set(paths))
     siblings = [p[len(base) :].lstrip(".") for p in paths if p.rpartition(".")[0] == base]
     close = [f"{base}.{name}" if base else name for name in get_close_matches(wrong, siblings, n=1)]

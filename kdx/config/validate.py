@@ -143,7 +143,7 @@ def signature(target: Any) -> tuple[dict[str, Any], set[str]]:
 @cache
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
     except PydanticUserError:  # a dataclass brings its own config
         return TypeAdapter(annotation)
 
@@ -177,6 +177,7 @@ RULES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+    "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "list_type": "must be a list",

@@ -9,7 +9,7 @@ import torch
 
 from kdx.core.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Checkpoints:
@@ -31,8 +31,12 @@ class Checkpoints:
                 torch.save({"format": FORMAT, **state}, file)
                 file.flush()
                 os.fsync(file.fileno())
-        except BaseException:
+        except BaseException as error:
             self._half_written.unlink(missing_ok=True)
+            # closing its archive on a full disk, torch complains of a position; what went wrong came before
+            if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+                full = error.__context__
+                raise OSError(full.errno, full.strerror, str(self._half_written)) from None
             raise
         if self.last.exists():
             os.replace(self.last, self.previous)

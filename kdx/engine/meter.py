@@ -1,6 +1,5 @@
 """Running means of a run's terms, read from the device only when they are needed."""
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,9 @@ from kdx.core.errors import UserError
 from kdx.core.types import Batch, Step
 
 ACCURACY = "top1"
+# counts, which add up over steps and processes: so a last short batch weighs what it holds
+HITS, LABELLED = "hits", "labelled"
+COUNTS = (HITS, LABELLED)
 
 
 class NonFiniteError(UserError):
@@ -33,33 +35,27 @@ class Meter:
         """Take in the step number `step`, counted from 0."""
         values = {f"terms/{k}": v for k, v in result.terms.items()} | dict(result.report)
         if result.outputs is not None:
-            values[ACCURACY] = (result.outputs.logits.argmax(1) == batch.labels).sum()
+            values[HITS] = (result.outputs.logits.argmax(1) == batch.labels).sum()
+            values[LABELLED] = (batch.labels >= 0).sum()
         if not self._names:
             self._names, self._first = list(values), step
             self._read = torch.empty(0, len(values), dtype=torch.float64)
         device, own = batch.labels.device, weight(len(batch), batch.whole)
         row = [v.detach().to(device, torch.float32) for v in values.values()]
         if own != 1:
-            row = [v if name == ACCURACY else v * own for name, v in zip(values, row, strict=True)]
-        # what the hits are out of, last
-        self._pending.append(torch.stack([*row, (batch.labels >= 0).sum().float()]))
+            row = [v if name in COUNTS else v * own for name, v in zip(values, row, strict=True)]
+        self._pending.append(torch.stack(row))
 
     def check(self) -> None:
         """Raise where a term of the steps gathered is not finite."""
         if not self._pending:
             return
         rows = total(torch.stack(self._pending))
-        values, labelled = rows[:, :-1], rows[:, -1]
         if size() > 1:
-            values = values / torch.tensor([1 if name == ACCURACY else size() for name in self._names]).to(values)
-        if ACCURACY in self._names:
-            # of the labelled examples; without any it is 0/0, which is not counted
-            values = values.clone()
-            values[:, self._names.index(ACCURACY)] /= labelled
-        self._read = torch.cat([self._read, values.double().cpu()])
+            rows = rows / torch.tensor([1 if name in COUNTS else size() for name in self._names]).to(rows)
+        self._read = torch.cat([self._read, rows.double().cpu()])
         self._pending = []
-        terms = torch.tensor([name != ACCURACY for name in self._names])
-        bad = (~self._read.isfinite() & terms).nonzero()
+        bad = (~self._read.isfinite()).nonzero()
         if len(bad):
             row, column = bad[0].tolist()
             name = self._names[column].removeprefix("terms/")
@@ -69,15 +65,18 @@ class Meter:
             )
 
     def read(self) -> dict[str, float]:
-        """Means over the steps since the last reading, under `train/`, and start anew."""
+        """Means over the steps since the last reading, under `train/`, and start anew.
+
+        The accuracy is that of all labelled examples together; without any there is none.
+        """
         self.check()
         if not self._names:
             return {}
-        means = dict(zip(self._names, self._read.mean(0).tolist(), strict=True))
-        if ACCURACY in means and math.isnan(means[ACCURACY]):
-            means[ACCURACY] = self._read[:, self._names.index(ACCURACY)].nanmean().item()
-            means = {name: mean for name, mean in means.items() if name != ACCURACY or not math.isnan(mean)}
+        sums, steps = dict(zip(self._names, self._read.sum(0).tolist(), strict=True)), len(self._read)
         self._names = []
+        means = {name: value / steps for name, value in sums.items() if name not in COUNTS}
+        if HITS in sums and sums[LABELLED] > 0:
+            means[ACCURACY] = sums[HITS] / sums[LABELLED]
         return {f"train/{name}": mean for name, mean in means.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,22 +2,26 @@
 
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+ONLINE_ID = "wandb_id.txt"
 
 
 class WandbView:
     """A W&B run that shows the lines of `metrics.jsonl`.
 
     Offline W&B cannot resume and loses its last seconds when killed, so an offline view is made anew
-    from the record each time a run starts; an online one continues under the same id. A sweep's agent
-    gives each run an id of its own, under which a run that resumes is as new as an offline one.
+    from the record each time a run starts; an online one continues under the id that it was begun with,
+    and one that starts over has a new one, since W&B drops steps below the last that it has. A sweep's
+    agent gives each run an id of its own, under which a run that resumes is as new as an offline one.
 
     Args:
         folder: The run's directory.
-        run_id: Identity of the run, which is its id on W&B as well.
+        run_id: Identity of the run, with which its id on W&B begins.
         name: Name to show.
         config: Resolved config.
         past: Lines recorded before this start.
@@ -51,7 +55,7 @@ class WandbView:
             group=group,
             tags=list(tags),
             mode=mode,
-            id=run_id,
+            id=_online_id(folder, run_id) if mode == "online" else run_id,
             name=name,
             dir=str(folder.resolve()),  # W&B's own process may have been started elsewhere
             config=dict(config),
@@ -73,3 +77,11 @@ class WandbView:
         if summary is not None:
             self._run.summary.update(dict(summary))
         self._run.finish(exit_code=0 if summary is not None else 1)
+
+
+def _online_id(folder: Path, run_id: str) -> str:
+    """The id of a run's directory, made with the first view: it lasts until the run is started over."""
+    file = folder / ONLINE_ID
+    if not file.exists():
+        file.write_text(f"{run_id}-{secrets.token_hex(4)}")
+    return file.read_text()

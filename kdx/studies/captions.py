@@ -38,8 +38,8 @@ def captions(table: Facts, scale: str, cells: Sequence[Cell], runs: Sequence[Map
     if preset.paper:
         notes.append(
             f"a verdict compares numbers of one protocol, from {ENOUGH} seeds on: a difference within the margin of "
-            f"{percent} agrees; a source that prints no deviation is taken to spread as ours does, and one that does "
-            "not count its runs to have one"
+            f"{percent} agrees (Welch's where the source prints deviation and runs); a source that prints "
+            "no deviation is taken to spread as ours does, and one that does not count its runs to have one"
         )
     if table.shows == "gain":
         notes.append(f"all numbers are gains over {table.baseline}, ours seed by seed")

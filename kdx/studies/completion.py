@@ -20,7 +20,7 @@ _kdx() {
             choices=$(kdx list experiments 2>/dev/null | cut -d' ' -f1 | sed 's/^/experiment=/')
         else  # networks are chosen by role, and studies have a command of their own
             choices=$(COMP_LINE="kdx$line" COMP_POINT="$COMP_POINT" kdx train -sc query=bash 2>/dev/null |
-                tr ' ' '\n' | grep -vE '^(model|study)[=/]')
+                tr ' ' '\n' | sed -E '/^(model|study)([=./]|$)/d; s|^experiment/|experiment=|')
         fi
     elif [ "${COMP_WORDS[1]}" = list ]; then
         choices="@KINDS@"

@@ -155,9 +155,12 @@ def _load(path: Path) -> Tensor:
 
 
 def _save(path: Path, images: Tensor, key: str) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # its save_file hides what the disk said
 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    save_file({"images": images}, part, {"key": key})
-    part.replace(path)
+    try:
+        part.write_bytes(save({"images": images}, {"key": key}))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

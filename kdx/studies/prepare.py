@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from kdx.config.compose import Composed, Config, ConfigError, compose
 from kdx.config.layout import ROLES
 from kdx.config.networks import network_node
+from kdx.config.schema import Run
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
 from kdx.data.augment import Augmentation, MultiView
@@ -55,6 +57,8 @@ def examine(composed: Composed) -> Config:
     config.pop("experiment", None)
     config.pop("debug", None)
     config.pop("recipe", None)
+    if gone := [field.name for field in fields(Run) if field.name not in config]:
+        raise ConfigError([f"missing key '{key}'" for key in gone])
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
         raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])

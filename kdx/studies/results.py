@@ -79,11 +79,13 @@ def finished(folder: Path) -> Result | None:
 
 def save_predictions(folder: Path, tensors: Mapping[str, "Tensor"]) -> None:
     """Write the file whole or not at all. Raises UserError where the folder cannot be written."""
-    from safetensors.torch import save_file  # torch comes with it
+    from safetensors.torch import save  # torch comes with it; its save_file hides what the disk said
 
     part = folder / f".{PREDICTIONS}.part"
     try:
-        save_file(dict(tensors), part)
+        part.write_bytes(save(dict(tensors)))
         os.replace(part, folder / PREDICTIONS)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
 from kdx.engine.memory import keep_freed_memory
 from kdx.engine.trainer import Trainer
+from kdx.engine.wandb_view import ONLINE_ID
 from kdx.models.joined_norms import join_norms
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
 from kdx.studies.claim import PAUSE, Claimed, claimed
@@ -224,6 +225,7 @@ def _start_over(folder: Path) -> None:
         "student.safetensors",
         "student_val.safetensors",
         PREDICTIONS,
+        ONLINE_ID,
         "error.txt",
     ):
         (folder / stale).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kdx.studies.results import Protocol
-from kdx.studies.statistics import CONFIDENCE, ENOUGH, Comparison, Summary, t_quantile
+from kdx.studies.statistics import CONFIDENCE, ENOUGH, Comparison, Summary, t_quantile, welch
 
 Provenance = Literal["read", "secondary", "memory", "measured"]
 Unit = Literal["percent", "plain", "errors", "count"]
@@ -144,9 +144,10 @@ def judge(
 ) -> tuple[float | None, float | None, Verdict | None]:
     """What the difference between our mean and a published number says.
 
-    Numbers of another protocol, or of a shorter training, are not compared at all. The margin is that of a
-    95 % interval of the difference of two means; a source that prints no deviation is taken to spread as
-    ours does, one that does not count its runs to have one.
+    Numbers of another protocol, or of a shorter training, are not compared at all. The margin is half the 95 %
+    interval of a difference of two means: Welch's where the source prints its deviation and counts its runs.
+    A source that prints no deviation is taken to spread as ours does, one that does not count its runs to have
+    one; then only ours says how sure the spread is (n - 1 degrees of freedom).
 
     Returns:
         Difference, margin and verdict; None for each that cannot be told.
@@ -156,12 +157,19 @@ def judge(
     difference = ours.mean - printed.value
     if ours.n < ENOUGH:
         return difference, None, None
-    spread = ours.std if printed.std is None else printed.std
-    variance = ours.std**2 / ours.n + spread**2 / (printed.of.runs or 1)
-    margin = t_quantile((1 + CONFIDENCE) / 2, ours.n - 1) * math.sqrt(variance)
+    margin = _margin(ours, printed.value, printed.std, printed.of.runs)
     if abs(difference) <= margin:
         return difference, margin, "agrees"
     return difference, margin, "higher" if difference > 0 else "lower"
+
+
+def _margin(ours: Summary, value: float, std: float | None, runs: int | None) -> float:
+    if std is not None and runs is not None and runs > 1:
+        _, (low, high) = welch(ours, Summary(value, std, runs))
+        return (high - low) / 2
+    spread = ours.std if std is None else std
+    variance = ours.std**2 / ours.n + spread**2 / (runs or 1)
+    return t_quantile((1 + CONFIDENCE) / 2, ours.n - 1) * math.sqrt(variance)
 
 
 def convert(value: float, unit: Unit, tested: int) -> float:

@@ -27,12 +27,12 @@ _told: list[int] = []
 def expand(overrides: Sequence[str]) -> tuple[list[str], bool]:
     """Overrides with `sweep=NAME` replaced by the axes of `configs/sweep/NAME.yaml`, and whether there was one.
 
-    An axis that is given beside it takes the place of the ready-made one.
+    An axis that is given beside it takes the place of the ready-made one; `sweep=A,B` crosses the axes of both.
 
     Raises:
         ConfigError: There is no such sweep.
     """
-    names = [o.split("=", 1)[1] for o in overrides if o.startswith("sweep=")]
+    names = [name for o in overrides if o.startswith("sweep=") for name in o.split("=", 1)[1].split(",")]
     rest = [o for o in overrides if not o.startswith("sweep=")]
     given = {o.split("=", 1)[0].lstrip("+") for o in rest}
     for name in names:

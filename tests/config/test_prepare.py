@@ -19,6 +19,13 @@ def config() -> dict:
     return prepared()
 
 
+@pytest.mark.parametrize("group", ["method", "student"])
+def test_a_part_that_is_deleted_is_missed(group: str):
+    with pytest.raises(ConfigError) as found:
+        examine(compose([f"~{group}"]))
+    assert f"missing key '{group}'" in found.value.problems
+
+
 def test_a_method_without_teacher_drops_it_with_what_is_measured_against_it():
     config = prepared("method=supervised")
     assert config["teacher"] is None

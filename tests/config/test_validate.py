@@ -1,5 +1,6 @@
 """The signature is the schema: keys, types, ranges, choices, targets."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -78,6 +79,7 @@ def test_a_node_that_binds_has_no_problem():
         ("share", 1.01, "must be at most 1, found 1.01"),
         ("share", "0.5", "must be a number, found '0.5'"),
         ("rate", -1, "must be greater than 0, found -1"),
+        ("rate", math.inf, "must be a finite number, found inf"),
         ("rate", "fast", "must be a number, found 'fast'"),
         ("choice", "c", "must be 'a' or 'b', found 'c'"),
         ("maybe", 0, "must be greater than 0 or null, found 0"),

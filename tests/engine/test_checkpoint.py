@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 import pytest
 import torch
@@ -78,3 +79,16 @@ def test_a_full_disk_leaves_the_last_one_as_it_was(two: Checkpoints, monkeypatch
     ]
     two.save(state(3))
     assert two.load()["step"] == 3
+
+
+@pytest.mark.parametrize("room", [100, 50_000, 3_000_000])
+def test_what_the_disk_says_in_the_middle_of_a_file_is_told(two: Checkpoints, room: int):
+    before = two.last.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            two.save({"weights": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert two.last.read_bytes() == before and not two._half_written.exists()

@@ -65,6 +65,16 @@ def test_accuracy_counts_labelled_examples_alone():
     for n, batch in enumerate((BATCH, some, none)):
         meter.add(n, step(1.0, 1.0), batch)
     read = meter.read()
-    assert read["train/top1"] == pytest.approx((0.75 + 0.5) / 2) and read["train/terms/ce"] == 1.0
+    assert read["train/top1"] == (3 + 1) / (4 + 2) and read["train/terms/ce"] == 1.0
     meter.add(3, step(1.0, 1.0), none)
     assert "train/top1" not in meter.read()
+
+
+def test_a_short_batch_weighs_what_it_holds():
+    short = Batch(torch.zeros(1, 1), torch.tensor([1]), torch.arange(1))
+    wrong = Step({"ce": torch.tensor(1.0)}, {}, Outputs(torch.tensor([[1.0, 0]])))
+    meter = Meter()
+    for n in range(5):
+        meter.add(n, replace(step(1.0, 1.0), terms=wrong.terms, report={}), BATCH)
+    meter.add(5, wrong, short)
+    assert meter.read()["train/top1"] == 15 / 21

@@ -1,6 +1,7 @@
 """Runs that cannot go on: what they say, what they leave, and how they are helped."""
 
 import errno
+import resource
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -11,6 +12,7 @@ from traces import outcome
 
 from kdx.core.errors import UserError
 from kdx.engine.meter import NonFiniteError
+from kdx.studies.results import save_predictions
 from kdx.studies.run import name, run
 
 EACH_STEP = "trainer.checkpoint_seconds=0"
@@ -120,3 +122,14 @@ def test_a_program_error_keeps_its_traceback(tiny, monkeypatch):
     assert "Traceback" in text and "ZeroDivisionError: a mistake of ours" in text
     run(config)
     assert not (folder_of(config) / "error.txt").exists()
+
+
+def test_a_disk_that_is_full_of_predictions(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write to .*: File too large"):
+            save_predictions(tmp_path, {"logits": torch.zeros(10_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())

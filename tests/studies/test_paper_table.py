@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from scipy.stats import ttest_ind_from_stats
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
@@ -59,6 +60,18 @@ def test_a_printed_deviation_counts():
     ours = Summary(70.5, 0.1, 5)
     assert judge(ours, printed(), "last", True)[2] == "higher"
     assert judge(ours, printed(std=0.6), "last", True)[2] == "agrees"
+
+
+@pytest.mark.parametrize(("n", "std", "runs"), [(5, 0.6, 3), (3, 0.1, 5), (4, 0.2, 4), (5, 0.3, 2)])
+def test_two_counted_deviations_are_welch_s(n, std, runs):
+    values = [70.1 + 0.13 * (i % 3) + 0.05 * i for i in range(n)]
+    ours = Summary.of(values)
+    _, margin, verdict = judge(ours, printed(std=std, runs=runs), "last", True)
+    pvalue = ttest_ind_from_stats(ours.mean, ours.std, n, 70.0, std, runs, equal_var=False).pvalue
+    assert (verdict == "agrees") == (pvalue >= 0.05)
+    # a difference as large as the margin is the one whose p is 0.05
+    edge = ttest_ind_from_stats(70.0 + margin, ours.std, n, 70.0, std, runs, equal_var=False).pvalue
+    assert edge == pytest.approx(0.05)
 
 
 def test_runs_that_nobody_counted_are_one():

@@ -52,6 +52,8 @@ def test_groups_are_repetitions_over_seeds(tmp_path, kd):
     fabricate(tmp_path / "weighted-again", copy, {"test/top1": 0.7})
     grouped = group_runs(collect([tmp_path]).runs)
     assert sorted(len(g.runs) for g in grouped.groups) == [1, 3]
+    notes = write_report([tmp_path], tmp_path / "report", "title", predict=False, pictures=False)
+    assert notes[-1] == "4 runs in 2 groups, 1 that another repeats left out"
     assert [knob.path for knob in grouped.knobs] == ["method.weights.kd"]
     group = max(grouped.groups, key=lambda g: len(g.runs))
     summary = group.summary("test/top1")

@@ -34,6 +34,14 @@ def test_an_axis_that_is_given_takes_the_place_of_the_ready_made_one():
     assert expand(["sweep=regime", "seed=7"])[0] == ["seed=7", "dataset.fraction=0.1,0.3,1"]
 
 
+@pytest.mark.parametrize("typed", [["sweep=temperature,weight"], ["sweep=temperature", "sweep=weight"]])
+def test_two_ready_made_sweeps_are_crossed(typed: list[str]):
+    overrides, _ = expand([*typed, "seed=1"])
+    axes = ("sweep=temperature", "sweep=weight")
+    assert set(overrides) == {"seed=1"}.union(*(expand([axis, "seed=1"])[0] for axis in axes))
+    assert len(overrides) == 3
+
+
 def test_an_unknown_sweep_is_told_with_what_was_meant():
     with pytest.raises(ConfigError, match="unknown sweep 'temprature'; did you mean 'temperature'"):
         expand(["sweep=temprature"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from traces import logged
 
+from kdx.config.identity import identity
 from kdx.studies.run import name, run
 
 
@@ -60,3 +61,33 @@ def test_after_a_failure_every_line_is_there_once(stranger, tiny, monkeypatch, c
     assert logged(folder) == recorded(folder)
     assert [line["step"] for line in recorded(folder)] == [3, 5, 6, 8]
     assert capfd.readouterr().out == ""
+
+
+def test_online_a_run_that_starts_over_is_a_new_one_and_a_resumed_one_is_not(stranger, tiny, monkeypatch):
+    import wandb
+
+    begun: list[tuple[str, str]] = []
+
+    class Shown:
+        resumed = False
+        summary: dict = {}
+
+        def log(self, values, step): ...
+
+        def finish(self, exit_code): ...
+
+    def init(**given):
+        begun.append((given["id"], given["resume"]))
+        return Shown()
+
+    monkeypatch.setattr(wandb, "init", init)
+    config = tiny("logger=wandb", "logger.mode=online", "method=supervised", "trainer.checkpoint_seconds=0")
+    with monkeypatch.context() as patch:
+        patch.setattr("kdx.studies.run.deliver", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(config)
+    run(config)
+    run({**config, "fresh": True})
+    first, again, fresh = begun
+    assert first == again and first[1] == fresh[1] == "allow"
+    assert fresh[0] != first[0] and all(i.startswith(f"{identity(config)}-") for i, _ in begun)

@@ -39,6 +39,7 @@ def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool
     if pictures:
         draw_figures(grouped, training, predicted, folder)
     runs = sum(len(group.runs) for group in grouped.groups)
-    left_out = f", {len(found.unfinished)} unfinished left out" if found.unfinished else ""
-    notes.append(f"{runs} runs in {len(grouped.groups)} groups{left_out}")
+    left_out = {"unfinished": len(found.unfinished), "that another repeats": len(found.runs) - runs}
+    told = "".join(f", {n} {which} left out" for which, n in left_out.items() if n)
+    notes.append(f"{runs} runs in {len(grouped.groups)} groups{told}")
     return notes
