@@ -41,11 +41,18 @@ MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
 def identity(config: Config) -> str:
     """Hash of a resolved config, as 16 hex digits.
 
-    Paths and logging are left out; a given checkpoint counts by its content (`sha256`), which the
+    Paths and logging are left out, and 4 is 4.0; a given checkpoint counts by its content (`sha256`), which the
     config carries, and a teacher to be trained by its own config (`training`).
     """
-    kept = {path: value for path, value in _leaves(config) if not left_out(path)}
+    kept = {path: _as_number(value) for path, value in _leaves(config) if not left_out(path)}
     return fingerprint(kept)
+
+
+def _as_number(value: Any) -> Any:
+    """A value with whole numbers written in one way, which a command line writes as it likes."""
+    if isinstance(value, list):
+        return [_as_number(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fingerprint(facts: Any) -> str:

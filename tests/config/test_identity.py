@@ -85,6 +85,13 @@ def test_everything_that_changes_a_number_makes_another_run(config, path, value)
     assert identity(changed(config, path, value)) != identity(config)
 
 
+@pytest.mark.parametrize("path", ["method.temperature", "dataset.fraction", "method.weights.kd", "dataset.mean"])
+def test_a_whole_number_is_the_same_however_it_is_typed(config, path):
+    typed = [1, 1.0] if path != "dataset.mean" else [[1], [1.0]]
+    one, other = (identity(changed(config, path, value)) for value in typed)
+    assert one == other != identity(changed(config, path, True))
+
+
 def test_the_order_of_overrides_makes_no_difference(config):
     for seed in range(3):
         order = list(BASE)
