@@ -25,6 +25,7 @@ NOT_IDENTITY = (
     "trainer.threads",
     "trainer.num_workers",
     "trainer.checkpoint_seconds",
+    "trainer.cuda_graph",
     "teacher.checkpoint",
     "teacher.expected_top1",
     "teacher.tolerance",

@@ -15,6 +15,7 @@ from kdx.models.memo import LEAST
 from kdx.models.weights import sha256, sha256_of
 from kdx.studies.build import make
 from kdx.studies.members import each_teacher, gather, name_members, strays
+from kdx.studies.recordable import misfits
 from kdx.studies.rehearse import rehearse
 
 # Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
@@ -95,6 +96,7 @@ def _misfits(config: Config) -> Iterator[str]:
                 yield from _unmemoised(built, config["trainer"]["batch_size"])
             if part == "trainer":
                 built.pick_device()
+                yield from misfits(config, built)
             if part == "transfer":
                 dataset = config["dataset"]
                 yield from (f"transfer.{line}" for line in built.misfits(dataset["num_classes"], dataset["fraction"]))

@@ -18,6 +18,7 @@ from kdx.models.limited import Limited
 from kdx.studies.build import UNTRAINED, build_network, make, make_method, specialised, untrained
 from kdx.studies.members import each_teacher, ensemble
 from kdx.studies.processes import indivisible
+from kdx.studies.recordable import unrecordable
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536
@@ -39,7 +40,7 @@ def rehearse(config: Config) -> None:
         ConfigError: Parts do not fit each other.
     """
     keys = ("dataset", "transfer", "student", "teacher", "method", "update", "optimizer", "schedule", "evals")
-    parts = json.dumps({key: config[key] for key in keys}, sort_keys=True)
+    parts = json.dumps([{key: config[key] for key in keys}, config["trainer"]["cuda_graph"]], sort_keys=True)
     if parts in _passed:  # the seeds of a study make no difference
         return
     try:
@@ -73,10 +74,11 @@ def _put_together(config: Config) -> list[str]:
         raise
     _within_limits(config, given, nets)
     rate = {"optimizer": make(config["optimizer"]), "lr_schedule": make(config["schedule"])}
-    make(config["update"], method=method, autocast=None, **rate)
+    update = make(config["update"], method=method, autocast=None, **rate)
 
     splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
-    problems, roles = list(indivisible(config, method, spec)), method.models()
+    problems = [*indivisible(config, method, spec), *unrecordable(config, method, update, spec)]
+    roles = method.models()
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
             continue

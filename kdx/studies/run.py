@@ -20,6 +20,7 @@ from kdx.engine.bar import Bar
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
 from kdx.engine.ema import Ema
+from kdx.engine.graph import CudaRecorder, Graphed
 from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
 from kdx.engine.trainer import Trainer
@@ -182,6 +183,8 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         lr_schedule=light.lr_schedule,
         autocast=settings.autocast,
     )
+    if settings.cuda_graph:
+        update = Graphed(update, CudaRecorder(light.device))
     steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
     checkpoints = Checkpoints(folder / "checkpoints")
     state = checkpoints.load()
