@@ -8,7 +8,7 @@ from torch import nn
 
 from kdx.core.ranges import Positive
 from kdx.core.types import Batch, Outputs
-from kdx.evals.base import SplitEvaluator, network
+from kdx.evals.base import SplitEvaluator, computed, network
 from kdx.metrics.cka import CKA
 from kdx.metrics.fidelity import Fidelity as Agreement
 
@@ -46,19 +46,22 @@ class Fidelity(SplitEvaluator):
         student, teacher = network(models, "student"), network(models, "teacher")
         follows = Agreement()
         likeness: dict[str, CKA] | None = None
-        for batch in self.batches():
+        for batch in self.share():
             ours, theirs = student(batch.inputs).float(), teacher(batch.inputs).float()
             follows.update(ours.logits, theirs.logits)
             if likeness is None:
                 likeness = {role: CKA() for role in self._roles(ours, theirs)}
             for role, cka in likeness.items():
                 cka.update(ours.feature(role), theirs.feature(role))
-        values = follows.compute()
-        for role, cka in (likeness or {}).items():
-            value = cka.compute()["cka"]
-            if not math.isnan(value):  # a feature that is constant is like nothing
-                values[f"cka/{role}"] = value
-        return {f"fidelity/{self.split}/{name}": value for name, value in values.items()}
+        alike = {f"cka/{role}": cka for role, cka in (likeness or {}).items()}
+
+        def values() -> dict[str, float]:
+            found = {name: cka.compute()["cka"] for name, cka in alike.items()}
+            # a feature that is constant is like nothing
+            return follows.compute() | {name: value for name, value in found.items() if not math.isnan(value)}
+
+        measured = computed({"fidelity": follows, **alike}, values)
+        return {f"fidelity/{self.split}/{name}": value for name, value in measured.items()}
 
     def _roles(self, ours: Outputs, theirs: Outputs) -> Sequence[str]:
         if self.cka_roles is not None:

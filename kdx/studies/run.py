@@ -118,7 +118,7 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         trainer.together = max(trainer.together, company.size)
         for _ in trainer.steps():
             yield trainer.clock.step
-        result = by_leader(lambda: deliver(config, folder, light, loaders, trainer, teacher))
+        result = deliver(config, folder, light, loaders, trainer, teacher)
         summary = {**trainer.selection.last, "folder": str(folder)}
         return result
     finally:

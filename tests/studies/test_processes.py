@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import STUDENT
 from crowd import trained_by
+from safetensors.torch import load_file
 from traces import outcome, record
 
 from kdx.config.compose import ConfigError
@@ -56,6 +57,11 @@ def assert_same(config: dict, elsewhere: dict, tolerance: float) -> None:
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config["choices"]["method"], mine["step"])
+    kept, there = (load_file(folder_of(c) / "predictions.safetensors") for c in (config, elsewhere))
+    assert kept.keys() == there.keys() and kept["label"].equal(there["label"])
+    for role in ("student", "teacher"):
+        confidence = f"{role}/confidence"
+        assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=tolerance)
     assert json.loads((folder_of(elsewhere) / "result.json").read_text())["processes"] == 2
 
 
