@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "teacher.checkpoint",
     "teacher.expected_top1",
     "teacher.tolerance",
+    "teacher.shard",
     "teacher.max_kl",
     "teacher.min_agreement",
     "student.checkpoint",

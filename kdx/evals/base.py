@@ -16,6 +16,7 @@ from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
 from kdx.losses.networks import network_with
 from kdx.metrics.base import Metric
+from kdx.models.sharded import meets
 
 
 class SplitEvaluator(Evaluator):
@@ -45,31 +46,39 @@ class SplitEvaluator(Evaluator):
         """The split's batches, in order, on the device."""
         return on_device(self._loader, self._device)
 
-    def share(self) -> Iterator[Batch]:
-        """Those of its batches that this one of several processes measures; all of them where it is alone."""
-        return on_device(dealt(self._loader), self._device)
+    def share(self, *nets: nn.Module) -> Iterator[Batch]:
+        """Those of its batches that this one of several processes shows to networks, see `dealt`."""
+        return on_device(dealt(self._loader, *nets), self._device)
 
 
-def dealt(batches: Iterable[Batch]) -> Iterable[Batch]:
-    """What falls to this one of several processes where whole batches are dealt out in turn.
+def divided(*nets: nn.Module) -> bool:
+    """Whether several processes divide what they show to networks: not where they must meet to run one of these."""
+    return size() > 1 and not any(map(meets, nets))
+
+
+def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:
+    """What falls to this one of several processes where whole batches are dealt out in turn; all if not `divided`.
 
     Whole, since what a network says of an example may differ by rounding with the batch that it is in.
     """
-    if size() == 1:
+    if not divided(*nets):
         return batches
     if isinstance(batches, EvalLoader):  # reads no others
         return batches.dealt(rank(), size())
     return islice(batches, rank(), None, size())
 
 
-def computed(metrics: Mapping[str, Metric], compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+def computed(
+    metrics: Mapping[str, Metric], compute: Callable[[], dict[str, float]], *nets: nn.Module
+) -> dict[str, float]:
     """What metrics say once those of all processes are added up; in each process.
 
     Args:
         metrics: This process' own, by the same names in all; the leader has all of them, others may have seen no batch.
         compute: Reads them. The leader calls it, when its metrics have the sums of all.
+        nets: What was measured, as given to `dealt`.
     """
-    if size() == 1:
+    if not divided(*nets):
         return compute()
     parts = gathered({name: {key: t.cpu() for key, t in m.sums.items()} for name, m in metrics.items()})
 

@@ -45,7 +45,7 @@ class Classification(SplitEvaluator):
     def measure(self, net: nn.Module) -> dict[str, float]:
         """The measurements of a network in evaluation mode, by short name; several processes divide the batches."""
         accuracy, calibration = None, Calibration(bins=BINS)
-        for batch in self.share():
+        for batch in self.share(net):
             if accuracy is None and bool((batch.labels < 0).any()):
                 raise UserError(f"accuracy needs labels, and the split '{self.split}' of this transfer set has none")
             logits = net(batch.inputs).logits.float()
@@ -54,4 +54,4 @@ class Classification(SplitEvaluator):
             accuracy.update(logits, batch.labels)
             calibration.update(logits, batch.labels)
         metrics: dict[str, Metric] = {} if accuracy is None else {"accuracy": accuracy, "calibration": calibration}
-        return computed(metrics, lambda: {k: v for metric in metrics.values() for k, v in metric.compute().items()})
+        return computed(metrics, lambda: {k: v for m in metrics.values() for k, v in m.compute().items()}, net)

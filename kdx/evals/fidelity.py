@@ -46,7 +46,7 @@ class Fidelity(SplitEvaluator):
         student, teacher = network(models, "student"), network(models, "teacher")
         follows = Agreement()
         likeness: dict[str, CKA] | None = None
-        for batch in self.share():
+        for batch in self.share(student, teacher):
             ours, theirs = student(batch.inputs).float(), teacher(batch.inputs).float()
             follows.update(ours.logits, theirs.logits)
             if likeness is None:
@@ -60,7 +60,7 @@ class Fidelity(SplitEvaluator):
             # a feature that is constant is like nothing
             return follows.compute() | {name: value for name, value in found.items() if not math.isnan(value)}
 
-        measured = computed({"fidelity": follows, **alike}, values)
+        measured = computed({"fidelity": follows, **alike}, values, student, teacher)
         return {f"fidelity/{self.split}/{name}": value for name, value in measured.items()}
 
     def _roles(self, ours: Outputs, theirs: Outputs) -> Sequence[str]:

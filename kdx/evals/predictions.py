@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdx.core.distributed import gathered
 from kdx.core.types import Batch
 from kdx.data.on_device import on_device
-from kdx.evals.base import dealt
+from kdx.evals.base import dealt, divided
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device
         is NaN, and "{role}/confidence" float32 [N], the largest probability.
     """
     columns: dict[str, list[Tensor]] = {}
-    for batch in on_device(dealt(loader), device):
+    for batch in on_device(dealt(loader, *models.values()), device):
         row = {"label": batch.labels.int()}
         for role, net in models.items():
             logits = net(batch.inputs).logits
@@ -36,7 +36,8 @@ def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device
         for name, column in row.items():
             columns.setdefault(name, []).append(column)
     own = {name: [part.cpu() for part in parts] for name, parts in columns.items()}
-    return {name: torch.cat(parts) for name, parts in _in_order(gathered(own)).items()}
+    every = gathered(own) if divided(*models.values()) else [own]
+    return {name: torch.cat(parts) for name, parts in _in_order(every).items()}
 
 
 def _in_order(hands: Sequence[Mapping[str, list[Tensor]]]) -> dict[str, list[Tensor]]:

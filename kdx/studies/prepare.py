@@ -15,6 +15,7 @@ from kdx.models.memo import LEAST
 from kdx.models.weights import sha256, sha256_of
 from kdx.studies.build import make
 from kdx.studies.members import each_teacher, gather, name_members, strays
+from kdx.studies.processes import unsharded
 from kdx.studies.recordable import misfits
 from kdx.studies.rehearse import rehearse
 
@@ -62,7 +63,7 @@ def examine(composed: Composed) -> Config:
     problems = [*_fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)
-        problems += [*_misfits(config), *strays(config)]
+        problems += [*_misfits(config), *unsharded(config), *strays(config)]
     except ConfigError as error:
         problems += error.problems
     problems += [*_fill_checksum(config, "student"), *_fill_images(config)]

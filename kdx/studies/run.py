@@ -24,7 +24,9 @@ from kdx.engine.graph import CudaRecorder, Graphed
 from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
 from kdx.engine.trainer import Trainer
+from kdx.models.frozen import Frozen
 from kdx.models.joined_norms import join_norms
+from kdx.models.sharded import shard
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
 from kdx.studies.claim import PAUSE, Claimed, claimed
 from kdx.studies.company import Company
@@ -109,6 +111,9 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
     if size() > 1:
         join_norms(method, light.device)
+    if config["teacher"] is not None and config["teacher"]["shard"]:
+        assert teacher is not None and isinstance(teacher.network, Frozen)
+        shard(teacher.network.net, light.device)
     trainer = build_trainer(config, folder, light, loaders, method)
     for view in views(trainer.log.lines()) if leads() else ():
         trainer.log.add_view(view)

@@ -38,6 +38,27 @@ MORE = {
 }
 
 
+# one reads features, one the teacher's classifier
+SHARDED = {
+    "a teacher in shards": ("method=fitnet", *ODD),
+    "its classifier": ("method=simkd", *ODD),
+}
+
+
+def halves(rank: int) -> None:
+    """Hold each process to its half of a teacher that is in shards."""
+    from kdx.models import sharded
+    from kdx.studies import run
+
+    def checked(net, device):
+        sizes = {name: p.numel() for name, p in net.named_parameters() if not name.startswith(("head", "fc"))}
+        sharded.shard(net, device)
+        own = sum(p.to_local().numel() for name, p in net.named_parameters() if name in sizes)
+        assert own <= 0.6 * sum(sizes.values()), (own, sum(sizes.values()))
+
+    run.shard = checked
+
+
 def folder_of(config: dict) -> Path:
     return Path(config["paths"]["runs"]) / name(config)
 
@@ -70,7 +91,9 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
     for config in configs.values():
         run(config)
     there = {scene: moved(config, tmp_path / "two") for scene, config in configs.items()}
-    assert trained_by(2, list(there.values())) == [0, 0]
+    for scene, config in there.items():
+        config["teacher"] = {**config["teacher"], "shard": True} if scene in SHARDED else config["teacher"]
+    assert trained_by(2, list(there.values()), halves) == [0, 0]
     for scene, config in configs.items():
         # what rounding to 8 bits makes of another order of sums is no law
         assert_same(config, there[scene], 0.05 if scene == "half precision" else 2e-5)
@@ -78,6 +101,11 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
 
 def test_two_processes_leave_the_trace_of_one(tiny, tmp_path: Path):
     check(tiny, tmp_path, SCENES)
+
+
+@pytest.mark.slow
+def test_a_teacher_in_shards_teaches_the_same(tiny, tmp_path: Path):
+    check(tiny, tmp_path, SHARDED)
 
 
 @pytest.mark.slow
