@@ -67,6 +67,7 @@ class Teacher(Member):
     combine_temperature: Positive
     agreement: Agreement
     features: str | None
+    shard: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Numbers that change while a run progresses. Pure functions of progress, so that a resumed run needs no state."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 from kdx.core.ranges import Fraction, NonNegative, PartialFraction, Positive
 
@@ -38,6 +40,10 @@ class Progress:
         """Schedule epochs done, with the part of the one in hand."""
         return self.fraction * self.epochs
 
+    def read(self, schedule: "Schedule") -> float:
+        """What a schedule says at this point."""
+        return schedule(self)
+
 
 class Schedule:
     """A number as a function of progress."""
@@ -52,7 +58,37 @@ Weight = NonNegative | Schedule  # of a term in a sum
 
 def at(value: Scalar, progress: Progress) -> float:
     """The value of a number or a schedule at this point of the run."""
-    return value(progress) if isinstance(value, Schedule) else value
+    return progress.read(value) if isinstance(value, Schedule) else value
+
+
+class Watched(Progress):
+    """A progress that notes what is read of it: `reads` are functions of progress, with what they gave.
+
+    A step that was taken with it is the same at another progress where all of them give the same again.
+    """
+
+    reads: list[tuple[Callable[[Progress], Any], Any]]
+    _plain: Progress
+
+    def __init__(self, plain: Progress):
+        super().__init__(plain.step, plain.steps, plain.epochs)
+        object.__setattr__(self, "_plain", plain)
+        object.__setattr__(self, "reads", [])
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in ("step", "fraction", "epoch", "exact_epoch"):
+            return super().__getattribute__(name)
+        read: Callable[[Progress], Any] = attrgetter(name)
+        value = read(self._plain)
+        self.reads.append((read, value))
+        return value
+
+    def read(self, schedule: Schedule) -> float:
+        inner = Watched(self._plain)
+        value = schedule(inner)
+        # a number that is learned is no function of progress, but what it is made of may be
+        self.reads += [(schedule, value)] if isinstance(value, float | int) else inner.reads
+        return value
 
 
 class WarmUp(Schedule):

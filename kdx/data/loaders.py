@@ -75,8 +75,8 @@ class _Loader:
         self._normalize = Normalize((c, h, w), steps.data.scale, spec.mean, spec.std)
         self.batch_size, self.num_examples = steps.batch_size, len(steps.data)
 
-    def _batches(self, epoch: int, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-        where = [(epoch, step) for step in range(start, stop)]
+    def _batches(self, epoch: int, start: int, stop: int, stride: int = 1) -> Iterator[tuple[int, Batch]]:
+        where = [(epoch, step) for step in range(start, stop, stride)]
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         for (_, step), (views, index, number) in zip(where, parts, strict=True):
             inputs, *further = (self._normalize(v).contiguous(memory_format=self.memory_format) for v in views)
@@ -182,7 +182,11 @@ class EvalLoader(_Loader):
         return -(-self.num_examples // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for _, batch in self._batches(0, 0, len(self)):
+        return self.dealt(0, 1)
+
+    def dealt(self, first: int, hands: int) -> Iterator[Batch]:
+        """Every batch that falls to one of several readers: of number `first`, and each `hands`-th from there."""
+        for _, batch in self._batches(0, first, len(self), hands):
             yield batch
 
 

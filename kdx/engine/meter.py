@@ -41,7 +41,7 @@ class Meter:
             self._names, self._first = list(values), step
             self._read = torch.empty(0, len(values), dtype=torch.float64)
         device, own = batch.labels.device, weight(len(batch), batch.whole)
-        row = [v.detach().to(device, torch.float32) for v in values.values()]
+        row = [_there(v.detach(), device) for v in values.values()]
         if own != 1:
             row = [v if name in COUNTS else v * own for name, v in zip(values, row, strict=True)]
         self._pending.append(torch.stack(row))
@@ -86,3 +86,10 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._names, self._first, self._read = list(state["names"]), state["first"], state["rows"]
+
+
+def _there(value: Tensor, device: torch.device) -> Tensor:
+    """A scalar in float32 on a device; one of the CPU is filled in there, since copying it would wait for a GPU."""
+    if value.device == device:
+        return value.float()
+    return torch.full((), value.item(), device=device) if value.is_cpu else value.to(device, torch.float32)

@@ -25,6 +25,7 @@ class Settings:
         precision: The student's: float32 throughout, or bfloat16 autocast with float32 weights and losses.
         channels_last: Memory format of the networks and of their inputs.
         compile: Whether the student goes through `torch.compile`.
+        cuda_graph: Whether a whole step is recorded on a GPU once and then replayed, for networks that are small.
         ema: Decay of an average of the student's weights that is evaluated and exported; None for none.
         log_steps: Optimiser steps between two lines of training metrics.
         checkpoint_seconds: Least time between two checkpoints.
@@ -42,6 +43,7 @@ class Settings:
     precision: Literal["fp32", "bf16"]
     channels_last: bool
     compile: bool
+    cuda_graph: bool
     ema: PartialFraction | None
     log_steps: PositiveInt
     checkpoint_seconds: NonNegative

@@ -49,8 +49,20 @@ class Joint:
         self.optimizer = optimizer.build(method.named_parameters())
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
+        self.prepare(progress)
+        return self.take(batch, progress)
+
+    def prepare(self, progress: Progress) -> None:
+        """Set the rate: all that is written from outside between two steps."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * self.lr_schedule(progress)
+            rate = self.base_lr * self.lr_schedule(progress)
+            if isinstance(group["lr"], Tensor):  # which a graph reads where it is
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def take(self, batch: Batch, progress: Progress) -> Step:
+        """The step itself, at the rate that was set."""
         self.optimizer.zero_grad(set_to_none=True)
         step = backward(self.method, batch, progress, self.accumulate, self.autocast)
         mean_gradients(self.parameters)

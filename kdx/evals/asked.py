@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdx.core.types import Batch, Outputs
 from kdx.data.loaders import EvalLoader
 from kdx.metrics.cka import as_vectors
+from kdx.models.sharded import meets
 
 LIMIT = 256 * 2**20  # bytes that are kept of one network; CIFAR-100's test set takes 20 to 60 MB, ImageNet's 2.5 GB
 
@@ -35,15 +36,18 @@ class Asked:
 
     Args:
         net: In evaluation mode. It is taken for frozen where no parameter takes a gradient, and for another one as
-            soon as a parameter or buffer was changed or replaced.
-        loader: The split's batches; only those of an `EvalLoader` are known to be the same each time.
+            soon as a parameter or buffer was changed or replaced. One whose parts processes must meet to run is always
+            run.
+        loader: The split's batches; only those of an `EvalLoader` are known to be the same each time, and where several
+            processes divide them, they do so in the same way each time.
     """
 
     def __init__(self, net: nn.Module, loader: Iterable[Batch]):
         self.net = net
         self._memory: _Memory | None = None
         self._known: dict[int, Outputs] = {}
-        if isinstance(loader, EvalLoader) and not any(p.requires_grad for p in net.parameters()):
+        frozen = not any(p.requires_grad for p in net.parameters())
+        if isinstance(loader, EvalLoader) and frozen and not meets(net):
             self._memory = _memories.get(net)
             if self._memory is None or self._memory.state != _state(net):
                 self._memory = _memories[net] = _Memory(_state(net))

@@ -8,8 +8,9 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.types import Batch
-from kdx.evals.base import SplitEvaluator, network
+from kdx.evals.base import SplitEvaluator, computed, network
 from kdx.metrics.accuracy import TopK
+from kdx.metrics.base import Metric
 from kdx.metrics.calibration import Calibration
 
 BINS = 15  # the number that calibration papers use
@@ -42,9 +43,9 @@ class Classification(SplitEvaluator):
 
     @torch.no_grad()
     def measure(self, net: nn.Module) -> dict[str, float]:
-        """The measurements of a network in evaluation mode, by short name."""
+        """The measurements of a network in evaluation mode, by short name; several processes divide the batches."""
         accuracy, calibration = None, Calibration(bins=BINS)
-        for batch in self.batches():
+        for batch in self.share(net):
             if accuracy is None and bool((batch.labels < 0).any()):
                 raise UserError(f"accuracy needs labels, and the split '{self.split}' of this transfer set has none")
             logits = net(batch.inputs).logits.float()
@@ -52,5 +53,5 @@ class Classification(SplitEvaluator):
                 accuracy = TopK(ks=(1, 5) if logits.shape[1] >= 5 else (1,))
             accuracy.update(logits, batch.labels)
             calibration.update(logits, batch.labels)
-        assert accuracy is not None
-        return accuracy.compute() | calibration.compute()
+        metrics: dict[str, Metric] = {} if accuracy is None else {"accuracy": accuracy, "calibration": calibration}
+        return computed(metrics, lambda: {k: v for m in metrics.values() for k, v in m.compute().items()}, net)

@@ -10,7 +10,7 @@ from torch import nn
 from kdx.core.ranges import Positive
 from kdx.core.types import Batch
 from kdx.evals.asked import Asked
-from kdx.evals.base import SplitEvaluator, network
+from kdx.evals.base import SplitEvaluator, computed, network
 from kdx.metrics.cka import CKA
 from kdx.metrics.fidelity import Fidelity as Agreement
 
@@ -48,18 +48,21 @@ class Fidelity(SplitEvaluator):
         student, teacher = network(models, "student"), Asked(network(models, "teacher"), self.loader)
         follows = Agreement()
         likeness: dict[str, CKA] = {}
-        for step, batch in enumerate(self.batches()):
+        for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()
             theirs = teacher(step, batch.inputs, partial(self._roles, ours.features.keys()))
             follows.update(ours.logits, theirs.logits)
             for role, feature in theirs.features.items():
                 likeness.setdefault(role, CKA()).update(ours.feature(role), feature)
-        values = follows.compute()
-        for role, cka in likeness.items():
-            value = cka.compute()["cka"]
-            if not math.isnan(value):  # a feature that is constant is like nothing
-                values[f"cka/{role}"] = value
-        return {f"fidelity/{self.split}/{name}": value for name, value in values.items()}
+        alike = {f"cka/{role}": cka for role, cka in likeness.items()}
+
+        def values() -> dict[str, float]:
+            found = {name: cka.compute()["cka"] for name, cka in alike.items()}
+            # a feature that is constant is like nothing
+            return follows.compute() | {name: value for name, value in found.items() if not math.isnan(value)}
+
+        measured = computed({"fidelity": follows, **alike}, values, student, teacher.net)
+        return {f"fidelity/{self.split}/{name}": value for name, value in measured.items()}
 
     def _roles(self, ours: Collection[str], theirs: Collection[str]) -> Sequence[str]:
         if self.cka_roles is not None:

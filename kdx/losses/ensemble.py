@@ -69,7 +69,8 @@ class Members(Term):
         # a teacher that is combined from networks with other classes than its own is one member
         own = self._own if len(self._own) == len(members) else (1.0,) * len(members)
         logits = [m.logits.detach() for m in members]
-        return members, self.weighting(logits, torch.tensor(own, dtype=logits[0].dtype, device=logits[0].device), batch)
+        # filled in where they are needed, since copying them there would make a GPU wait
+        return members, self.weighting(logits, torch.stack([logits[0].new_full((), w) for w in own]), batch)
 
 
 class EnsembleKD(Members):

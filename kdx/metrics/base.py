@@ -1,5 +1,7 @@
 """The contract of a metric that streams over batches."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ class Metric:
         """Add to one of the sums."""
         amount = amount.detach().double()
         self.sums[name] = self.sums[name] + amount if name in self.sums else amount
+
+    def merge(self, sums: Mapping[str, Tensor]) -> None:
+        """Add the sums over other examples."""
+        for name, amount in sums.items():
+            self.add(name, amount.to(self.sums[name].device) if name in self.sums else amount)
 
     def total(self, name: str) -> Tensor:
         """One of the sums. Raises ValueError where nothing has been seen."""

@@ -117,9 +117,8 @@ class PGD:
         """
         centre = inputs.detach()
         shape = (1, -1, *(1,) * (centre.ndim - 2))
-        shift, scale = (
-            torch.tensor(list(s), dtype=centre.dtype, device=centre.device).view(shape) for s in (mean, std)
-        )
+        # filled in where they are needed, since copying them there would make a GPU wait
+        shift, scale = (torch.stack([centre.new_full((), v) for v in s]).view(shape) for s in (mean, std))
         radius = self.radius / scale
         low = torch.maximum(centre - radius, (0 - shift) / scale)
         high = torch.minimum(centre + radius, (1 - shift) / scale)

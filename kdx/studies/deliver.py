@@ -2,13 +2,14 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
-from kdx.core.distributed import leads, size
+from kdx.core.distributed import by_leader, leads, size
 from kdx.data.loaders import Loaders
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
@@ -32,12 +33,28 @@ def name(config: Config) -> str:
 def deliver(
     config: Config, folder: Path, light: Light, loaders: Loaders, trainer: Trainer, teacher: Teacher | None
 ) -> Result:
-    """Write the exported student, its predictions and the result of a run that came to its end; `DONE` last."""
+    """Write the exported student, its predictions and the result of a run that came to its end; `DONE` last.
+
+    Several processes predict; their leader writes.
+    """
     student = trainer.deliverable
-    save_weights(folder / "student.safetensors", student, _about(config))
+    by_leader(lambda: save_weights(folder / "student.safetensors", student, _about(config)))
     predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device)
     if teacher is not None:
         predicted |= teacher.predictions(loaders.evals["test"], light.device)
+    return by_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
+
+
+def _write(
+    config: Config,
+    folder: Path,
+    light: Light,
+    loaders: Loaders,
+    trainer: Trainer,
+    teacher: Teacher | None,
+    predicted: Mapping[str, Tensor],
+) -> Result:
+    student = trainer.deliverable
     save_predictions(folder, predicted)
     data = {
         "name": folder.name,

@@ -17,6 +17,8 @@ from kdx.models.memo import LEAST
 from kdx.models.weights import sha256, sha256_of
 from kdx.studies.build import make
 from kdx.studies.members import each_teacher, gather, name_members, strays
+from kdx.studies.processes import unsharded
+from kdx.studies.recordable import misfits
 from kdx.studies.rehearse import rehearse
 
 # Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
@@ -65,7 +67,7 @@ def examine(composed: Composed) -> Config:
     problems = [*_fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)
-        problems += [*_misfits(config), *strays(config)]
+        problems += [*_misfits(config), *unsharded(config), *strays(config)]
     except ConfigError as error:
         problems += error.problems
     problems += [*_fill_checksum(config, "student"), *_fill_images(config)]
@@ -99,6 +101,7 @@ def _misfits(config: Config) -> Iterator[str]:
                 yield from _unmemoised(built, config["trainer"]["batch_size"])
             if part == "trainer":
                 built.pick_device()
+                yield from misfits(config, built)
             if part == "transfer":
                 dataset = config["dataset"]
                 yield from (f"transfer.{line}" for line in built.misfits(dataset["num_classes"], dataset["fraction"]))

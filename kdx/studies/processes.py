@@ -35,5 +35,22 @@ def indivisible(config: Config, method: Method, spec: DataSpec) -> Iterator[str]
         )
 
 
+def unsharded(config: Config) -> Iterator[str]:
+    """Why a teacher's parameters cannot be divided among processes as asked; nothing where they can."""
+    teacher = config["teacher"]
+    if teacher is None or not teacher["shard"]:
+        return
+    if size() == 1:
+        yield (
+            "teacher.shard=true divides a teacher among processes, and there is one; start more with torchrun "
+            "--nproc-per-node=N -m kdx.train, or leave it out"
+        )
+    if teacher["memo"] or teacher["members"] or teacher["seeds"] or teacher["optimize"] != "exact":
+        yield (
+            "teacher.shard=true is for one teacher as it is; leave out teacher.memo, teacher.optimize, teacher.seeds "
+            "and teacher.members"
+        )
+
+
 def _optimized(teacher: Config) -> set[str]:
     return {own["optimize"] for own in [teacher, *(teacher["members"] or {}).values()]}

@@ -20,6 +20,7 @@ from kdx.models.limited import Limited
 from kdx.studies.build import UNTRAINED, build_network, make, make_method, specialised, untrained
 from kdx.studies.members import each_teacher, ensemble
 from kdx.studies.processes import indivisible
+from kdx.studies.recordable import unrecordable
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536
@@ -42,7 +43,8 @@ def rehearse(config: Config) -> None:
     """
     keys = ("dataset", "transfer", "student", "teacher", "method", "update", "optimizer", "schedule", "evals")
     keys += ("augmentation",)
-    parts = json.dumps([config["trainer"]["compile"], {key: config[key] for key in keys}], sort_keys=True)
+    options = [config["trainer"][key] for key in ("compile", "cuda_graph")]
+    parts = json.dumps([options, {key: config[key] for key in keys}], sort_keys=True)
     if parts in _passed:  # the seeds of a study make no difference
         return
     try:
@@ -87,15 +89,17 @@ def _put_together(config: Config) -> list[str]:
         raise
     _within_limits(config, given, nets)
     rate = {"optimizer": make(config["optimizer"]), "lr_schedule": make(config["schedule"])}
-    make(config["update"], method=method, autocast=None, **rate)
+    update = make(config["update"], method=method, autocast=None, **rate)
 
     splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
-    problems, roles = [*indivisible(config, method, spec), *_unseen(config, method)], method.models()
+    problems = [*indivisible(config, method, spec), *_unseen(config, method)]
+    problems += unrecordable(config, method, update, spec)
     if config["trainer"]["compile"] and not method.compilable:
         problems.append(
             f"method={config['choices']['method']} differentiates the student twice or forwards, which torch's "
             "compiler cannot; choose trainer.compile=false"
         )
+    roles = method.models()
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
             continue

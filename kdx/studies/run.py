@@ -20,12 +20,15 @@ from kdx.engine.bar import Bar
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
 from kdx.engine.ema import Ema
+from kdx.engine.graph import CudaRecorder, Graphed
 from kdx.engine.log import Log, View
 from kdx.engine.loggers import asked_by_agent
 from kdx.engine.memory import keep_freed_memory
 from kdx.engine.trainer import Trainer
 from kdx.engine.wandb_view import ONLINE_ID
+from kdx.models.frozen import Frozen
 from kdx.models.joined_norms import join_norms
+from kdx.models.sharded import shard
 from kdx.studies.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
 from kdx.studies.claim import PAUSE, Claimed, claimed
 from kdx.studies.company import Company
@@ -110,6 +113,9 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
     if size() > 1:
         join_norms(method, light.device)
+    if config["teacher"] is not None and config["teacher"]["shard"]:
+        assert teacher is not None and isinstance(teacher.network, Frozen)
+        shard(teacher.network.net, light.device)
     trainer = build_trainer(config, folder, light, loaders, method)
     for view in views(trainer.log.lines()) if leads() else ():
         trainer.log.add_view(view)
@@ -119,7 +125,7 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
         trainer.together = max(trainer.together, company.size)
         for _ in trainer.steps():
             yield trainer.clock.step
-        result = by_leader(lambda: deliver(config, folder, light, loaders, trainer, teacher))
+        result = deliver(config, folder, light, loaders, trainer, teacher)
         summary = {**trainer.selection.last, "folder": str(folder)}
         return result
     finally:
@@ -186,6 +192,8 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         lr_schedule=light.lr_schedule,
         autocast=settings.autocast,
     )
+    if settings.cuda_graph:
+        update = Graphed(update, CudaRecorder(light.device))
     steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
     checkpoints = Checkpoints(folder / "checkpoints")
     state = checkpoints.load()

@@ -270,3 +270,8 @@ def test_what_a_transfer_set_cannot_be_is_told_before_anything_loads():
         prepared("transfer=noise", "method=supervised")
     with pytest.raises(ConfigError, match="DKD reads the label"):
         prepared("transfer=noise", "method=dkd")
+
+
+def test_one_process_has_nobody_to_divide_a_teacher_with():
+    with pytest.raises(ConfigError, match="teacher.shard=true divides a teacher among processes, and there is one"):
+        examine(compose(["dataset=synthetic", "method=kd", "teacher.shard=true"]))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import STUDENT
 from crowd import trained_by
+from safetensors.torch import load_file
 from traces import outcome, record
 
 from kdx.config.compose import ConfigError
@@ -41,6 +42,27 @@ MORE = {
 }
 
 
+# one reads features, one the teacher's classifier
+SHARDED = {
+    "a teacher in shards": ("method=fitnet", *ODD),
+    "its classifier": ("method=simkd", *ODD),
+}
+
+
+def halves(rank: int) -> None:
+    """Hold each process to its half of a teacher that is in shards."""
+    from kdx.models import sharded
+    from kdx.studies import run
+
+    def checked(net, device):
+        sizes = {name: p.numel() for name, p in net.named_parameters() if not name.startswith(("head", "fc"))}
+        sharded.shard(net, device)
+        own = sum(p.to_local().numel() for name, p in net.named_parameters() if name in sizes)
+        assert own <= 0.6 * sum(sizes.values()), (own, sum(sizes.values()))
+
+    run.shard = checked
+
+
 def folder_of(config: dict) -> Path:
     return Path(config["paths"]["runs"]) / name(config)
 
@@ -60,6 +82,11 @@ def assert_same(config: dict, elsewhere: dict, tolerance: float) -> None:
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config["choices"]["method"], mine["step"])
+    kept, there = (load_file(folder_of(c) / "predictions.safetensors") for c in (config, elsewhere))
+    assert kept.keys() == there.keys() and kept["label"].equal(there["label"])
+    for role in ("student", "teacher"):
+        confidence = f"{role}/confidence"
+        assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=tolerance)
     assert json.loads((folder_of(elsewhere) / "result.json").read_text())["processes"] == 2
 
 
@@ -68,7 +95,9 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
     for config in configs.values():
         run(config)
     there = {scene: moved(config, tmp_path / "two") for scene, config in configs.items()}
-    assert trained_by(2, list(there.values())) == [0, 0]
+    for scene, config in there.items():
+        config["teacher"] = {**config["teacher"], "shard": True} if scene in SHARDED else config["teacher"]
+    assert trained_by(2, list(there.values()), halves) == [0, 0]
     for scene, config in configs.items():
         # what rounding to 8 bits makes of another order of sums is no law
         assert_same(config, there[scene], 0.05 if scene == "half precision" else 2e-5)
@@ -76,6 +105,11 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
 
 def test_two_processes_leave_the_trace_of_one(tiny, tmp_path: Path):
     check(tiny, tmp_path, SCENES)
+
+
+@pytest.mark.slow
+def test_a_teacher_in_shards_teaches_the_same(tiny, tmp_path: Path):
+    check(tiny, tmp_path, SHARDED)
 
 
 @pytest.mark.slow
