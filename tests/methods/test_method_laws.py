@@ -21,14 +21,15 @@ from kdx.studies.build import build_network, start_student
 from kdx.studies.rehearse import rehearse
 
 METHODS = options("method")
+SEVERAL = ("teacher.members={a:{},b:{},c:{}}",)
 # what a method needs beside the pair that all of them get: a line for each
 NEEDS: dict[str, tuple[str, ...]] = {
-    "camkd": ("teacher.seeds=[0,1,2]",),
-    "dgkd": ("teacher.seeds=[0,1,2]",),
-    "ebkd": ("teacher.seeds=[0,1,2]",),
-    "kd_each": ("teacher.seeds=[0,1,2]",),
-    "kd_ensemble": ("teacher.seeds=[0,1,2]",),
-    "kd_random": ("teacher.seeds=[0,1,2]",),
+    "camkd": SEVERAL,
+    "dgkd": SEVERAL,
+    "ebkd": SEVERAL,
+    "kd_each": SEVERAL,
+    "kd_ensemble": SEVERAL,
+    "kd_random": SEVERAL,
     "fsp": ("teacher.net.widths=[4,4,8,8]",),
     "kdsvd": ("teacher.net.widths=[4,4,8,8]",),
     "mlkd": ("augmentation=two_shifts",),
