@@ -60,6 +60,7 @@ def examine(composed: Composed) -> Config:
     config.pop("debug", None)
     config.pop("recipe", None)
     if gone := [field.name for field in fields(Run) if field.name not in config]:
+        validate(config, composed.interpolated)  # tells these with what else is wrong
         raise ConfigError([f"missing key '{key}'" for key in gone])
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
