@@ -17,7 +17,7 @@ from kdx.config.compose import ConfigError
 from kdx.studies.rehearse import rehearse
 from kdx.studies.run import name, run
 
-# every number of the record within 2e-5, or 2e-5 of itself: sums of float32 in another order are 2e-6 apart here
+# every number of the record within 1e-5 a step, or that of itself: sums of float32 in another order are 2e-6 apart
 # every batch of 7 is shared as 4 and 3, the last of 5 as 3 and 2
 ODD = ("trainer.batch_size=7", "trainer.log_steps=1", "dataset.val_fraction=0.2", "evals.val.every=0.5")
 SCENES = {
@@ -77,16 +77,20 @@ def moved(config: dict, to: Path) -> dict:
 
 
 def assert_same(config: dict, elsewhere: dict, tolerance: float) -> None:
-    """Every number of every line, and the weights, are those of one process but for the order of sums."""
+    """Every number of every line, and the weights, are those of one process but for the order of sums.
+
+    What that order does grows with the steps, so the tolerance is that of a step.
+    """
     ours, theirs = record(folder_of(config)), record(folder_of(elsewhere))
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config["choices"]["method"], mine["step"])
+        within = tolerance * mine["step"]
+        assert mine == pytest.approx(other, rel=within, abs=within), (config["choices"]["method"], mine["step"])
     kept, there = (load_file(folder_of(c) / "predictions.safetensors") for c in (config, elsewhere))
     assert kept.keys() == there.keys() and kept["label"].equal(there["label"])
-    for role in ("student", "teacher"):
-        confidence = f"{role}/confidence"
-        assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=tolerance)
+    for confidence in (key for key in kept if key.endswith("/confidence")):
+        within = tolerance * ours[-1]["step"]
+        assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=within)
     assert json.loads((folder_of(elsewhere) / "result.json").read_text())["processes"] == 2
 
 
@@ -100,7 +104,7 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
     assert trained_by(2, list(there.values()), halves) == [0, 0]
     for scene, config in configs.items():
         # what rounding to 8 bits makes of another order of sums is no law
-        assert_same(config, there[scene], 0.05 if scene == "half precision" else 2e-5)
+        assert_same(config, there[scene], 0.01 if scene == "half precision" else 1e-5)
 
 
 def test_two_processes_leave_the_trace_of_one(tiny, tmp_path: Path):
