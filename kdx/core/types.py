@@ -1,6 +1,6 @@
 """The values that travel between the floors: batches, outputs, steps, facts of a data set."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -104,13 +104,41 @@ class Outputs:
         return self._map(lambda t: forward_ad.unpack_dual(t).primal)
 
     def float(self) -> "Outputs":
-        """Half-precision tensors, as autocast leaves them, in float32; the rest untouched."""
-        half = (torch.bfloat16, torch.float16)
-        return self._map(lambda t: t.float() if t.dtype in half else t)
+        """Half precision, as autocast leaves it, made float32: features once they are read. Others stay."""
+        return Outputs(_in_full(self.logits), _InFull(self.features), tuple(m.float() for m in self.members))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
-        features = {role: change(f) for role, f in self.features.items()}
+        late = self.features if isinstance(self.features, _InFull) else None
+        changed = {role: change(f) for role, f in (self.features if late is None else late.raw).items()}
+        features = changed if late is None else _InFull(changed)
         return Outputs(change(self.logits), features, tuple(m._map(change) for m in self.members))
+
+
+def _in_full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class _InFull(Mapping[str, Tensor]):
+    """Features in float32, each converted when it is first read: of a dozen a method reads a few, or none."""
+
+    def __init__(self, features: Mapping[str, Tensor]):
+        self.raw, self._read = features, dict[str, Tensor]()
+
+    def __getitem__(self, role: str) -> Tensor:
+        if role in self._read:
+            return self._read[role]
+        feature = self.raw[role]
+        full = _in_full(feature)
+        # what is read without a graph first may be read with one later
+        if torch.is_grad_enabled() or not feature.requires_grad:
+            self._read[role] = full
+        return full
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
 
 
 @dataclass(frozen=True)

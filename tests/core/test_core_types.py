@@ -58,3 +58,17 @@ def test_outputs_are_detached_and_raised_to_full_precision_throughout():
     assert full.features["index"].dtype == torch.int64
     loose = full.detach()
     assert not any(o.logits.requires_grad or o.feature("pooled").requires_grad for o in (loose, *loose.members))
+
+
+def test_a_feature_in_half_precision_is_converted_once_and_only_when_it_is_read():
+    leaf = torch.randn(4, 3, requires_grad=True)
+    low = {"read": leaf.bfloat16(), "left": leaf.bfloat16()}
+    full = Outputs(leaf.bfloat16(), low).float()
+    assert list(full.features) == ["read", "left"] and len(full.features) == 2
+    with torch.no_grad():
+        assert not full.feature("read").requires_grad  # and does not stay so
+    first = full.feature("read")
+    assert first.requires_grad and full.feature("read") is first and first.equal(low["read"].float())
+    apart = full.detach()
+    assert apart.feature("read").dtype == torch.float32 and not apart.feature("read").requires_grad
+    assert apart.feature("left").equal(low["left"].float())
