@@ -5,7 +5,7 @@
 All take turns, forwards and backwards, in one process but for "plain", which is `bench_plain.py` in its own.
 Each round gives a ratio of CPU seconds (wall seconds on a GPU), and the median of the ratios counts, shown with their
 quartiles, since machines drift. A sweep's milliseconds are for each of its students. Random weights: values do not
-change the cost. Writes `outputs/bench/latest.json`.
+change the cost. Writes `outputs/bench/latest.json`, and the same as Markdown.
 """
 
 import argparse
@@ -177,6 +177,34 @@ def starts() -> dict[str, dict[str, float]]:
         }
 
 
+def markdown(facts: Mapping[str, Any]) -> str:
+    """The figures as a page for people."""
+    lines = ["# What a step costs, against the way public code runs: batches of 64", ""]
+    lines += ["| pair | setting | ms | x plain | quartiles | bare ms | overhead % | quartiles | images/s |"]
+    lines += ["|:--|:--|--:|--:|--:|--:|--:|--:|--:|"]
+    for row in facts["rows"]:
+        cells = [row["pair"].replace(":", " to "), row["setting"], f"{row['ms']:.0f}", f"{row['ratio']:.2f}"]
+        if row["setting"] == "plain":
+            cells += ["-"] * 4 + [f"{1000 * BATCH / row['ms']:.0f}"]
+        else:
+            (low, high), (least, most) = row["ratio_quartiles"], row["overhead_quartiles"]
+            cells += [f"{low:.2f} to {high:.2f}", f"{row['bare_ms']:.0f}", f"{100 * row['overhead']:+.1f}"]
+            cells += [f"{100 * least:+.1f} to {100 * most:+.1f}", f"{row['images_per_second']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    load, device, code = facts["loader"], facts["device"], facts["code"]
+    started = [f"{n} {s['cpu_seconds']:.1f} CPU s, {s['peak_mib']:.0f} MiB" for n, s in facts["start_up"].items()]
+    lines += [
+        "",
+        f"- loader: {load['own']:,.0f} images a CPU second, PIL {load['pil']:,.0f}: {load['ratio']:.1f} x",
+        f"- a process that takes one step, and what it leaves: {'; '.join(started)}",
+        f"- medians of {facts['rounds']} rounds in turns; a sweep's are for each of its {MEMBERS} students",
+        "- plain: eager float32 in NCHW, the teacher asked anew, torchvision's PIL loader in the process",
+        f"- {device['name']}, threads: {device['threads']}; torch {facts['versions']['torch']}",
+        f"- commit {code['commit'][:10]}{' with changes' if code['dirty'] else ''}; `make bench`",
+    ]
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -206,7 +234,9 @@ def main() -> None:
     facts |= {"rounds": arguments.rounds, "bf16": has_bf16(device)}
     if device == "cuda":
         facts["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    OUT.write_text(json.dumps({**facts, "rows": rows, "loader": load, "start_up": started}, indent=2) + "\n")
+    facts |= {"rows": rows, "loader": load, "start_up": started}
+    OUT.write_text(json.dumps(facts, indent=2) + "\n")
+    OUT.with_suffix(".md").write_text(markdown(facts))
     print(OUT)
 
 
