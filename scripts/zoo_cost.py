@@ -11,11 +11,11 @@ are measured at the schedule epoch `--epoch`, or in their first stage at 0. Writ
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_plain import clock
 
 from kdx.config.compose import compose, options
 from kdx.core.errors import UserError
@@ -74,17 +74,9 @@ def batch_on(device: torch.device) -> Batch:
     return Batch(images[0], LABELS[index], index, None, tuple(images[1:])).to(device)
 
 
-def clock(device: torch.device) -> float:
-    """CPU seconds, or wall seconds once a GPU has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def compare(method: Joint, base: Joint, batch: Batch, progress: Progress, rounds: int) -> dict[str, float]:
     """Median milliseconds a step of both, and the median ratio."""
-    device = batch.inputs.device
+    device = batch.inputs.device.type
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(-1, rounds):
         for side in ((0, 1), (1, 0))[turn % 2]:

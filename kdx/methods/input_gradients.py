@@ -1,7 +1,7 @@
 """Matching derivatives: what the inputs do to the two networks' outputs."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from kdx.losses.requirements import require_labels
 from kdx.methods.distill import Distill
 
 Quantity = Literal["cross_entropy", "top_logit", "label_logit"]
-QUANTITIES = ("cross_entropy", "top_logit", "label_logit")
+QUANTITIES = get_args(Quantity)
 
 
 class InputGradients(Distill):

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from kdx.config.compose import Config
 from kdx.core.distributed import size
 from kdx.core.method import Method
-from kdx.core.schedule import Progress, Watched
+from kdx.core.schedule import Progress, Watched, at
 from kdx.core.types import Batch, DataSpec
 from kdx.data.augment import MultiView
 from kdx.engine.graph import reads_tensor_rate
@@ -115,7 +115,7 @@ def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], 
         with host:
             method.train()(batch, watched)
             for weight in method.weights.values():
-                watched.read(weight) if callable(weight) else None
+                at(weight, watched)
     except Exception:  # nothing is known then; the run itself says what is wrong
         return watched.reads, host.found
     if before != _streams():

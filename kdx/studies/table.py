@@ -155,10 +155,10 @@ def form(column: str, columns: Sequence[str]) -> tuple[str, float, int]:
 def _value(result: Result, column: str, protocol: Protocol) -> float | None:
     if column == "seconds":
         return float(result.data["seconds"])
-    value, teacher = result.metric(column, protocol), result.data["teacher"]
-    told = {} if teacher is None else {f"teacher/{name}": fact for name, fact in teacher.items()}
-    if value is None and column in told:
-        return float(told[column])
+    value, told = result.metric(column, protocol), result.data["teacher"] or {}
+    fact = column.removeprefix("teacher/")
+    if value is None and fact != column and fact in told:
+        return float(told[fact])
     return value
 
 

@@ -17,7 +17,7 @@ from kdx.config.compose import ConfigError
 from kdx.studies.rehearse import rehearse
 from kdx.studies.run import name, run
 
-# every number of the record within 1e-5 a step, or that of itself: sums of float32 in another order are 2e-6 apart
+# every number of the record within 2e-5, or 2e-5 of itself: sums of float32 in another order are 2e-6 apart here
 # every batch of 7 is shared as 4 and 3, the last of 5 as 3 and 2
 ODD = ("trainer.batch_size=7", "trainer.log_steps=1", "dataset.val_fraction=0.2", "evals.val.every=0.5")
 SCENES = {
@@ -40,7 +40,9 @@ MORE = {
     "a memo": ("teacher.memo=true", "teacher.memo_dtype=fp32", "trainer.batch_size=33", "augmentation=standard"),
     "half precision": ("method=kd", "trainer.precision=bf16", *ODD),
 }
-
+# what rounding to 8 bits makes of another order of sums is no law; of statistics that come from a covariance it made
+# 3.5e-5 after seven steps on one processor
+STRAYS = {"half precision": 0.05, "folded statistics": 5e-5}
 
 # one reads features, one the teacher's classifier
 SHARDED = {
@@ -77,20 +79,15 @@ def moved(config: dict, to: Path) -> dict:
 
 
 def assert_same(config: dict, elsewhere: dict, tolerance: float) -> None:
-    """Every number of every line, and the weights, are those of one process but for the order of sums.
-
-    What that order does grows with the steps, so the tolerance is that of a step.
-    """
+    """Every number of every line, and the weights, are those of one process but for the order of sums."""
     ours, theirs = record(folder_of(config)), record(folder_of(elsewhere))
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        within = tolerance * mine["step"]
-        assert mine == pytest.approx(other, rel=within, abs=within), (config["choices"]["method"], mine["step"])
+        assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config["choices"]["method"], mine["step"])
     kept, there = (load_file(folder_of(c) / "predictions.safetensors") for c in (config, elsewhere))
     assert kept.keys() == there.keys() and kept["label"].equal(there["label"])
     for confidence in (key for key in kept if key.endswith("/confidence")):
-        within = tolerance * ours[-1]["step"]
-        assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=within)
+        assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=tolerance)
     assert json.loads((folder_of(elsewhere) / "result.json").read_text())["processes"] == 2
 
 
@@ -103,8 +100,7 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
         config["teacher"] = {**config["teacher"], "shard": True} if scene in SHARDED else config["teacher"]
     assert trained_by(2, list(there.values()), halves) == [0, 0]
     for scene, config in configs.items():
-        # what rounding to 8 bits makes of another order of sums is no law
-        assert_same(config, there[scene], 0.01 if scene == "half precision" else 1e-5)
+        assert_same(config, there[scene], STRAYS.get(scene, 2e-5))
 
 
 def test_two_processes_leave_the_trace_of_one(tiny, tmp_path: Path):
