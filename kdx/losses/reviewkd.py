@@ -1,7 +1,5 @@
 """ReviewKD: deep features of the student look back at shallow ones, and all learn from the teacher's."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,6 +8,7 @@ from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.adapters import Norm, folded
+from kdx.losses.enlarged import add_enlarged, convolve_enlarged, divides, enlarged
 from kdx.losses.layout import examples
 from kdx.losses.numerics import full_precision
 from kdx.losses.pairs import Paired, Roles
@@ -53,34 +52,46 @@ def hierarchical_distance(student_features: Tensor, teacher_features: Tensor) ->
 class _Fusion(nn.Module):
     """ABF: mixes the student's map with what comes from deeper ones, position by position.
 
+    What is linear changes places, so that most is done with the narrow map and at the small size: `W (a x) + c a`
+    is `a (W x + c)`, a 1 x 1 convolution may come before an enlargement, and where nobody else reads the mixture,
+    the convolution that predicts is taken of its two parts.
+
     Args:
         inputs: Channels of the student's map.
         middle: Channels of the mixture.
         outputs: Channels of the teacher's map.
         fuse: Whether something comes from deeper; not so at the deepest.
+        last: Whether no shallower map reads the mixture.
     """
 
-    def __init__(self, inputs: int, middle: int, outputs: int, fuse: bool):
+    def __init__(self, inputs: int, middle: int, outputs: int, fuse: bool, last: bool):
         super().__init__()
         self.reduce = nn.Sequential(nn.Conv2d(inputs, middle, 1, bias=False), Norm(middle))
         self.predict = nn.Sequential(nn.Conv2d(middle, outputs, 3, padding=1, bias=False), Norm(outputs))
         self.attention = nn.Conv2d(2 * middle, 2, 1) if fuse else None
+        self.last = last
         for layer in (self.reduce[0], self.predict[0]):
             assert isinstance(layer, nn.Conv2d)
             nn.init.kaiming_uniform_(layer.weight, a=1)
 
-    def forward(self, x: Tensor, deeper: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """The predicted map at the teacher's size, and the mixture for the next shallower map."""
-        attention = self.attention
-        mixed = self.reduce(x) if deeper is None or attention is None else self._mixed(x, deeper, attention)
-        mixture = _resized(mixed, size)
+    def forward(self, x: Tensor, deeper: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        """The predicted map at the teacher's size, and the mixture for the next shallower map, if there is one."""
+        if deeper is None or self.attention is None:
+            mixture = enlarged(self.reduce(x), size)
+            return self.predict(mixture), mixture
+        mine, affine, share = self._parts(x, deeper, self.attention)
+        conv, norm = self.predict
+        assert isinstance(conv, nn.Conv2d)
+        if self.last and x.shape[2:] == size and self._pays(x, deeper):
+            kernel = torch.einsum("omhw,mi->oihw", conv.weight, affine)
+            return norm(convolve_enlarged(F.conv2d(mine, kernel, padding=1), deeper, share, conv.weight)), None
+        mixture = enlarged(add_enlarged(F.conv2d(mine, affine[..., None, None]), deeper, share), size)
         return self.predict(mixture), mixture
 
-    def _mixed(self, x: Tensor, deeper: Tensor, attention: nn.Conv2d) -> Tensor:
-        """`x' * a + up(deeper) * b` with the shares (a, b) = sigmoid(attention([x', up(deeper)])), x' the reduced x.
+    def _parts(self, x: Tensor, deeper: Tensor, attention: nn.Conv2d) -> tuple[Tensor, Tensor, Tensor]:
+        """(m, A, b), the mixture `x' * a + up(deeper) * b` being `A m + up(deeper) * b`, with x' the reduced x.
 
-        What is pointwise and linear changes places, so that all but the sum is done with the narrow map and at
-        the small size: `W (a x) + c a` is `a (W x + c)`, and a 1 x 1 convolution may come before an enlargement.
+        The shares are (a, b) = sigmoid(attention([x', up(deeper)])).
         """
         conv, norm = self.reduce
         assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
@@ -88,47 +99,20 @@ class _Fusion(nn.Module):
         mine, theirs = attention.weight.flatten(1).split(len(weight), 1)
         offset = mine @ bias if attention.bias is None else mine @ bias + attention.bias
         logits = F.conv2d(x, (mine @ weight)[..., None, None], offset)
-        enlarged = F.conv2d(deeper, theirs[..., None, None])
-        shares = (logits + _resized(enlarged, x.shape[2:])).sigmoid()
+        shares = (logits + enlarged(F.conv2d(deeper, theirs[..., None, None]), x.shape[2:])).sigmoid()
         first, second = shares[:, :1], shares[:, 1:]
-        affine = torch.cat([weight, bias[:, None]], 1)[..., None, None]
-        return _add_enlarged(F.conv2d(torch.cat([x * first, first], 1), affine), deeper, second)
+        return torch.cat([x * first, first], 1), torch.cat([weight, bias[:, None]], 1), second
 
-
-class _AddEnlarged(torch.autograd.Function):
-    """`base + up(deeper) * share` for sizes that are multiples: the enlargement is a broadcast, here and back."""
-
-    @staticmethod
-    def forward(ctx: Any, base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
-        ctx.save_for_backward(deeper, share)
-        ctx.times = base.shape[2] // deeper.shape[2], base.shape[3] // deeper.shape[3]
-        total = torch.addcmul(_blocks(base, *ctx.times), _blocks(deeper, 1, 1), _blocks(share, *ctx.times))
-        return total.view(len(base), *base.shape[2:], base.shape[1]).permute(0, 3, 1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (gradient,), (deeper, share) = gradients, ctx.saved_tensors
-        for_deeper = F.avg_pool2d(gradient * share, ctx.times, divisor_override=1)
-        for_share = (_blocks(gradient, *ctx.times) * _blocks(deeper, 1, 1)).sum(-1).view(share.shape)
-        return gradient, for_deeper, for_share
-
-
-def _blocks(maps: Tensor, high: int, wide: int) -> Tensor:
-    """[B, C, H, W] as [B, H / high, high, W / wide, wide, C], a view where channels come last."""
-    size, channels, height, width = maps.shape
-    return maps.permute(0, 2, 3, 1).reshape(size, height // high, high, width // wide, wide, channels)
-
-
-def _add_enlarged(base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
-    if any(large % small for large, small in zip(base.shape[2:], deeper.shape[2:], strict=True)):
-        return torch.addcmul(base, _resized(deeper, base.shape[2:]), share)
-    total = _AddEnlarged.apply(base, deeper, share)
-    assert isinstance(total, Tensor)
-    return total
-
-
-def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return x if x.shape[2:] == size else F.interpolate(x, size, mode="nearest")
+    def _pays(self, x: Tensor, deeper: Tensor) -> bool:
+        """Whether taking the prediction of both parts saves half of the multiplications, which covers their sum."""
+        if not divides(deeper, x.shape[2:]):
+            return False
+        conv = self.predict[0]
+        assert isinstance(conv, nn.Conv2d)
+        middle, outputs, taps = conv.in_channels, conv.out_channels, conv.weight[0, 0].numel()
+        narrow, large, small = x.shape[1] + 1, x.shape[2:].numel(), deeper.shape[2:].numel()
+        whole = large * middle * (narrow + taps * outputs)
+        return 2 * taps * outputs * (large * narrow + small * middle) <= whole
 
 
 class ReviewKD(Paired):
@@ -162,7 +146,7 @@ class ReviewKD(Paired):
             shapes.append(both)
         middle, last = min(self.middle, shapes[-1][0][0]), len(shapes) - 1
         self.fusions = nn.ModuleList(
-            _Fusion(mine[0], middle, theirs[0], i < last) for i, (mine, theirs) in enumerate(shapes)
+            _Fusion(mine[0], middle, theirs[0], i < last, i == 0) for i, (mine, theirs) in enumerate(shapes)
         )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:

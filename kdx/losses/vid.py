@@ -12,6 +12,7 @@ from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.at import to_common_size
 from kdx.losses.base import Term
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision
 from kdx.losses.requirements import pair_roles, require_map, require_teacher
 
@@ -35,9 +36,10 @@ def gaussian_nll(predicted: Tensor, teacher_features: Tensor, variance: Tensor) 
         Ahn, Hu, Damianou, Lawrence, Dai, "Variational Information Distillation for Knowledge Transfer", 2019.
         https://arxiv.org/abs/1904.05835
     """
-    variance = variance[:, None, None]
-    cells = (teacher_features.detach() - predicted).square() / variance + variance.log()
-    return 0.5 * cells.flatten(1).mean(1)
+    # a channel's variance is that of all its positions: squares are summed before they are divided
+    gaps = positions(predicted - teacher_features.detach())
+    squares = torch.linalg.vecdot(gaps, gaps, dim=1)
+    return 0.5 * (squares / (gaps.shape[1] * variance) + variance.log()).mean(1)
 
 
 class _Regressor(nn.Module):

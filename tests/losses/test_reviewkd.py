@@ -5,8 +5,10 @@ from law_case import CLASSES, SPEC
 from torch import nn
 
 from kdx.core.types import Shapes
+from kdx.losses import reviewkd
 from kdx.losses.adapters import Norm, folded
-from kdx.losses.reviewkd import ReviewKD, _add_enlarged, _Fusion, hierarchical_distance
+from kdx.losses.enlarged import convolve_enlarged
+from kdx.losses.reviewkd import ReviewKD, _Fusion, hierarchical_distance
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 4), (2, 2), (1, 1), (16, 8)])
@@ -57,29 +59,32 @@ def test_folded_layers_are_the_layers(training: bool):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("large", [(4, 6), (3, 5), (2, 3)])
-def test_adding_an_enlargement_and_its_gradient(large: tuple[int, int]):
-    base, deeper, share = (
-        torch.randn(2, c, *size).double().requires_grad_() for c, size in ((5, large), (5, (2, 3)), (1, large))
-    )
-    expected = base + nn.functional.interpolate(deeper, large, mode="nearest") * share
-    torch.testing.assert_close(_add_enlarged(base, deeper, share), expected)
-    assert torch.autograd.gradcheck(_add_enlarged, (base, deeper, share))
-
-
-def test_fusion_is_the_plain_formula_in_training():
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_fusion_is_the_plain_formula_in_training(last: bool, outputs: int, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
-    fusion = _Fusion(3, 6, 5, fuse=True).double()
-    x, deeper = torch.randn(4, 3, 4, 4).double(), torch.randn(4, 6, 2, 2).double()
-    predicted, mixture = fusion(x, deeper, (4, 4))
-    plain = _Fusion(3, 6, 5, fuse=True).double()
+    split = []
+    monkeypatch.setattr(reviewkd, "convolve_enlarged", lambda *of: split.append(0) or convolve_enlarged(*of))
+    fusion = _Fusion(3, 16, outputs, fuse=True, last=last).double()
+    x, deeper = torch.randn(4, 3, 4, 4).double(), torch.randn(4, 16, 2, 2).double()
+    plain = _Fusion(3, 16, outputs, fuse=True, last=False).double()
     plain.load_state_dict(fusion.state_dict())
-    reduced, enlarged = plain.reduce(x), nn.functional.interpolate(deeper, (4, 4), mode="nearest")
+    predicted, mixture = fusion(x, deeper, (4, 4))
+    assert (mixture is None) == last == bool(split)
+    reduced, large = plain.reduce(x), nn.functional.interpolate(deeper, (4, 4), mode="nearest")
     assert plain.attention is not None
-    shares = plain.attention(torch.cat([reduced, enlarged], 1)).sigmoid()
-    expected = reduced * shares[:, :1] + enlarged * shares[:, 1:]
-    torch.testing.assert_close(mixture, expected)
-    torch.testing.assert_close(predicted, plain.predict(expected))
+    shares = plain.attention(torch.cat([reduced, large], 1)).sigmoid()
+    expected = reduced * shares[:, :1] + large * shares[:, 1:]
+    if mixture is not None:
+        torch.testing.assert_close(mixture, expected)
+    wanted = plain.predict(expected)
+    torch.testing.assert_close(predicted, wanted)
+    drawn = torch.randn_like(wanted)
+    for out, layer in ((predicted, fusion), (wanted, plain)):
+        (out * drawn).sum().backward()
+        assert layer.predict[0].weight.grad is not None
+    for mine, theirs in zip(fusion.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-9, rtol=1e-7)
 
 
 def test_all_parts_learn_where_maps_are_of_other_sizes_and_widths():
