@@ -5,7 +5,7 @@ import platform
 
 # numbers of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-WITHOUT_END = 2**31 - 1
+NEVER = -1  # the threshold is an unsigned long, and a step's memory may be more than the largest int
 
 
 def keep_freed_memory() -> bool:
@@ -22,4 +22,4 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, WITHOUT_END))
+    return bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, NEVER))
