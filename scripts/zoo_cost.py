@@ -3,19 +3,23 @@
     python scripts/zoo_cost.py [--pairs resnet32x4:resnet8x4,resnet56:resnet20] [--methods crd,reviewkd] [--rounds 5]
 
 Each method takes turns with KD in one process, step by step; CPU seconds (wall seconds on a GPU) of each pair of
-turns give a ratio, and the median of the ratios counts, since machines drift. The step is the update as a run
-takes it, on a synthetic batch of 64 CIFAR-sized images among 50,000 examples of 100 classes. Methods in stages
-are measured at the schedule epoch `--epoch`, or in their first stage at 0. Writes `outputs/bench/zoo_cost.json`.
+turns give a ratio, and the median of the ratios counts, since machines drift. Beside it stands the ratio of the
+multiplications alone, of convolutions and matrix products. The step is the update as a run takes it, on a synthetic
+batch of 64 CIFAR-sized images among 50,000 examples of 100 classes. Methods in stages are measured at the schedule
+epoch `--epoch`, or in their first stage at 0. Writes `outputs/bench/zoo_cost.json`, and the same as Markdown.
 """
 
 import argparse
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench_plain import clock
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from kdx.config.compose import compose, options
 from kdx.core.errors import UserError
@@ -32,6 +36,8 @@ from kdx.studies.provenance import commit, machine, versions
 OUT = Path("outputs/bench/zoo_cost.json")
 CLASSES, EXAMPLES, BATCH, EPOCHS = 100, 50_000, 64, 240
 BASE = "kd"
+WARM_UP = 3
+"""Turns until malloc has all the pages that a step needs."""
 LABELS = torch.arange(EXAMPLES) % CLASSES
 SPEC = DataSpec(CLASSES, (3, 32, 32), EXAMPLES, (0.0,) * 3, (1.0,) * 3, LABELS)
 
@@ -44,6 +50,7 @@ def update_of(method: str, teacher: str, student: str, device: torch.device) -> 
                 "dataset=synthetic",
                 "dataset.input_shape=[3,32,32]",
                 f"dataset.num_classes={CLASSES}",
+                "augmentation=two_shifts",
                 "recipe=crd240",
                 f"teacher={teacher}",
                 f"student={student}",
@@ -74,15 +81,40 @@ def batch_on(device: torch.device) -> Batch:
     return Batch(images[0], LABELS[index], index, None, tuple(images[1:])).to(device)
 
 
+class Multiplications(TorchDispatchMode):
+    """Counts multiply-adds of convolutions and matrix products, forward and back.
+
+    torch's own counter hooks modules, which derivatives with respect to inputs do not go with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out) // 2
+        return out
+
+
+def multiplications(update: Joint, batch: Batch, progress: Progress) -> int:
+    """Multiply-adds of one step."""
+    with Multiplications() as counted:
+        update(batch, progress)
+    return counted.total
+
+
 def compare(method: Joint, base: Joint, batch: Batch, progress: Progress, rounds: int) -> dict[str, float]:
-    """Median milliseconds a step of both, and the median ratio."""
+    """Median milliseconds a step of both, the median ratio, and that of their multiplications."""
     device = batch.inputs.device.type
+    counts = [multiplications(update, batch, progress) for update in (method, base)]
     seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(-1, rounds):
+    for turn in range(-WARM_UP, rounds):
         for side in ((0, 1), (1, 0))[turn % 2]:
             before = clock(device)
             (method, base)[side](batch, progress)
-            if turn >= 0:  # the first turn warms up
+            if turn >= 0:
                 seconds[side].append(clock(device) - before)
     ratios = [a / b for a, b in zip(*seconds, strict=True)]
     mine, theirs = (1000 * statistics.median(s) for s in seconds)
@@ -92,7 +124,34 @@ def compare(method: Joint, base: Joint, batch: Batch, progress: Progress, rounds
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
+        "multiplications": counts[0],
+        "multiplications_ratio": counts[0] / counts[1],
     }
+
+
+def markdown(facts: Mapping[str, Any]) -> str:
+    """The table as a page for people."""
+    lines = [f"# What a step of each method costs, against a step of KD: batches of {BATCH}", ""]
+    lines += ["| pair | method | ms | KD beside it, ms | ratio | least to most | ratio of multiplications |"]
+    lines += ["|:--|:--|--:|--:|--:|--:|--:|"]
+    for row in facts["rows"]:
+        cells = [row["pair"].replace(":", " to "), row["method"], f"{row['ms']:.0f}", f"{row['kd_ms']:.0f}"]
+        cells += [f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"]
+        cells += [f"{row['multiplications_ratio']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    device, code = facts["device"], facts["code"]
+    unit = "CPU time of" if device["type"] == "cpu" else "wall time with"
+    lines += [
+        "",
+        "- each method takes turns with KD in one process, step by step; the ratio is the median of "
+        f"{facts['rounds']} rounds'",
+        "- multiplications: those of all convolutions and matrix products of a step, forward and back",
+        f"- {unit} {facts['threads']} {'thread' if facts['threads'] == 1 else 'threads'}, float32; "
+        f"schedule epoch {facts['epoch']} of {EPOCHS}",
+        f"- {device['name']}; torch {facts['versions']['torch']}",
+        f"- commit {code['commit'][:10]}{' with changes' if code['dirty'] else ''}; `python scripts/zoo_cost.py`",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
@@ -109,6 +168,7 @@ def main() -> None:
         keep_freed_memory()  # as a run does
     batch, progress = batch_on(device), Progress(arguments.epoch, EPOCHS, EPOCHS)
     facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
+    facts |= {"threads": arguments.threads, "batch_size": BATCH, "epoch": arguments.epoch}
     rows: list[dict[str, Any]] = []
     OUT.parent.mkdir(parents=True, exist_ok=True)
     for pair in arguments.pairs.split(","):
@@ -120,13 +180,14 @@ def main() -> None:
             except (UserError, ValueError) as error:
                 print(f"{pair:<22} {name:<14} not measured: {error}", flush=True)
                 continue
-            rows.append({"pair": pair, "method": name, "epoch": arguments.epoch, **measured})
+            rows.append({"pair": pair, "method": name, **measured})
             times = f"{measured['ms']:8.1f} ms  KD {measured['kd_ms']:8.1f} ms  {measured['ratio']:5.2f} x"
             span = f"[{measured['ratio_min']:.2f}, {measured['ratio_max']:.2f}]"
-            print(f"{pair:<22} {name:<14} {times} {span}", flush=True)
+            counted = f"{measured['multiplications_ratio']:.2f} x the multiplications"
+            print(f"{pair:<22} {name:<14} {times} {span}  {counted}", flush=True)
             # after each, since the whole takes long
-            table = {**facts, "threads": arguments.threads, "batch_size": BATCH, "rows": rows}
-            OUT.write_text(json.dumps(table, indent=2) + "\n")
+            OUT.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
+            OUT.with_suffix(".md").write_text(markdown({**facts, "rows": rows}))
     print(OUT)
 
 
