@@ -16,6 +16,7 @@ from kdx.losses.input_gradient import ROLE
 from kdx.losses.networks import network_with
 from kdx.losses.requirements import require_labels
 from kdx.methods.distill import Distill
+from kdx.models.twice import Twice, inputs_only
 
 Quantity = Literal["cross_entropy", "top_logit", "label_logit"]
 QUANTITIES = get_args(Quantity)
@@ -72,7 +73,8 @@ class InputGradients(Distill):
         with torch.enable_grad(), self._differentiable(self.teacher).through_inputs():
             taught = self.teacher(inputs).float()
             theirs = self._gradient(taught, taught, inputs, batch, graph=False)
-        student = self.student(inputs).float()
+        with Twice():
+            student = self.student(inputs).float()
         mine = self._gradient(student, taught, inputs, batch, graph=True)
         return _with(student, mine), _with(taught.detach(), theirs)
 
@@ -83,7 +85,8 @@ class InputGradients(Distill):
         else:
             classes = taught.logits.argmax(1) if self.quantity == "top_logit" else batch.labels
             number = outputs.logits.gather(1, classes[:, None]).sum()
-        (gradient,) = torch.autograd.grad(number, inputs, create_graph=graph)
+        with inputs_only():
+            (gradient,) = torch.autograd.grad(number, inputs, create_graph=graph)
         return gradient
 
     @staticmethod

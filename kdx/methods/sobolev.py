@@ -1,6 +1,7 @@
 """Sobolev training: the student learns how the teacher's outputs change with the input, beside what they are."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from kdx.losses.networks import network_with
 from kdx.methods.distill import Distill
 from kdx.models.derivatives import jacobian, jacobian_vector, vector_jacobian
 from kdx.models.norms import frozen_norms, has_batch_norms
+from kdx.models.twice import Twice
 
 Derivative = Literal["full", "projected", "forward"]
 Quantity = Literal["log_probs", "probs", "logits"]
@@ -124,7 +126,8 @@ class Sobolev(Distill):
             return outputs.float(), self._along(outputs.logits.float(), tangents.float())
         with torch.enable_grad():
             inputs = inputs.requires_grad_()
-            outputs = network(inputs).float()
+            with Twice() if graph else nullcontext():
+                outputs = network(inputs).float()
             values = self._value(outputs.logits)
             if directions is None:
                 return outputs, jacobian(values, inputs, graph)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from kdx.core.types import Outputs
+from kdx.models.twice import inputs_only
 
 Network = Callable[[Tensor], Outputs]
 
@@ -23,10 +24,11 @@ def vector_jacobian(values: Tensor, inputs: Tensor, vectors: Tensor, graph: bool
     Returns:
         [B, P, ...].
     """
-    rows = [
-        torch.autograd.grad(values, inputs, v.to(values.dtype), create_graph=graph, retain_graph=True)[0]
-        for v in vectors
-    ]
+    with inputs_only():
+        rows = [
+            torch.autograd.grad(values, inputs, v.to(values.dtype), create_graph=graph, retain_graph=True)[0]
+            for v in vectors
+        ]
     return torch.stack(rows, 1)
 
 
