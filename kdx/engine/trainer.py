@@ -19,7 +19,7 @@ from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
 from kdx.engine.ema import Ema
 from kdx.engine.log import Log
-from kdx.engine.meter import Meter
+from kdx.engine.meter import Meter, NonFiniteError
 from kdx.engine.selection import Selection
 
 
@@ -94,7 +94,7 @@ class Trainer:
         """Run to the end as a generator that pauses after each step; what happens meanwhile is not on its clocks.
 
         Raises:
-            NonFiniteError: A term stopped being a number.
+            NonFiniteError: A term stopped being a number, or the last step left weights that are none.
         """
         self.method.train()
         clock, started, saved = self.clock, time.perf_counter() - self.seconds, time.perf_counter()
@@ -120,6 +120,8 @@ class Trainer:
                     logged, logged_examples = now, self.examples
                     self.bar.show(line)
                 self.step_seconds += self._stopwatch() - mark
+                if clock.done:
+                    self._check_weights()
                 line |= self.evaluate()
                 self.seconds = time.perf_counter() - started
                 if line:
@@ -168,6 +170,15 @@ class Trainer:
         if self.selection.update(metrics, self.clock.epochs):
             self.on_selected(models["student"])
         return metrics
+
+    def _check_weights(self) -> None:
+        """Raise where the student is broken: what the last step did shows in no term."""
+        for name, value in self.deliverable.state_dict().items():
+            if not value.isfinite().all():
+                raise NonFiniteError(
+                    f"the student's '{name}' is not finite after the last step; a lower learning rate or a bound on "
+                    "the gradient norm (update.clip_norm) may help"
+                )
 
     @property
     def deliverable(self) -> nn.Module:

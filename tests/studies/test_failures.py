@@ -46,6 +46,13 @@ def test_a_term_that_breaks_is_named_with_its_step(tiny, log_steps: int):
     assert "NonFiniteError" in (folder_of(config) / "error.txt").read_text()
 
 
+def test_weights_that_the_last_step_breaks_are_not_delivered(tiny):
+    config = tiny("method=supervised", "optimizer.lr=1e38", "optimizer.weight_decay=1e3", "trainer.duration.steps=1")
+    with pytest.raises(NonFiniteError, match=r"the student's '.+' is not finite after the last step;"):
+        run(config)
+    assert not {p.name for p in folder_of(config).iterdir()} & {"DONE", "student.safetensors", "result.json"}
+
+
 def test_a_failed_command_is_one_line_and_an_exit_code(tmp_path, capsys):
     from kdx.train import main
 
