@@ -189,6 +189,10 @@ MISTAKES = {
             "evals.fidelity: there is no split 'tset'; this data set has: test, train",
         ],
     ),
+    "an evaluator of a split that is not cut": (
+        ["evals.fidelity.split=val"],
+        ["evals.fidelity.split: there is no validation split; dataset.val_fraction=0.1 cuts one"],
+    ),
     "a checkpoint that is not there, and a typo": (
         ["teacher.checkpoint=nope.pt", "student.checkpoint=.", "+method.typo=1"],
         [

@@ -31,6 +31,12 @@ def pointwise(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(conv, Norm(outputs))
 
 
+def block(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
+    """A convolution that keeps the size, batch norm and ReLU."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return conv, Norm(outputs), nn.ReLU()
+
+
 def folded(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight [D, C] and bias [D] of the affine map that a 1 x 1 convolution and a batch norm amount to.
 

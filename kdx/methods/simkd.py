@@ -10,7 +10,7 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import DataSpec, Outputs
-from kdx.losses.adapters import Norm
+from kdx.losses.adapters import block
 from kdx.losses.base import Term
 from kdx.losses.networks import linear_head, require_width
 from kdx.losses.requirements import require_map
@@ -49,7 +49,7 @@ class ReusedClassifier(nn.Module):
             own.requires_grad_(False)
         inner = max(1, head.in_features // reduction)
         self.projector = nn.Sequential(
-            *_block(shape[0], inner, 1), *_block(inner, inner, 3), *_block(inner, head.in_features, 1)
+            *block(shape[0], inner, 1), *block(inner, inner, 3), *block(inner, head.in_features, 1)
         )
         self.head = copy.deepcopy(head).requires_grad_(False)
         self.size = min(shape[1], size[0]), min(shape[2], size[1])
@@ -61,11 +61,6 @@ class ReusedClassifier(nn.Module):
         projected = self.projector(last)
         pooled = projected.mean((2, 3))
         return Outputs(self.head(pooled), {**outputs.features, "final": projected, "pooled": pooled})
-
-
-def _block(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return conv, Norm(outputs), nn.ReLU()
 
 
 class SimKD(Distill):

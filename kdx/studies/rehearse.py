@@ -102,6 +102,8 @@ def _put_together(config: Config) -> list[str]:
     roles = method.models()
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
+            if name != "val":  # that one is there for when there is a split
+                problems.append(f"evals.{name}.split: there is no validation split; dataset.val_fraction=0.1 cuts one")
             continue
         if "model" in node and node["model"] not in roles:
             there = ", ".join(roles)

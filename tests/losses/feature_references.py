@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from loss_references import Reference, Rows, attention, dot, kl, mean_square, pooled, scaled, softmax
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdx.core.types import Batch, Outputs
 from kdx.losses.base import Term
@@ -168,6 +168,36 @@ def srrl(role: str, feature_weight: float, logit_weight: float) -> Reference:
             read = [dot(w, vector) + b for w, b in zip(head.weight.tolist(), head.bias.tolist(), strict=True)]
             features, outputs = mean_square(vector, theirs.tolist()), mean_square(read, logits.tolist())
             rows.append(feature_weight * features + logit_weight * outputs)
+        return rows
+
+    return reference
+
+
+def semckd(student_roles: list[str], teacher_roles: list[str], columns: int, temperature: float) -> Reference:
+    def among(feature: Tensor) -> Tensor:
+        rows = feature.flatten(1).tolist()
+        table = [[dot(a, b) for b in rows] + [0.0] * (columns - len(rows)) for a in rows]
+        return torch.tensor(table, dtype=torch.float64)
+
+    @torch.no_grad()
+    def reference(term: Any, student: Outputs, teacher: Outputs, batch: Batch) -> list[float]:
+        queries, keys = (
+            [[scaled(row) for row in nn.Sequential(*embed)(among(f)).tolist()] for embed, f in zip(*both, strict=True)]
+            for both in (
+                (term.queries, [student.feature(role) for role in student_roles]),
+                (term.keys, [teacher.feature(role) for role in teacher_roles]),
+            )
+        )
+        rows = [0.0] * len(batch)
+        for s, role in enumerate(student_roles):
+            errors = []
+            for t, other in enumerate(teacher_roles):
+                pairs = [smaller(a, b) for a, b in zip(student.feature(role), teacher.feature(other), strict=True)]
+                mine = term.regressors[s][t](torch.stack([a for a, _ in pairs]))
+                errors.append([mean_square(flat(a), flat(b)) for a, (_, b) in zip(mine, pairs, strict=True)])
+            for n in range(len(batch)):
+                shares = softmax([dot(queries[s][n], key[n]) for key in keys], temperature)
+                rows[n] += dot(shares, [e[n] for e in errors]) / len(student_roles)
         return rows
 
     return reference

@@ -30,6 +30,7 @@ from kdx.losses.pairs import Paired, Size
 from kdx.losses.pkt import PKT
 from kdx.losses.reviewkd import ReviewKD
 from kdx.losses.rkd import RKDAngle, RKDDistance
+from kdx.losses.semckd import SemCKD
 from kdx.losses.sp import SP
 from kdx.losses.srrl import SRRL
 from kdx.losses.vid import VID
@@ -121,6 +122,12 @@ TERMS = {
     "cwd": Case(lambda: CWD("stage2", "stage2", 4.0), maps.each("stage2", maps.cwd(4.0)), ""),
     "cwd same": Case(lambda: CWD("final", "final", 4.0), maps.each("final", maps.cwd(4.0)), "zero"),
     "mgd": Case(lambda: MGD("stage2", "stage2", "channels", 0.0), maps.each("stage2", maps.mgd), ""),
+    "semckd": Case(
+        lambda: SemCKD(["stage1", "stage3"], STAGES, 8, 2, 0.5),
+        maps.semckd(["stage1", "stage3"], STAGES, 8, 0.5),
+        "",
+        permutes=False,
+    ),
     "srrl map": Case(lambda: SRRL("final", "pooled", 1.0, 2.0), maps.srrl("final", 1.0, 2.0), ""),
     "srrl vector": Case(lambda: SRRL("pooled", "pooled", 1.0, 1.0), maps.srrl("pooled", 1.0, 1.0), ""),
     "ft": Case(lambda: SecondStageFT("stage2", "stage2", 0.5, "attention", 0), maps.ft("stage2", "attention"), ""),

@@ -46,7 +46,7 @@ STEMS = [
 ]
 # same channels, map by map
 ALIKE = {"fsp", "kdsvd"}
-THREE_STAGES = {"ab", "at", "nst", "ofd", "reviewkd", "vid"}
+THREE_STAGES = {"ab", "at", "nst", "ofd", "reviewkd", "semckd", "vid"}
 LAST_MAP = {"catkd", "simkd"}
 TWO_STAGES = {"ab", "fsp", "ft"}
 ON_MAPS = ALIKE | THREE_STAGES | LAST_MAP | {"cwd", "fitnet", "ft", "ickd", "mgd"}
@@ -72,7 +72,8 @@ def network(name: str) -> nn.Module:
 
 
 def method_of(stem: str, teacher: str, student: str) -> Method:
-    root = OmegaConf.create({"method": OmegaConf.load(config_dir() / "method" / f"{stem}.yaml")})
+    loaded = OmegaConf.load(config_dir() / "method" / f"{stem}.yaml")
+    root = OmegaConf.create({"method": loaded, "trainer": {"batch_size": BATCH}})
     node: Any = OmegaConf.to_container(root.method, resolve=True)
     torch.manual_seed(0)
     given = {"student": copy.deepcopy(network(student)).requires_grad_(), "spec": SPEC}
