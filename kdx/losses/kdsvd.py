@@ -9,7 +9,7 @@ from torch import Tensor
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.layout import channel_products, positions
+from kdx.losses.layout import positions
 from kdx.losses.numerics import full_precision, unit
 from kdx.losses.pairs import Paired, Roles
 
@@ -17,33 +17,34 @@ SPARE = 3
 """How many more of the student's directions than of the teacher's are candidates for a match."""
 
 
-class _Eigenvectors(torch.autograd.Function):
-    """Eigenvectors of the largest eigenvalues of symmetric matrices [B, N, N]: [B, N, K], largest first.
+class _Directions(torch.autograd.Function):
+    """Right singular vectors of the largest singular values of matrices [B, P, N]: [B, N, K], largest first.
 
-    The library's backward pass divides 0 by 0 wherever two eigenvalues are equal, wanted or not; dead features
-    make many zeros. This one leaves out what cannot be told apart, as the paper truncates its gradient.
+    They are eigenvectors of the products [B, N, N]. The library's backward pass of those divides 0 by 0 wherever two
+    eigenvalues are equal, wanted or not; dead features make many zeros. This one leaves out what cannot be told apart,
+    as the paper truncates its gradient. The gradient of a product has no more than 2 K dimensions.
     """
 
     @staticmethod
     def forward(ctx: Any, matrices: Tensor, count: int) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrices)
-        ctx.save_for_backward(values, vectors)
+        values, vectors = torch.linalg.eigh(matrices.mT @ matrices)
+        ctx.save_for_backward(matrices, values, vectors)
         ctx.count = count
         return vectors[..., -count:].flip(-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        values, vectors = ctx.saved_tensors
+        matrices, values, vectors = ctx.saved_tensors
         wanted, chosen = values[..., -ctx.count :].flip(-1), vectors[..., -ctx.count :].flip(-1)
         gaps = wanted[:, None, :] - values[:, :, None]
         alike = gaps.abs() <= torch.finfo(values.dtype).eps ** 0.5 * values[:, -1, None, None].abs()
-        slopes = torch.where(alike, 0.0, (vectors.mT @ gradients[0]) / torch.where(alike, 1.0, gaps))
-        gradient = vectors @ slopes @ chosen.mT
-        return (gradient + gradient.mT) / 2, None
+        moved = vectors @ torch.where(alike, 0.0, (vectors.mT @ gradients[0]) / torch.where(alike, 1.0, gaps))
+        both = torch.cat([moved, chosen], 2)
+        return (matrices @ both) @ both.roll(ctx.count, 2).mT, None
 
 
-def _eigenvectors(matrices: Tensor, count: int) -> Tensor:
-    found = _Eigenvectors.apply(matrices, count)
+def _directions(matrices: Tensor, count: int) -> Tensor:
+    found = _Directions.apply(matrices, count)
     assert isinstance(found, Tensor)
     return found
 
@@ -62,8 +63,8 @@ def main_directions(features: Tensor, count: int) -> Tensor:
     matrix = positions(features)
     count = min(count, *matrix.shape[1:])
     if matrix.shape[1] < matrix.shape[2]:  # the smaller of the two products has the same eigenvalues
-        return matrix.mT @ _eigenvectors(channel_products(matrix.mT), count)
-    vectors = _eigenvectors(channel_products(matrix), count)
+        return matrix.mT @ _directions(matrix.mT, count)
+    vectors = _directions(matrix, count)
     return vectors * (matrix @ vectors).detach().norm(dim=1, keepdim=True)
 
 
