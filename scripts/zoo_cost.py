@@ -139,7 +139,8 @@ def markdown(facts: Mapping[str, Any]) -> str:
         cells += [f"{row['ratio']:.2f}", f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"]
         cells += [f"{row['multiplications_ratio']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    device, code = facts["device"], facts["code"]
+    device = facts["device"]
+    codes = {f"{row['code']['commit'][:10]}{' with changes' if row['code']['dirty'] else ''}" for row in facts["rows"]}
     unit = "CPU time of" if device["type"] == "cpu" else "wall time with"
     lines += [
         "",
@@ -149,7 +150,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         f"- {unit} {facts['threads']} {'thread' if facts['threads'] == 1 else 'threads'}, float32; "
         f"schedule epoch {facts['epoch']} of {EPOCHS}",
         f"- {device['name']}; torch {facts['versions']['torch']}",
-        f"- commit {code['commit'][:10]}{' with changes' if code['dirty'] else ''}; `python scripts/zoo_cost.py`",
+        f"- {'commit' if len(codes) == 1 else 'commits'} {', '.join(sorted(codes))}; `python scripts/zoo_cost.py`",
     ]
     return "\n".join([*lines, ""])
 
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(options("method")))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="1 makes CPU seconds comparable")
+    parser.add_argument("--keep", action="store_true", help="keep what an earlier run measured of other methods")
     parser.add_argument("--epoch", type=int, default=40, help="schedule epoch of the step, out of 240")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -169,9 +171,10 @@ def main() -> None:
     batch, progress = batch_on(device), Progress(arguments.epoch, EPOCHS, EPOCHS)
     facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
     facts |= {"threads": arguments.threads, "batch_size": BATCH, "epoch": arguments.epoch}
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = json.loads(OUT.read_text())["rows"] if arguments.keep and OUT.exists() else []
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    for pair in arguments.pairs.split(","):
+    pairs = arguments.pairs.split(",")
+    for pair in pairs:
         teacher, student = pair.split(":")
         base = update_of(BASE, teacher, student, device)
         for name in arguments.methods.split(","):
@@ -180,7 +183,9 @@ def main() -> None:
             except (UserError, ValueError) as error:
                 print(f"{pair:<22} {name:<14} not measured: {error}", flush=True)
                 continue
-            rows.append({"pair": pair, "method": name, **measured})
+            rows = [row for row in rows if (row["pair"], row["method"]) != (pair, name)]
+            rows.append({"pair": pair, "method": name, **measured, "code": facts["code"]})
+            rows.sort(key=lambda row: (pairs.index(row["pair"]) if row["pair"] in pairs else -1, row["method"]))
             times = f"{measured['ms']:8.1f} ms  KD {measured['kd_ms']:8.1f} ms  {measured['ratio']:5.2f} x"
             span = f"[{measured['ratio_min']:.2f}, {measured['ratio_max']:.2f}]"
             counted = f"{measured['multiplications_ratio']:.2f} x the multiplications"
