@@ -140,7 +140,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         cells += [f"{row['multiplications_ratio']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     device = facts["device"]
-    codes = {f"{row['code']['commit'][:10]}{' with changes' if row['code']['dirty'] else ''}" for row in facts["rows"]}
+    codes = {f"{str(row['code']['commit'])[:10]}{' with changes' if row['code']['dirty'] else ''}" for row in facts["rows"]}
     unit = "CPU time of" if device["type"] == "cpu" else "wall time with"
     lines += [
         "",
