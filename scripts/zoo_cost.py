@@ -140,7 +140,8 @@ def markdown(facts: Mapping[str, Any]) -> str:
         cells += [f"{row['multiplications_ratio']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
     device = facts["device"]
-    codes = {f"{str(row['code']['commit'])[:10]}{' with changes' if row['code']['dirty'] else ''}" for row in facts["rows"]}
+    codes = {(str(row["code"]["commit"])[:10], row["code"]["dirty"]) for row in facts["rows"]}
+    told = ", ".join(f"{code}{' with changes' if dirty else ''}" for code, dirty in sorted(codes))
     unit = "CPU time of" if device["type"] == "cpu" else "wall time with"
     lines += [
         "",
@@ -150,7 +151,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         f"- {unit} {facts['threads']} {'thread' if facts['threads'] == 1 else 'threads'}, float32; "
         f"schedule epoch {facts['epoch']} of {EPOCHS}",
         f"- {device['name']}; torch {facts['versions']['torch']}",
-        f"- {'commit' if len(codes) == 1 else 'commits'} {', '.join(sorted(codes))}; `python scripts/zoo_cost.py`",
+        f"- {'commit' if len(codes) == 1 else 'commits'} {told}; `python scripts/zoo_cost.py`",
     ]
     return "\n".join([*lines, ""])
 
