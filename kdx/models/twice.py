@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from kdx.losses.layout import channels_last
+from kdx.losses.layout import channels_last, positions
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -157,7 +157,7 @@ class _Affine(torch.autograd.Function):
         inputs, scales, shifts = (n and not (i and _inputs_only) for i, n in enumerate(ctx.needs_input_grad))
         return (
             _one(_Affine.apply(g, scale, None)) if inputs else None,
-            torch.linalg.vecdot(_rows(g), _rows(x), dim=0) if scales else None,
+            _dots(g, x) if scales else None,
             _rows(g).sum(0) if shifts else None,
         )
 
@@ -235,7 +235,7 @@ def _wide(vector: Tensor) -> Tensor:
 
 def _rows(maps: Tensor) -> Tensor:
     """Maps [B, C, H, W] as [B * H * W, C]."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+    return positions(maps).flatten(0, 1)
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:
