@@ -54,40 +54,40 @@ def _train(arguments: list[str]) -> None:
 
 
 def _study(arguments: list[str]) -> None:
-    from kdx.studies.entry import main as study
+    from kdx.commands.study import main as study
 
     study(arguments)
 
 
 def _status(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    from kdx.studies.status import main as status
+    from kdx.commands.status import main as status
 
     status(arguments)
 
 
 def _report(arguments: list[str]) -> None:
-    from kdx.studies.report.entry import main as report
+    from kdx.report.entry import main as report
 
     report(arguments)
 
 
 def _compare(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    from kdx.studies.compare import main as compare
+    from kdx.report.compare import main as compare
 
     compare(arguments)
 
 
 def _list(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx list models | head` is no error
-    from kdx.studies.catalogue import main as catalogue
+    from kdx.commands.catalogue import main as catalogue
 
     catalogue(arguments)
 
 
 def _completion(arguments: list[str]) -> None:
-    from kdx.studies.completion import main as completion
+    from kdx.commands.completion import main as completion
 
     completion(arguments, list(COMMANDS))
 

@@ -18,10 +18,10 @@ from kdx.config.compose import Composed, ConfigError, compose, plain, points
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.distributed import fails_first, join, leads, leave, size
 from kdx.core.errors import StoppedError, UserError
-from kdx.studies.launcher import FusedLauncher, ToldError, as_launched
-from kdx.studies.search import Search
-from kdx.studies.sweeps import expand, failures, missing_plugins, note_failure
-from kdx.studies.trial import PRUNED, objective, trial_views
+from kdx.sweeps.launcher import FusedLauncher, ToldError, as_launched
+from kdx.sweeps.search import Search
+from kdx.sweeps.sweeps import expand, failures, missing_plugins, note_failure
+from kdx.sweeps.trial import PRUNED, objective, trial_views
 
 SWEEPS = (
     "torchrun trains one run in several processes; run the points of a sweep one by one, or several at a time without "
@@ -87,12 +87,12 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
 
 
 def _train(composed: Composed, sweeps: bool) -> float | None:
-    from kdx.engine.loggers import asked_by_agent
-    from kdx.studies.agent import show_again
-    from kdx.studies.prepare import prepare  # torch comes with these
-    from kdx.studies.run import run, run_or_wait
-    from kdx.studies.show import show
-    from kdx.studies.task import folder_of
+    from kdx.commands.show import show
+    from kdx.engine.record.loggers import asked_by_agent
+    from kdx.pool.task import folder_of
+    from kdx.runs.prepare import prepare  # torch comes with these
+    from kdx.runs.run import run, run_or_wait
+    from kdx.sweeps.agent import show_again
 
     join()
     config = as_launched(prepare(composed))
@@ -174,7 +174,7 @@ def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
     typed = any(override.partition("=")[0] == "teacher.recipe" for override in overrides)
     if not typed or not isinstance(teacher, dict) or teacher["checkpoint"] == "auto":
         return []
-    from kdx.studies.members import idle_recipe  # torch comes with it
+    from kdx.runs.ensemble_config import idle_recipe  # torch comes with it
 
     return [f"teacher.{idle_recipe(teacher['checkpoint'])}"]
 
@@ -193,7 +193,7 @@ def _problems_of(overrides: Sequence[str]) -> list[str]:
 
 
 def _problems(composed: Composed) -> list[str]:
-    from kdx.studies.prepare import examine  # torch comes with it
+    from kdx.runs.prepare import examine  # torch comes with it
 
     try:
         examine(composed)

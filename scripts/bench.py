@@ -28,7 +28,7 @@ from bench_settings import MEMBERS, SETTINGS, bare, config_of, has_bf16, loader,
 
 import kdx.train
 from kdx.models.weights import save_weights
-from kdx.studies.provenance import commit, machine, versions
+from kdx.runs.provenance import commit, machine, versions
 
 OUT = Path("outputs/bench/latest.json")
 PAIRS = "resnet56:resnet20,resnet32x4:resnet8x4"

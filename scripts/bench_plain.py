@@ -95,7 +95,7 @@ def clock(device: str) -> float:
 def serve(pair: str, threads: int, device: str) -> None:
     """A step for each line of standard input; its seconds on standard output."""
     from kdx.config.compose import compose
-    from kdx.studies.build import build_network
+    from kdx.runs.build import build_network
 
     torch.set_num_threads(threads)
     names = pair.split(":")

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from kdx.config.compose import Config, compose
 from kdx.core.seed import get_rng_state, set_rng_state
-from kdx.models.memo_table import MemoTable
+from kdx.models.teachers.memo_table import MemoTable
 from kdx.models.weights import save_weights
-from kdx.studies.build import build_light, build_loaders, build_network
-from kdx.studies.company import Company
-from kdx.studies.prepare import prepare
-from kdx.studies.run import in_steps
-from kdx.studies.teacher import load_teacher
+from kdx.runs.build import build_light, build_loaders, build_network
+from kdx.runs.fused import Company
+from kdx.runs.prepare import prepare
+from kdx.runs.run import in_steps
+from kdx.runs.teacher import load_teacher
 
 SETTINGS = ("exact", "folded", "fast", "int8", "memo", "sweep4-exact", "sweep4-fast", "sweep4-memo")
 MEMBERS = 4

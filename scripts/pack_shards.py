@@ -13,7 +13,7 @@ from pathlib import Path
 
 from webdataset.writer import ShardWriter
 
-from kdx.data.folder import SUFFIXES
+from kdx.data.sources.folder import SUFFIXES
 
 
 def main() -> None:

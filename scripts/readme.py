@@ -5,7 +5,7 @@ python scripts/readme.py            # methods from configs/method, the demo from
 
 from pathlib import Path
 
-from kdx.studies.catalogue import methods_markdown
+from kdx.commands.catalogue import methods_markdown
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 DEMO = README.parent / "outputs" / "tables" / "demo.txt"

@@ -26,12 +26,12 @@ from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
 from kdx.core.types import Batch, DataSpec
-from kdx.engine.memory import keep_freed_memory
-from kdx.engine.update import Joint
-from kdx.models.frozen import Frozen
-from kdx.studies.build import build_light, build_network, make, start_student
-from kdx.studies.prepare import prepare
-from kdx.studies.provenance import commit, machine, versions
+from kdx.engine.optim.memory import keep_freed_memory
+from kdx.engine.optim.update import Joint
+from kdx.models.teachers.frozen import Frozen
+from kdx.runs.build import build_light, build_network, make, start_student
+from kdx.runs.prepare import prepare
+from kdx.runs.provenance import commit, machine, versions
 
 OUT = Path("outputs/bench/zoo_cost.json")
 CLASSES, EXAMPLES, BATCH, EPOCHS = 100, 50_000, 64, 240

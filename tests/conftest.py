@@ -39,7 +39,7 @@ STUDENT = ("student=resnet8", "student.net.widths=[4,4,8,8]")
 @cache
 def _prepared(overrides: tuple[str, ...]) -> str:
     from kdx.config.compose import compose
-    from kdx.studies.prepare import prepare
+    from kdx.runs.prepare import prepare
 
     return json.dumps(prepare(compose([*overrides, f"paths.outputs={SOMEWHERE}"])))
 
@@ -65,10 +65,10 @@ def built(tmp_path: Path) -> Callable[..., Any]:
 
     def build(config: Config, folder: str = "built") -> Any:
         from kdx.core.seed import seeded
-        from kdx.models.frozen import Frozen
-        from kdx.studies.build import build_light, build_loaders, build_method, build_network, start_student
-        from kdx.studies.members import each_teacher, ensemble
-        from kdx.studies.run import build_trainer
+        from kdx.models.teachers.frozen import Frozen
+        from kdx.runs.build import build_light, build_loaders, build_method, build_network, start_student
+        from kdx.runs.ensemble_config import each_teacher, ensemble
+        from kdx.runs.run import build_trainer
 
         light = build_light(config)
         loaders = build_loaders(config, light)

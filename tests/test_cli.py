@@ -10,9 +10,9 @@ import pytest
 from door import command
 
 from kdx.cli import COMMANDS
+from kdx.commands.catalogue import FIELDS, KINDS, defaults, front_matter, headline
 from kdx.config.compose import compose
 from kdx.config.layout import config_dir, options
-from kdx.studies.catalogue import FIELDS, KINDS, defaults, front_matter, headline
 
 KDX = Path(sys.executable).parent / "kdx"
 

@@ -10,11 +10,11 @@ from door import SMALL
 from kdx.config.compose import compose
 from kdx.config.layout import config_dir, options
 from kdx.config.validate import check
-from kdx.studies.build import build_network, make
+from kdx.runs.build import build_network, make
+from kdx.runs.prepare import examine, prepare
 from kdx.studies.chain import Chain
 from kdx.studies.data_free import DataFree
 from kdx.studies.grid import Grid
-from kdx.studies.prepare import examine, prepare
 from kdx.studies.specialists import Specialists
 
 # what an option asks of its user
@@ -102,7 +102,7 @@ def test_the_zoo_study_holds_every_loss():
     targets = {
         path.stem: re.search(r"^_target_: kdx.methods.(.*)$", path.read_text(), re.M)
         for path in (config_dir() / "method").glob("*.yaml")
-        if "kdx.losses.ensemble." not in path.read_text()  # with one teacher they are all the same
+        if "kdx.losses.logits.ensemble." not in path.read_text()  # with one teacher they are all the same
     }
     losses = {name for name, target in targets.items() if target is not None and target[1] in over_one_teacher}
     # Tf-KD self is KD from the student's own architecture, which the zoo's one teacher is not
@@ -132,7 +132,7 @@ def facts(experiment: str) -> list[str]:
 @pytest.mark.parametrize("experiment", options("experiment"))
 def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path):
     from kdx.models.weights import save_weights
-    from kdx.studies.run import run
+    from kdx.runs.run import run
 
     weights = tmp_path / "teacher.safetensors"
     overrides = [f"experiment={experiment}", *NEEDS.get(f"experiment={experiment}", []), *facts(experiment)]
@@ -163,7 +163,7 @@ CRD240 = {
     "trainer.drop_last": False,
     "trainer.precision": "fp32",
     "trainer.ema": None,
-    "optimizer._target_": "kdx.engine.optimizer.SGD",
+    "optimizer._target_": "kdx.engine.optim.optimizer.SGD",
     "optimizer.lr": 0.05,
     "optimizer.momentum": 0.9,
     "optimizer.nesterov": False,

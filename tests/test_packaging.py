@@ -85,7 +85,7 @@ def test_the_wheel_composes_its_configs_away_from_the_repository(wheel: Path, tm
         return done.stdout
 
     assert "kdx train" in kdx("--help")
-    assert "_target_: kdx.losses.dkd.DKD" in kdx("train", "method=dkd", "--cfg", "job")
+    assert "_target_: kdx.losses.logits.dkd.DKD" in kdx("train", "method=dkd", "--cfg", "job")
     # where its configs come from is part of what Hydra tells
     assert f"{site}/kdx/configs" in kdx("train", "--info", "config")
     assert not any(elsewhere.iterdir())

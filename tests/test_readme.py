@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from kdx.commands.catalogue import methods_markdown
 from kdx.config.compose import options
-from kdx.studies.catalogue import methods_markdown
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 

@@ -12,7 +12,7 @@ from door import SMALL, command, folders
 
 from kdx.data.dataset import Dataset
 from kdx.models.weights import save_weights
-from kdx.studies.build import make
+from kdx.runs.build import make
 
 NOTHING = "nothing may be loaded"
 
@@ -32,7 +32,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(NOTHING)
 
     monkeypatch.setattr(Dataset, "splits", load)
-    for module in ("kdx.studies.build", "kdx.models.weights"):
+    for module in ("kdx.runs.build", "kdx.models.weights"):
         monkeypatch.setattr(f"{module}.load_weights", load)
 
 
@@ -132,7 +132,7 @@ MISTAKES = {
         ],
     ),
     "a target that does not bind": (
-        ["method.terms.kd={_target_: kdx.losses.kd.KD, reduction: mean, temprature: 1}"],
+        ["method.terms.kd={_target_: kdx.losses.logits.kd.KD, reduction: mean, temprature: 1}"],
         ["unknown key 'method.terms.kd.temprature'; did you mean 'method.terms.kd.temperature'?"],
     ),
     "a key that is missing": (["~optimizer.lr", "~logger"], ["missing key 'logger'", "missing key 'optimizer.lr'"]),

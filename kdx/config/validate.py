@@ -44,7 +44,9 @@ def locate(target: str) -> Any:
     """The class or function that a `_target_` names. Raises ValueError, in a sentence, where there is none."""
     module, _, name = target.rpartition(".")
     if not module or not name or module.startswith("."):
-        raise ValueError(f"must be a class or function by its full name, such as kdx.losses.kd.KD; found '{target}'")
+        raise ValueError(
+            f"must be a class or function by its full name, such as kdx.losses.logits.kd.KD; found '{target}'"
+        )
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -2,7 +2,7 @@
 
 `torchrun` starts them and says in the environment who is who. Batches, their order and the weights after each step are
 those of one process but for the order of sums: the mean of all gradients is taken, batch norms see the whole batch
-(`kdx.models.joined_norms`), and what relates the examples of a batch is refused (`Term.divisible`). Each draws what is
+(`kdx.models.sync_norms`), and what relates the examples of a batch is refused (`Term.divisible`). Each draws what is
 random in a step, such as dropout, from a stream of its own. All hold the same weights and measure the same; one, the
 leader, writes. A process alone is the case of one: nothing here costs it anything or changes a bit.
 """

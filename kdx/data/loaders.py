@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdx.core.distributed import rank, size
 from kdx.core.types import Batch, DataSpec
-from kdx.data.augment import PLAIN, Augmentation, Draws
 from kdx.data.dataset import Splits
 from kdx.data.order import Blend, Mix, Order, Shuffle, Together
-from kdx.data.pixels import Normalize
 from kdx.data.sets import DataError, ImageSet
+from kdx.data.views.augment import PLAIN, Augmentation, Draws
+from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
 # views, each uint8 [B, H, W, C]; positions [B]; numbers of the first view [B], where it has one

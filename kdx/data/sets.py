@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.errors import UserError
-from kdx.data.decode import decode
+from kdx.data.sources.decode import decode
 
 
 class DataError(UserError, ValueError):

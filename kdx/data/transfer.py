@@ -10,11 +10,11 @@ from torch import Tensor
 from kdx.core.ranges import Count, OpenFraction, PartialFraction, Probability
 from kdx.core.types import UNLABELLED
 from kdx.data.dataset import Dataset, Splits
-from kdx.data.foreign import Source
-from kdx.data.joined import Joined
 from kdx.data.order import Mix
 from kdx.data.regime import special, stratified
 from kdx.data.sets import DataError, ImageSet
+from kdx.data.sources.concat import Joined
+from kdx.data.sources.unlabelled_sources import Source
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Checkpoints that survive a kill at any moment."""
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from kdx.core.errors import UserError
+from kdx.core.files import atomic_write
 
 FORMAT = 3
 
@@ -21,26 +21,18 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self.last, self.previous = folder / "last.pt", folder / "previous.pt"
-        self._half_written = folder / "last.pt.part"
 
     def save(self, state: dict[str, Any]) -> None:
         """Write, flush to the disk, then rename. Raises OSError where the disk is full or read-only."""
         self.last.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(self._half_written, "wb") as file:
+            with atomic_write(self.last, keep=self.previous) as file:
                 torch.save({"format": FORMAT, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException as error:
-            self._half_written.unlink(missing_ok=True)
-            # closing its archive on a full disk, torch complains of a position; what went wrong came before
-            if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-                full = error.__context__
-                raise OSError(full.errno, full.strerror, str(self._half_written)) from None
+        except RuntimeError as error:
+            # torch reports a full disk as a wrong position in its archive; the OSError came before
+            if isinstance(full := error.__context__, OSError):
+                raise OSError(full.errno, full.strerror, str(self.last)) from None
             raise
-        if self.last.exists():
-            os.replace(self.last, self.previous)
-        os.replace(self._half_written, self.last)
 
     def load(self) -> dict[str, Any] | None:
         """The newest state, or None for a run that has none yet.
@@ -67,7 +59,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove the checkpoints of a finished run."""
-        for path in (self.last, self.previous, self._half_written):
+        for path in (self.last, self.previous, *self.last.parent.glob(".last.pt.*.part")):
             path.unlink(missing_ok=True)
 
 

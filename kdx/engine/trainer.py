@@ -14,13 +14,13 @@ from kdx.core.method import Evaluator, Method
 from kdx.core.schedule import Progress
 from kdx.core.seed import get_rng_state, seeded, set_rng_state
 from kdx.core.types import Batch, Step
-from kdx.engine.bar import Bar
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
-from kdx.engine.ema import Ema
-from kdx.engine.log import Log
-from kdx.engine.meter import Meter, NonFiniteError
-from kdx.engine.selection import Selection
+from kdx.engine.optim.ema import Ema
+from kdx.engine.record.bar import Bar
+from kdx.engine.record.log import Log
+from kdx.engine.record.meter import Meter, NonFiniteError
+from kdx.engine.record.selection import Selection
 
 
 class Update(Protocol):

@@ -14,9 +14,9 @@ from kdx.core.ranges import Positive
 from kdx.core.types import Batch
 from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
-from kdx.losses.networks import network_with
+from kdx.losses.base.heads import network_with
 from kdx.metrics.base import Metric
-from kdx.models.sharded import meets
+from kdx.models.teachers.sharded import meets
 
 
 class SplitEvaluator(Evaluator):

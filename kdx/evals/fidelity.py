@@ -9,8 +9,8 @@ from torch import nn
 
 from kdx.core.ranges import Positive
 from kdx.core.types import Batch
-from kdx.evals.asked import Asked
 from kdx.evals.base import SplitEvaluator, computed, network
+from kdx.evals.cached_outputs import Asked
 from kdx.metrics.cka import CKA
 from kdx.metrics.fidelity import Fidelity as Agreement
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from kdx.core.distributed import gathered
 from kdx.core.types import Batch
 from kdx.data.on_device import on_device
-from kdx.evals.asked import Asked
 from kdx.evals.base import dealt, divided
+from kdx.evals.cached_outputs import Asked
 
 
 @torch.no_grad()

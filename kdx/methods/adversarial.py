@@ -10,8 +10,8 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
-from kdx.losses.base import Term
-from kdx.losses.discriminator import Discriminator, deception, discrimination
+from kdx.losses.base.term import Term
+from kdx.losses.online.discriminator import Discriminator, deception, discrimination
 from kdx.methods.distill import Distill
 
 TERMS = ("discriminator", "adversarial")

@@ -10,8 +10,8 @@ from kdx.core.method import Method
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Step
-from kdx.losses.base import Term
-from kdx.losses.requirements import require_some_labels
+from kdx.losses.base.checks import require_some_labels
+from kdx.losses.base.term import Term
 from kdx.models.probe import probe
 
 

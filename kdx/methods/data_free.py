@@ -10,9 +10,9 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import UNLABELLED, Batch, DataSpec, Step, Turn
-from kdx.losses.base import Term
-from kdx.losses.dafl import activation, information, one_hot
-from kdx.losses.networks import network_with
+from kdx.losses.base.heads import network_with
+from kdx.losses.base.term import Term
+from kdx.losses.logits.dafl import activation, information, one_hot
 from kdx.methods.distill import Distill
 from kdx.models.generator import ConvGenerator
 

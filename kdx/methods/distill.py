@@ -11,7 +11,7 @@ from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.teacher import ask
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 from kdx.models.probe import probe
 
 

@@ -10,10 +10,10 @@ from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
-from kdx.losses.adapters import Norm
-from kdx.losses.byot import active_difference
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.kd import kl_divergence
+from kdx.losses.base.adapters import Norm
+from kdx.losses.features.byot import active_difference
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.kd import kl_divergence
 from kdx.models.probe import probe
 
 TERMS = {"ce", "kd", "hint"}

@@ -11,12 +11,12 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base import Term
-from kdx.losses.input_gradient import ROLE
-from kdx.losses.networks import network_with
-from kdx.losses.requirements import require_labels
+from kdx.losses.base.checks import require_labels
+from kdx.losses.base.heads import network_with
+from kdx.losses.base.term import Term
+from kdx.losses.features.input_gradient import ROLE
 from kdx.methods.distill import Distill
-from kdx.models.twice import Twice, inputs_only
+from kdx.models.double_backward import Twice, inputs_only
 
 Quantity = Literal["cross_entropy", "top_logit", "label_logit"]
 QUANTITIES = get_args(Quantity)

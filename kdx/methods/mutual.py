@@ -12,8 +12,8 @@ from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.exchange import Exchange
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.online.peer_term import Exchange
 from kdx.models.branch import Branch, Branched
 from kdx.models.probe import probe
 

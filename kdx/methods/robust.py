@@ -13,9 +13,9 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
-from kdx.losses.base import Term
-from kdx.losses.kd import kl_divergence
-from kdx.losses.requirements import require_labels
+from kdx.losses.base.checks import require_labels
+from kdx.losses.base.term import Term
+from kdx.losses.logits.kd import kl_divergence
 from kdx.methods.distill import Distill
 from kdx.models.attack import PGD
 from kdx.models.norms import evaluating

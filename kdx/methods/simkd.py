@@ -10,10 +10,10 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import DataSpec, Outputs
-from kdx.losses.adapters import block
-from kdx.losses.base import Term
-from kdx.losses.networks import linear_head, require_width
-from kdx.losses.requirements import require_map
+from kdx.losses.base.adapters import block
+from kdx.losses.base.checks import require_map
+from kdx.losses.base.heads import linear_head, require_width
+from kdx.losses.base.term import Term
 from kdx.methods.distill import Distill
 from kdx.models.probe import probe
 

@@ -11,13 +11,13 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Schedule, Weight
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base import Term
-from kdx.losses.jacobian import ROLE
-from kdx.losses.networks import network_with
+from kdx.losses.base.heads import network_with
+from kdx.losses.base.term import Term
+from kdx.losses.features.jacobian import ROLE
 from kdx.methods.distill import Distill
 from kdx.models.derivatives import jacobian, jacobian_vector, vector_jacobian
+from kdx.models.double_backward import Twice
 from kdx.models.norms import frozen_norms, has_batch_norms
-from kdx.models.twice import Twice
 
 Derivative = Literal["full", "projected", "forward"]
 Quantity = Literal["log_probs", "probs", "logits"]

@@ -8,8 +8,8 @@ from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction
 from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.types import Batch, DataSpec, Step
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.requirements import require_some_labels
+from kdx.losses.base.checks import require_some_labels
+from kdx.losses.logits.cross_entropy import CrossEntropy
 
 
 class Supervised(Method):

@@ -10,7 +10,7 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
 from kdx.core.types import Batch, DataSpec, Outputs, Step
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 from kdx.methods.distill import Distill
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from kdx.core.types import Outputs
-from kdx.models.twice import inputs_only
+from kdx.models.double_backward import inputs_only
 
 Network = Callable[[Tensor], Outputs]
 

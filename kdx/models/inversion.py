@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, NonNegative, Positive, PositiveInt
-from kdx.losses.deep_inversion import roughness, sameness, statistics_distance
+from kdx.losses.features.deep_inversion import roughness, sameness, statistics_distance
 
 Statistics = list[tuple[Tensor, Tensor]]
 

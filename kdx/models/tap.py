@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.types import Outputs
-from kdx.models.frozen import Frozen
+from kdx.models.teachers.frozen import Frozen
 
 
 class _Tape:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError
+from kdx.core.files import atomic_write
 from kdx.models.tap import plain
 
 _WRAPPED = ("model", "state_dict", "model_state_dict")
@@ -36,20 +37,8 @@ def save_weights(path: str | os.PathLike[str], model: nn.Module, metadata: Mappi
     path.parent.mkdir(parents=True, exist_ok=True)
     # cloned, as safetensors refuses tied weights, which load just as well from two copies
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in plain(model).state_dict().items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(save(tensors, dict(metadata)))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else the rename may be lost with the power
-    finally:
-        os.close(folder)
+    with atomic_write(path) as file:
+        file.write(save(tensors, dict(metadata)))
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, str]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from kdx.config.compose import ConfigError, compose
 from kdx.core.errors import UserError, did_you_mean
+from kdx.pool.pool import look_up, run_all
+from kdx.runs.prepare import prepare
+from kdx.runs.results import Protocol, Result
 from kdx.studies.grid import Grid
 from kdx.studies.options import Options, select
-from kdx.studies.pool import look_up, run_all
-from kdx.studies.prepare import prepare
-from kdx.studies.results import Protocol, Result
 
 SEED = "seed"
 # a word in braces; what has a colon is one of Hydra's mappings

@@ -15,13 +15,13 @@ from kdx.core.ranges import Count, PositiveInt
 from kdx.data.loaders import Loaders
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
-from kdx.studies.build import build_light, build_loaders, build_student
-from kdx.studies.footnotes import commit as shown
+from kdx.runs.build import build_light, build_loaders, build_student
+from kdx.runs.prepare import network_name, prepare, weights_file
+from kdx.runs.provenance import commit
+from kdx.runs.results import finished, write_json
+from kdx.runs.run import name, run
 from kdx.studies.options import Options
-from kdx.studies.prepare import network_name, prepare, weights_file
-from kdx.studies.provenance import commit
-from kdx.studies.results import finished, write_json
-from kdx.studies.run import name, run
+from kdx.tables.footnotes import commit as shown
 
 
 @dataclass(frozen=True)

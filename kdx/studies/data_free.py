@@ -12,17 +12,18 @@ from torch import Tensor
 from kdx.config.compose import Config, compose
 from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
+from kdx.core.files import atomic_write
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
-from kdx.models.frozen import Frozen
 from kdx.models.inversion import DeepInversion
+from kdx.models.teachers.frozen import Frozen
 from kdx.models.weights import load_weights, sha256
-from kdx.studies.build import build_network, build_teacher
+from kdx.runs.build import build_network, build_teacher
+from kdx.runs.prepare import prepare
+from kdx.runs.run import run, train_teacher
+from kdx.runs.teacher import find_weights
 from kdx.studies.grid import Grid
 from kdx.studies.options import Options, located
-from kdx.studies.prepare import prepare
-from kdx.studies.run import run, train_teacher
-from kdx.studies.teacher import find_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +159,5 @@ def _save(path: Path, images: Tensor, key: str) -> None:
     from safetensors.torch import save  # its save_file hides what the disk said
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(save({"images": images}, {"key": key}))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(save({"images": images}, {"key": key}))

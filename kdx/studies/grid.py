@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
 from kdx.core.errors import UserError
+from kdx.pool.pool import look_up, run_all
+from kdx.runs.prepare import prepare
+from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
-from kdx.studies.pool import look_up, run_all
-from kdx.studies.prepare import prepare
-from kdx.studies.publish import publish
-from kdx.studies.results import Protocol, Result
-from kdx.studies.table import Table
+from kdx.tables.publish import publish
+from kdx.tables.table import Table
 
 
 @dataclass(frozen=True, kw_only=True)

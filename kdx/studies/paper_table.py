@@ -8,16 +8,16 @@ from typing import Any, Literal
 from kdx.config.identity import left_out
 from kdx.config.layout import options as known
 from kdx.core.errors import UserError
-from kdx.studies.board import Board, Place
-from kdx.studies.captions import captions
+from kdx.pool.pool import look_up
+from kdx.pool.task import Failure
+from kdx.runs.results import Protocol, Result
+from kdx.studies.config_cache import Recall
 from kdx.studies.options import Options, select
-from kdx.studies.pool import look_up
-from kdx.studies.recall import Recall
-from kdx.studies.render import csv, latex, markdown, text
-from kdx.studies.results import Protocol, Result
-from kdx.studies.sheet import Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
-from kdx.studies.statistics import Comparison, Summary, compare
-from kdx.studies.task import Failure
+from kdx.studies.table_runs import Board, Place
+from kdx.tables.captions import captions
+from kdx.tables.paper_cells import Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
+from kdx.tables.render import csv, latex, markdown, text
+from kdx.tables.statistics import Comparison, Summary, compare
 
 Overrides = Sequence[str] | None
 

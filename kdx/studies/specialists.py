@@ -12,18 +12,18 @@ from kdx.core.ranges import Count
 from kdx.data.loaders import Loaders
 from kdx.data.on_device import on_device
 from kdx.metrics.accuracy import right_among
-from kdx.studies.build import build_light, build_loaders, build_student
+from kdx.pool.pool import look_up, run_all
+from kdx.runs.build import build_light, build_loaders, build_student
+from kdx.runs.prepare import prepare
+from kdx.runs.results import Result
+from kdx.runs.run import train_teacher
+from kdx.runs.teacher import find_weights, load_teacher
 from kdx.studies.clusters import Clustering
-from kdx.studies.footnotes import footnotes, pipes
 from kdx.studies.options import Options
-from kdx.studies.pool import look_up, run_all
-from kdx.studies.prepare import prepare
-from kdx.studies.publish import publish
-from kdx.studies.results import Result
-from kdx.studies.run import train_teacher
-from kdx.studies.statistics import Summary, paired_gain
-from kdx.studies.table import Table, form
-from kdx.studies.teacher import find_weights, load_teacher
+from kdx.tables.footnotes import footnotes, pipes
+from kdx.tables.publish import publish
+from kdx.tables.statistics import Summary, paired_gain
+from kdx.tables.table import Table, form
 
 GENERALIST, AGAIN = "generalist", "generalist, trained again"
 SPECIALISTS, Q = "specialists", "q of generalist and specialists"

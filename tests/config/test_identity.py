@@ -10,7 +10,7 @@ from door import SMALL
 
 from kdx.config.compose import compose
 from kdx.config.identity import NOT_IDENTITY, differences, identity
-from kdx.studies.prepare import examine
+from kdx.runs.prepare import examine
 
 BASE = (*SMALL, "teacher.checkpoint=auto")
 
@@ -102,7 +102,7 @@ def test_the_order_of_overrides_makes_no_difference(config):
 def test_another_process_says_the_same(config):
     code = (
         "import sys; from kdx.config.compose import compose; from kdx.config.identity import identity; "
-        "from kdx.studies.prepare import examine; print(identity(examine(compose(sys.argv[1:]))))"
+        "from kdx.runs.prepare import examine; print(identity(examine(compose(sys.argv[1:]))))"
     )
     done = subprocess.run([sys.executable, "-c", code, *BASE], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == identity(config)

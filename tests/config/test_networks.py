@@ -9,8 +9,8 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
 from kdx.config.networks import network_node
 from kdx.core.errors import UserError
-from kdx.studies.build import build_network
-from kdx.studies.prepare import examine, prepare
+from kdx.runs.build import build_network
+from kdx.runs.prepare import examine, prepare
 
 DATASET = {"num_classes": 7, "input_shape": [3, 16, 16]}
 OWN = {"_target_": "kdx.models.small.MLP", "hidden": [9]}

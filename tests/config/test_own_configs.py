@@ -8,7 +8,7 @@ import yaml
 from kdx.config.compose import compose
 from kdx.config.layout import OWN, config_dir, config_file, options, take_config_dirs
 from kdx.core.errors import UserError
-from kdx.studies.prepare import prepare
+from kdx.runs.prepare import prepare
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setenv(OWN, "")  # so that what a test adds is gone after it
     method = yaml.safe_load((config_dir() / "method" / "kd.yaml").read_text())
     term = method["terms"]["kd"]["_target_"].rpartition(".")[2]
-    (tmp_path / "own_term.py").write_text(f"from kdx.losses.kd import {term}\n\nclass Mine({term}):\n    pass\n")
+    (tmp_path / "own_term.py").write_text(f"from kdx.losses.logits.kd import {term}\n\nclass Mine({term}):\n    pass\n")
     method["terms"]["kd"]["_target_"] = "own_term.Mine"
     for group, name, content in (
         ("method", "mine", method),

@@ -7,7 +7,7 @@ from door import SMALL
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
-from kdx.studies.prepare import REGIME, examine, prepare
+from kdx.runs.prepare import REGIME, examine, prepare
 
 
 def prepared(*overrides: str) -> dict:
@@ -156,7 +156,7 @@ def test_preparing_changes_nothing_that_was_given(tmp_path):
 def test_a_rehearsal_leaves_the_random_streams_alone():
     import torch
 
-    from kdx.studies import rehearse
+    from kdx.runs import dry_run as rehearse
 
     rehearse._passed.clear()
     torch.manual_seed(7)

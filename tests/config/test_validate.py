@@ -12,7 +12,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.validate import check, locate, signature, validate
 from kdx.core.ranges import Fraction, Positive, PositiveInt
 from kdx.core.schedule import Schedule
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ GOOD = {
     "name": "x",
     "many": [1, 2],
     "pairs": ["p"],
-    "terms": {"kd": {"_target_": "kdx.losses.kd.KD", "temperature": 4, "reduction": "mean"}},
+    "terms": {"kd": {"_target_": "kdx.losses.logits.kd.KD", "temperature": 4, "reduction": "mean"}},
     "inner": {"_target_": f"{__name__}.Inner", "size": 1},
     "local": 2,
 }
@@ -123,13 +123,16 @@ def test_what_is_missing_and_what_has_a_default():
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("kdx.losses.kd.KDD", "the module 'kdx.losses.kd' has no 'KDD'; did you mean 'KD'?"),
+        ("kdx.losses.logits.kd.KDD", "the module 'kdx.losses.logits.kd' has no 'KDD'; did you mean 'KD'?"),
         ("kdx.nope.KD", "there is no module 'kdx.nope'"),
-        ("nope", "must be a class or function by its full name, such as kdx.losses.kd.KD; found 'nope'"),
-        ("", "must be a class or function by its full name, such as kdx.losses.kd.KD; found ''"),
-        (".KD", "must be a class or function by its full name, such as kdx.losses.kd.KD; found '.KD'"),
-        ("kdx.losses.", "must be a class or function by its full name, such as kdx.losses.kd.KD; found 'kdx.losses.'"),
-        ("kdx.losses.kd.__name__", "the module 'kdx.losses.kd' has no '__name__'"),
+        ("nope", "must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found 'nope'"),
+        ("", "must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found ''"),
+        (".KD", "must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found '.KD'"),
+        (
+            "kdx.losses.",
+            "must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found 'kdx.losses.'",
+        ),
+        ("kdx.losses.logits.kd.__name__", "the module 'kdx.losses.logits.kd' has no '__name__'"),
     ],
 )
 def test_a_target_that_is_not_there(target, sentence):

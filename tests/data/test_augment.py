@@ -5,11 +5,11 @@ import pytest
 import torch
 from test_loaders import STANDARD, STRONG, synthetic
 
-from kdx.data.augment import Augmentation
-from kdx.data.crop import PadCrop, ResizedCrop
 from kdx.data.loaders import TrainLoader
-from kdx.data.pixels import Normalize, mirror, windows
 from kdx.data.sets import DataError
+from kdx.data.views.augment import Augmentation
+from kdx.data.views.crop import PadCrop, ResizedCrop
+from kdx.data.views.pixels import Normalize, mirror, windows
 
 SPLITS = synthetic(train_size=60, input_shape=(3, 12, 18)).splits()
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdx.data import decode as module
-from kdx.data.decode import decode
+from kdx.data.sources import decode as module
+from kdx.data.sources.decode import decode
 
 REFUSALS = (OSError, SyntaxError, ValueError)
 RNG = np.random.default_rng(0)

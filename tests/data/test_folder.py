@@ -7,11 +7,11 @@ import pytest
 import torch
 from test_loaders import STANDARD, STRONG, same
 
-from kdx.data.augment import Augmentation
-from kdx.data.crop import ResizedCrop
-from kdx.data.folder import ImageFolder
 from kdx.data.loaders import make_loaders
 from kdx.data.sets import DataError
+from kdx.data.sources.folder import ImageFolder
+from kdx.data.views.augment import Augmentation
+from kdx.data.views.crop import ResizedCrop
 
 RESIZED = Augmentation(
     crop=ResizedCrop(scale=(0.2, 1.0), ratio=(0.75, 1.33)), flip=0.5, policy=None, mixing=None, cycle=None

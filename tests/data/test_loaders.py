@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdx.data.augment import PLAIN, Augmentation
-from kdx.data.crop import PadCrop
 from kdx.data.loaders import EvalLoader, TrainLoader, make_loaders
-from kdx.data.policy import Policy
 from kdx.data.sets import DataError
-from kdx.data.synthetic import Synthetic
+from kdx.data.sources.synthetic import Synthetic
+from kdx.data.views.augment import PLAIN, Augmentation
+from kdx.data.views.crop import PadCrop
+from kdx.data.views.policy import Policy
 
 STANDARD = Augmentation(crop=PadCrop(pad=4), flip=0.5, policy=None, mixing=None, cycle=None)
 STRONG = replace(STANDARD, policy=Policy(ranges="narrow", num_ops=2, magnitude=9))

@@ -8,7 +8,7 @@ import torch
 from test_loaders import SPLITS, STANDARD, loader
 
 from kdx.core.types import Batch
-from kdx.data.mixing import Mixing
+from kdx.data.views.mixing import Mixing
 
 MIXUP = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.0)
 CUTMIX = replace(MIXUP, mixup_alpha=0.0, cutmix_alpha=1.0)

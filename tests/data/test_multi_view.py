@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdx.data.augment import Augmentation, MultiView
-from kdx.data.crop import PadCrop
 from kdx.data.loaders import EvalLoader, TrainLoader
-from kdx.data.mixing import Mixing
-from kdx.data.policy import Policy
-from kdx.data.synthetic import Synthetic
+from kdx.data.sources.synthetic import Synthetic
+from kdx.data.views.augment import Augmentation, MultiView
+from kdx.data.views.crop import PadCrop
+from kdx.data.views.mixing import Mixing
+from kdx.data.views.policy import Policy
 
 WEAK = Augmentation(crop=PadCrop(pad=4), flip=0.5, policy=None, mixing=None, cycle=None)
 STRONG = replace(WEAK, policy=Policy(ranges="narrow", num_ops=2, magnitude=None))

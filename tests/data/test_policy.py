@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kdx.data.ops import OPERATIONS, SIGNED, magnitudes, operate
-from kdx.data.policy import BINS, Policy
+from kdx.data.views.ops import OPERATIONS, SIGNED, magnitudes, operate
+from kdx.data.views.policy import BINS, Policy
 
 # share of bytes that may differ, and by how much, where another processor rounds a last bit otherwise: blends truncate
 BLEND, EXACT = (0.002, 1), (0.0, 0)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_loaders import synthetic
 
-from kdx.data.digits import Digits
 from kdx.data.regime import balanced, stratified
 from kdx.data.sets import DataError, TensorSet
+from kdx.data.sources.digits import Digits
 
 DIGITS = Digits(
     name="digits",

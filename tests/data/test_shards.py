@@ -17,13 +17,13 @@ import torch
 from test_folder import RESIZED, folder_at, loaders, tree  # noqa: F401 - a fixture
 from test_loaders import STANDARD, same
 
-import kdx.data.shard_index as shard_index
-import kdx.data.shards as shards
-from kdx.data.foreign import Noise
-from kdx.data.joined import Joined
+import kdx.data.sources.shard_index as shard_index
+import kdx.data.sources.shards as shards
 from kdx.data.order import Together
 from kdx.data.sets import DataError, Nearby
-from kdx.data.shards import Shards
+from kdx.data.sources.concat import Joined
+from kdx.data.sources.shards import Shards
+from kdx.data.sources.unlabelled_sources import Noise
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pack_shards.py"
 CLASSES = ("ant", "bee", "cat")
@@ -270,7 +270,7 @@ def test_shards_that_are_not_there_are_told(packed):
 
 
 def test_without_the_library_the_extra_is_named(packed, monkeypatch):
-    monkeypatch.setattr("kdx.data.shards.find_spec", lambda name: None)
+    monkeypatch.setattr("kdx.data.sources.shards.find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'kdx\[shards\]'"):
         shards_at(packed).splits()
 

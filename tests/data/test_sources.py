@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdx.data import cifar, mnist
-from kdx.data.cifar import Cifar
-from kdx.data.mnist import Mnist
 from kdx.data.sets import DataError
+from kdx.data.sources import cifar, mnist
+from kdx.data.sources.cifar import Cifar
+from kdx.data.sources.mnist import Mnist
 
 REGIME = dict(fraction=1.0, fraction_seed=0, val_fraction=0.0, val_seed=0, train_subset=10)
 

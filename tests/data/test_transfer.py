@@ -10,10 +10,10 @@ from test_loaders import STANDARD, synthetic
 from test_regime import DIGITS
 
 from kdx.core.types import UNLABELLED
-from kdx.data.foreign import Files, Noise, OtherData
-from kdx.data.joined import Joined
 from kdx.data.loaders import TrainLoader
 from kdx.data.sets import DataError
+from kdx.data.sources.concat import Joined
+from kdx.data.sources.unlabelled_sources import Files, Noise, OtherData
 from kdx.data.transfer import Transfer
 
 TRAIN = Transfer(

@@ -7,10 +7,10 @@ import torch
 from test_loaders import STANDARD, STRONG, synthetic
 
 from kdx.core.types import Batch
-from kdx.data.augment import PLAIN, MultiView
-from kdx.data.crop import PadCrop, ResizedCrop
 from kdx.data.loaders import EvalLoader, TrainLoader
-from kdx.data.mixing import Mixing
+from kdx.data.views.augment import PLAIN, MultiView
+from kdx.data.views.crop import PadCrop, ResizedCrop
+from kdx.data.views.mixing import Mixing
 
 SPLITS = synthetic(train_size=6, input_shape=(3, 8, 8)).splits()
 RESIZED = replace(STANDARD, crop=ResizedCrop(scale=(0.2, 1.0), ratio=(0.75, 1.33)))

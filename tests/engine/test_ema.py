@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.engine.ema import Ema
+from kdx.engine.optim.ema import Ema
 
 
 def test_the_average_is_the_recursion_and_buffers_are_copied():

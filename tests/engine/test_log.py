@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdx.core.errors import UserError
-from kdx.engine.log import Log
+from kdx.engine.record.log import Log
 
 
 class Listener:

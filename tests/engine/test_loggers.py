@@ -2,7 +2,7 @@
 
 import random
 
-from kdx.engine.loggers import Deferred
+from kdx.engine.record.loggers import Deferred
 
 
 class Seen:

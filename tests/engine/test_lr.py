@@ -6,8 +6,8 @@ import pytest
 
 from kdx.config.compose import compose
 from kdx.core.schedule import Progress
-from kdx.engine.lr import Constant, Cosine, MultiStep
-from kdx.studies.build import make
+from kdx.engine.optim.lr import Constant, Cosine, MultiStep
+from kdx.runs.build import make
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import resource
 import pytest
 import torch
 
-from kdx.engine.memory import keep_freed_memory
+from kdx.engine.optim.memory import keep_freed_memory
 
 TENSORS, FLOATS = 8, 2**20  # 4 MiB each, 8192 pages of 4 KiB together
 PAGES = TENSORS * 4 * FLOATS // resource.getpagesize()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdx.core.types import Batch, Outputs, Step
-from kdx.engine.meter import Meter, NonFiniteError
+from kdx.engine.record.meter import Meter, NonFiniteError
 
 BATCH = Batch(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]), torch.arange(4))
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from kdx.config.compose import compose
 from kdx.core.errors import UserError
-from kdx.engine.optimizer import SGD, Timm
-from kdx.studies.build import make
+from kdx.engine.optim.optimizer import SGD, Timm
+from kdx.runs.build import make
 
 
 def network() -> nn.Module:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdx.engine.selection import Selection
+from kdx.engine.record.selection import Selection
 
 # epoch, test, validation: the best of each is another epoch, and both are reached twice
 SEQUENCE = [(1, 0.5, 0.2), (2, 0.9, 0.4), (3, 0.7, 0.8), (4, 0.9, 0.8), (5, 0.6, 0.7)]

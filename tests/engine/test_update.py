@@ -8,13 +8,13 @@ from torch import nn
 
 from kdx.core.schedule import Linear, Progress
 from kdx.core.types import Batch, DataSpec
-from kdx.engine.optimizer import SGD
-from kdx.engine.update import Joint
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.kd import KD
+from kdx.engine.optim.optimizer import SGD
+from kdx.engine.optim.update import Joint
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.kd import KD
 from kdx.methods.distill import Distill
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP
+from kdx.models.teachers.frozen import Frozen
 
 SPEC = DataSpec(3, (1, 2, 4), 32, (0.0,), (1.0,))
 NOW = Progress(2, 8, 8)

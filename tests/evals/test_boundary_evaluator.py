@@ -9,7 +9,7 @@ from torch import nn
 from kdx.core.types import Batch, Outputs
 from kdx.evals.boundary import Boundary
 from kdx.models.attack import BoundaryAttack
-from kdx.models.frozen import Frozen
+from kdx.models.teachers.frozen import Frozen
 
 CPU = torch.device("cpu")
 

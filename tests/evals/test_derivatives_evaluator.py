@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from kdx.core.types import Batch
-from kdx.data.plane import Plane
+from kdx.data.sources.plane import Plane
 from kdx.evals.derivatives import Derivatives
-from kdx.models.frozen import Frozen
-from kdx.models.functions import StyblinskiTang
+from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.functions import StyblinskiTang
 
 
 def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():

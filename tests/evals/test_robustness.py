@@ -7,7 +7,7 @@ from torch import nn
 from kdx.core.types import Batch, Outputs
 from kdx.evals.robustness import Robustness
 from kdx.models.attack import PGD
-from kdx.models.frozen import Frozen
+from kdx.models.teachers.frozen import Frozen
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.5], [0.25]

@@ -11,7 +11,7 @@ from loss_references import Reference, Rows, attention, dot, kl, mean_square, po
 from torch import Tensor, nn
 
 from kdx.core.types import Batch, Outputs
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 
 def flat(maps: Tensor) -> list[float]:

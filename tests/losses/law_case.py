@@ -9,7 +9,7 @@ from torch import nn
 
 from kdx.core.schedule import Progress
 from kdx.core.types import DataSpec, Shapes
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 CLASSES = 5
 STUDENT = {"stage1": (3, 4, 4), "stage2": (4, 4, 4), "stage3": (4, 2, 2), "final": (4, 4, 4), "pooled": (4,)}

@@ -9,31 +9,31 @@ from law_case import TEACHER, Case
 from torch import Tensor, nn
 
 from kdx.core.types import DataSpec, Outputs, Shapes
-from kdx.losses.ab import AB
-from kdx.losses.at import AT
-from kdx.losses.catkd import CATKD
-from kdx.losses.cc import CC, NeighbourCC
-from kdx.losses.crd import CRD
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.cwd import CWD
-from kdx.losses.during import During
-from kdx.losses.fitnet import FitNet
-from kdx.losses.fsp import FSP
-from kdx.losses.ft import FT
-from kdx.losses.ickd import ICKD
-from kdx.losses.kdsvd import KDSVD
-from kdx.losses.map_mse import MapMSE
-from kdx.losses.mgd import MGD
-from kdx.losses.nst import NST
-from kdx.losses.ofd import OFD
-from kdx.losses.pairs import Paired, Size
-from kdx.losses.pkt import PKT
-from kdx.losses.reviewkd import ReviewKD
-from kdx.losses.rkd import RKDAngle, RKDDistance
-from kdx.losses.semckd import SemCKD
-from kdx.losses.sp import SP
-from kdx.losses.srrl import SRRL
-from kdx.losses.vid import VID
+from kdx.losses.base.pairs import Paired, Size
+from kdx.losses.features.ab import AB
+from kdx.losses.features.at import AT
+from kdx.losses.features.catkd import CATKD
+from kdx.losses.features.cwd import CWD
+from kdx.losses.features.fitnet import FitNet
+from kdx.losses.features.fsp import FSP
+from kdx.losses.features.ft import FT
+from kdx.losses.features.ickd import ICKD
+from kdx.losses.features.kdsvd import KDSVD
+from kdx.losses.features.map_mse import MapMSE
+from kdx.losses.features.mgd import MGD
+from kdx.losses.features.nst import NST
+from kdx.losses.features.ofd import OFD
+from kdx.losses.features.reviewkd import ReviewKD
+from kdx.losses.features.semckd import SemCKD
+from kdx.losses.features.srrl import SRRL
+from kdx.losses.features.vid import VID
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.relations.cc import CC, NeighbourCC
+from kdx.losses.relations.crd import CRD
+from kdx.losses.relations.pkt import PKT
+from kdx.losses.relations.rkd import RKDAngle, RKDDistance
+from kdx.losses.relations.sp import SP
+from kdx.losses.wrappers.staged import During
 
 STAGES = ["stage1", "stage2", "stage3"]
 LEVELS = [*STAGES, "pooled"]

@@ -4,24 +4,24 @@ import logit_references as later
 import loss_references as reference
 from law_case import Case
 
-from kdx.losses.binary import BinaryCrossEntropy, BinaryKL
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.ctkd import LearnedTemperature
-from kdx.losses.dist import DIST
-from kdx.losses.divergences import JensenShannon, ReverseKL, SymmetricKL, TotalVariation
-from kdx.losses.dkd import DKD
-from kdx.losses.ensemble import EachMember, EnsembleKD
-from kdx.losses.kd import KD, SoftCrossEntropy
-from kdx.losses.logit_mse import LogitMSE
-from kdx.losses.logit_standardization import LogitStandardization
-from kdx.losses.mlkd import ClassAlignment, InstanceAlignment, LeastConfident, SampleAlignment
-from kdx.losses.nkd import NKD
-from kdx.losses.noise import NoisyLogits
-from kdx.losses.ofa import OFA, OFAStages
-from kdx.losses.sdd import SDD
-from kdx.losses.tfkd import VirtualTeacher
-from kdx.losses.weighting import Confidence, Constant, Dropped
-from kdx.losses.wsld import WSLD
+from kdx.losses.base.weighting import Confidence, Constant, Dropped
+from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.ctkd import LearnedTemperature
+from kdx.losses.logits.dist import DIST
+from kdx.losses.logits.divergences import JensenShannon, ReverseKL, SymmetricKL, TotalVariation
+from kdx.losses.logits.dkd import DKD
+from kdx.losses.logits.ensemble import EachMember, EnsembleKD
+from kdx.losses.logits.kd import KD, SoftCrossEntropy
+from kdx.losses.logits.logit_mse import LogitMSE
+from kdx.losses.logits.mlkd import ClassAlignment, InstanceAlignment, LeastConfident, SampleAlignment
+from kdx.losses.logits.nkd import NKD
+from kdx.losses.logits.ofa import OFA, OFAStages
+from kdx.losses.logits.tfkd import VirtualTeacher
+from kdx.losses.logits.wsld import WSLD
+from kdx.losses.wrappers.logit_standardization import LogitStandardization
+from kdx.losses.wrappers.noise import NoisyLogits
+from kdx.losses.wrappers.sdd import SDD
 
 TERMS = {
     "ce": Case(lambda: CrossEntropy(0.0), reference.cross_entropy(0.0), ""),

@@ -8,7 +8,7 @@ from loss_references import Reference, Rows, kl, over_logits, softmax
 from torch import Tensor
 
 from kdx.core.types import Batch, Outputs
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 
 def sigmoid(x: float) -> float:

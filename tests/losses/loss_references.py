@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.types import Batch, Outputs
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 Reference = Callable[[Term, Outputs, Outputs, Batch], list[float]]
 Rows = list[list[float]]

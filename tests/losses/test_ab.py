@@ -4,7 +4,7 @@ from law_case import CLASSES, SPEC
 from torch import nn
 
 from kdx.core.types import Shapes
-from kdx.losses.ab import AB, activation_boundaries
+from kdx.losses.features.ab import AB, activation_boundaries
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdx.core.types import DataSpec, Shapes
-from kdx.losses.at import AT, attention, attention_transfer, to_common_size
+from kdx.losses.features.at import AT, attention, attention_transfer, to_common_size
 
 SPEC = DataSpec(10, (3, 32, 32), 1, (0.0,) * 3, (1.0,) * 3)
 

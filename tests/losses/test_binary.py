@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdx.losses.binary import binary_cross_entropy, binary_divergence
-from kdx.losses.kd import kl_divergence
+from kdx.losses.logits.binary import binary_cross_entropy, binary_divergence
+from kdx.losses.logits.kd import kl_divergence
 
 
 @pytest.fixture

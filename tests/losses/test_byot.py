@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdx.losses.byot import active_difference
+from kdx.losses.features.byot import active_difference
 
 
 def test_only_places_where_either_is_active_count():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from kdx.losses.cc import correlation_congruence, correlations, neighbour_congruence
+from kdx.losses.relations.cc import correlation_congruence, correlations, neighbour_congruence
 
 
 def test_the_series_converges_to_the_gaussian_kernel():

@@ -9,8 +9,8 @@ from loss_references import random_outputs
 from kdx.core.schedule import Progress
 from kdx.core.seed import get_rng_state, set_rng_state
 from kdx.core.types import Batch, Outputs, Shapes
-from kdx.losses import crd
-from kdx.losses.crd import CRD, draw, noise_contrast, remembered, similarities
+from kdx.losses.relations import crd
+from kdx.losses.relations.crd import CRD, draw, noise_contrast, remembered, similarities
 
 START = Progress(0, 10, 10)
 

@@ -7,7 +7,7 @@ import torch
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, Outputs
-from kdx.losses.cross_entropy import CrossEntropy, cross_entropy
+from kdx.losses.logits.cross_entropy import CrossEntropy, cross_entropy
 
 START = Progress(0, 1, 1)
 

@@ -7,17 +7,17 @@ import torch
 
 from kdx.core.schedule import Cosine, Progress
 from kdx.core.types import Batch, Outputs
-from kdx.losses.binary import BinaryKL
-from kdx.losses.ctkd import LearnedTemperature, reversed_gradient
-from kdx.losses.dist import DIST
-from kdx.losses.divergences import JensenShannon
-from kdx.losses.dkd import DKD
-from kdx.losses.kd import KD, kl_divergence
-from kdx.losses.logit_standardization import LogitStandardization
-from kdx.losses.mlkd import InstanceAlignment
-from kdx.losses.nkd import NKD
-from kdx.losses.ofa import OFA
-from kdx.losses.wsld import WSLD
+from kdx.losses.logits.binary import BinaryKL
+from kdx.losses.logits.ctkd import LearnedTemperature, reversed_gradient
+from kdx.losses.logits.dist import DIST
+from kdx.losses.logits.divergences import JensenShannon
+from kdx.losses.logits.dkd import DKD
+from kdx.losses.logits.kd import KD, kl_divergence
+from kdx.losses.logits.mlkd import InstanceAlignment
+from kdx.losses.logits.nkd import NKD
+from kdx.losses.logits.ofa import OFA
+from kdx.losses.logits.wsld import WSLD
+from kdx.losses.wrappers.logit_standardization import LogitStandardization
 
 START, LATER = Progress(0, 100, 100), Progress(5, 100, 100)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdx.losses.cwd import channel_divergence
+from kdx.losses.features.cwd import channel_divergence
 
 
 def test_each_channel_is_a_distribution_so_a_constant_does_not_matter():

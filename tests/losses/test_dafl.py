@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.losses.dafl import activation, information, one_hot
+from kdx.losses.logits.dafl import activation, information, one_hot
 
 
 def logits(size: int = 5, classes: int = 4) -> torch.Tensor:

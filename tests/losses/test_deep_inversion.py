@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.losses.deep_inversion import roughness, sameness, statistics_distance
+from kdx.losses.features.deep_inversion import roughness, sameness, statistics_distance
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

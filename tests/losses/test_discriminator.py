@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.losses.discriminator import Discriminator, deception, discrimination
+from kdx.losses.online.discriminator import Discriminator, deception, discrimination
 
 
 def test_losses_are_those_of_probabilities():

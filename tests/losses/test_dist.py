@@ -2,7 +2,7 @@
 
 import torch
 
-from kdx.losses.dist import correlation, inter_class, intra_class
+from kdx.losses.logits.dist import correlation, inter_class, intra_class
 
 
 def test_correlation_equals_the_library():

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from kdx.losses.divergences import jensen_shannon, reverse_divergence, symmetric_divergence, total_variation
-from kdx.losses.kd import kl_divergence
+from kdx.losses.logits.divergences import jensen_shannon, reverse_divergence, symmetric_divergence, total_variation
+from kdx.losses.logits.kd import kl_divergence
 
 ALL = [reverse_divergence, symmetric_divergence, jensen_shannon, total_variation]
 SYMMETRIC = [symmetric_divergence, jensen_shannon, total_variation]

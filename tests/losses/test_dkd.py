@@ -6,8 +6,8 @@ from torch import Tensor
 
 from kdx.core.schedule import Progress, WarmUp
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.dkd import DKD, nontarget_divergence, target_divergence
-from kdx.losses.kd import kl_divergence
+from kdx.losses.logits.dkd import DKD, nontarget_divergence, target_divergence
+from kdx.losses.logits.kd import kl_divergence
 
 TEMPERATURES = [1.0, 4.0, 20.0]
 

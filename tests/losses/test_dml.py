@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from kdx.losses.dml import mutual_divergence
-from kdx.losses.exchange import taught_divergence
-from kdx.losses.kd import kl_divergence
+from kdx.losses.logits.kd import kl_divergence
+from kdx.losses.online.dml import mutual_divergence
+from kdx.losses.online.peer_term import taught_divergence
 
 
 def logits(networks: int, seed: int = 0) -> list[torch.Tensor]:

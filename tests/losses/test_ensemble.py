@@ -11,13 +11,13 @@ from loss_references import kl, softmax
 from torch import Tensor, nn
 
 from kdx.core.types import Batch, Outputs
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.dkd import DKD
-from kdx.losses.ensemble import EachMember, EnsembleKD, mean_log_probs
-from kdx.losses.fitnet import FitNet
-from kdx.losses.kd import KD, kl_divergence
-from kdx.losses.logit_mse import LogitMSE
-from kdx.losses.weighting import Confidence, Constant, Dropped, OneOfThem, Weighting, entropy
+from kdx.losses.base.weighting import Confidence, Constant, Dropped, OneOfThem, Weighting, entropy
+from kdx.losses.features.fitnet import FitNet
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.dkd import DKD
+from kdx.losses.logits.ensemble import EachMember, EnsembleKD, mean_log_probs
+from kdx.losses.logits.kd import KD, kl_divergence
+from kdx.losses.logits.logit_mse import LogitMSE
 
 SIZE, MEMBERS = 4, 3
 MEANS: tuple[Any, ...] = ("arithmetic", "geometric")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdx.core.types import DataSpec, Shapes
-from kdx.losses.fitnet import FitNet, hint, map_adapter
+from kdx.losses.features.fitnet import FitNet, hint, map_adapter
 
 SPEC = DataSpec(10, (3, 32, 32), 1, (0.0,) * 3, (1.0,) * 3)
 

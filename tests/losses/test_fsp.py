@@ -3,7 +3,7 @@ import torch
 from law_case import CLASSES, SPEC
 
 from kdx.core.types import Shapes
-from kdx.losses.fsp import FSP, flow
+from kdx.losses.features.fsp import FSP, flow
 
 
 def test_the_flow_of_a_map_into_itself_is_its_gram_matrix():

@@ -5,7 +5,7 @@ from loss_references import random_outputs
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, Outputs, Shapes
-from kdx.losses.ft import FT, factor_distance
+from kdx.losses.features.ft import FT, factor_distance
 
 STUDENT, TEACHER = Shapes((CLASSES,), {"last": (4, 4, 4)}), Shapes((CLASSES,), {"last": (6, 2, 2)})
 LABELS = torch.zeros(3, dtype=torch.int64)

@@ -1,6 +1,6 @@
 import torch
 
-from kdx.losses.ickd import channel_correlation
+from kdx.losses.features.ickd import channel_correlation
 
 
 def test_the_order_of_positions_and_the_size_of_the_map_do_not_matter():

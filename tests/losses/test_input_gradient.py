@@ -3,7 +3,7 @@ import torch
 from law_case import CLASSES, SPEC
 
 from kdx.core.types import Shapes
-from kdx.losses.input_gradient import InputGradient, gradient_distance
+from kdx.losses.features.input_gradient import InputGradient, gradient_distance
 
 
 def test_half_the_squared_difference():

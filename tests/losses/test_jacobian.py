@@ -3,7 +3,7 @@ import torch
 from law_case import CLASSES, SPEC, START
 
 from kdx.core.types import Batch, Outputs, Shapes
-from kdx.losses.jacobian import JacobianDistance, jacobian_distance
+from kdx.losses.features.jacobian import JacobianDistance, jacobian_distance
 
 
 def test_the_squared_frobenius_distance_of_each_example():

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from kdx.core.schedule import Linear, Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.kd import KD, kl_divergence, soft_cross_entropy
+from kdx.losses.logits.kd import KD, kl_divergence, soft_cross_entropy
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.kdcl import (
+from kdx.losses.online.kdcl import (
     RULES,
     Consensus,
     best_mixture,

@@ -4,7 +4,7 @@ import torch
 from law_case import CLASSES, SPEC
 
 from kdx.core.types import Shapes
-from kdx.losses.kdsvd import KDSVD, _Directions, aligned, main_directions
+from kdx.losses.features.kdsvd import KDSVD, _Directions, aligned, main_directions
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (9, 2, 2)])

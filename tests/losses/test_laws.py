@@ -12,7 +12,7 @@ from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, Case, build
 from torch import Tensor
 
 from kdx.core.types import Batch, Outputs, Shapes
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 TERMS = {**laws_logits.TERMS, **laws_features.TERMS}
 

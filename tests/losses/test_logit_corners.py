@@ -8,8 +8,8 @@ from law_case import START, STUDENT, TEACHER, Case, build
 from torch import Tensor
 
 from kdx.core.types import Batch, DataSpec, Outputs
-from kdx.losses.base import Term
-from kdx.losses.ofa import OFAStages
+from kdx.losses.base.term import Term
+from kdx.losses.logits.ofa import OFAStages
 
 # what cannot be with two classes, where the classes beside the label are one
 NEEDS_THREE = {"dkd", "tckd", "nckd", "nkd", "dkd ls", "each of one"}  # the last is DKD with each member

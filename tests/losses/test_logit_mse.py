@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdx.losses.logit_mse import logit_mse
+from kdx.losses.logits.logit_mse import logit_mse
 
 
 def test_gradient_is_the_difference():

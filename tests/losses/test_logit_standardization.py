@@ -10,10 +10,10 @@ from law_case import START, STUDENT, TEACHER, build
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.at import AT
-from kdx.losses.dkd import DKD
-from kdx.losses.kd import KD
-from kdx.losses.logit_standardization import LogitStandardization, standardize
+from kdx.losses.features.at import AT
+from kdx.losses.logits.dkd import DKD
+from kdx.losses.logits.kd import KD
+from kdx.losses.wrappers.logit_standardization import LogitStandardization, standardize
 
 
 def test_mean_0_and_deviation_1():

@@ -5,7 +5,7 @@ from loss_references import random_outputs
 from torch import nn
 
 from kdx.core.types import Batch, Shapes
-from kdx.losses.mgd import MGD
+from kdx.losses.features.mgd import MGD
 
 
 class Spy(nn.Module):

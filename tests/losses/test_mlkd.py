@@ -5,8 +5,8 @@ import torch
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, Outputs
-from kdx.losses.kd import KD
-from kdx.losses.mlkd import (
+from kdx.losses.logits.kd import KD
+from kdx.losses.logits.mlkd import (
     ClassAlignment,
     InstanceAlignment,
     LeastConfident,

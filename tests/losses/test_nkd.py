@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kdx.core.types import DataSpec, Shapes
-from kdx.losses.dkd import nontarget_divergence
-from kdx.losses.nkd import NKD, nontarget_cross_entropy, target_cross_entropy
+from kdx.losses.logits.dkd import nontarget_divergence
+from kdx.losses.logits.nkd import NKD, nontarget_cross_entropy, target_cross_entropy
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

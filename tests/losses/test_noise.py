@@ -12,10 +12,10 @@ from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, build
 
 from kdx.core.schedule import Between, Linear, Progress
 from kdx.core.types import Batch, Outputs, Shapes
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.kd import KD
-from kdx.losses.logit_mse import LogitMSE, logit_mse
-from kdx.losses.noise import NoisyLogits, perturbed
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.kd import KD
+from kdx.losses.logits.logit_mse import LogitMSE, logit_mse
+from kdx.losses.wrappers.noise import NoisyLogits, perturbed
 
 MODES: tuple[Any, ...] = ("multiplicative", "additive")
 GRANULARITIES: tuple[Any, ...] = ("logit", "sample")

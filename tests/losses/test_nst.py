@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdx.core.types import DataSpec, Shapes
-from kdx.losses.nst import NST, neuron_selectivity
+from kdx.losses.features.nst import NST, neuron_selectivity
 
 
 def test_order_scale_and_sign_of_channels_do_not_matter():

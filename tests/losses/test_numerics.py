@@ -2,7 +2,7 @@
 
 import torch
 
-from kdx.losses.numerics import divergence, full_precision, unit
+from kdx.losses.base.numerics import divergence, full_precision, unit
 
 
 def test_a_zero_vector_stays_zero_without_a_gradient():

@@ -7,7 +7,7 @@ from law_case import CLASSES, SPEC
 from torch import nn
 
 from kdx.core.types import Shapes
-from kdx.losses.ofd import OFD, margins, partial_distance
+from kdx.losses.features.ofd import OFD, margins, partial_distance
 
 
 def norm_of(weights: list[float], biases: list[float]) -> nn.BatchNorm2d:

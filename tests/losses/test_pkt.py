@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.losses.pkt import neighbour_probs, probabilistic_transfer
+from kdx.losses.relations.pkt import neighbour_probs, probabilistic_transfer
 
 
 def test_rows_are_distributions():

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.schedule import EpochRamp, Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.pskd import PastPredictions
+from kdx.losses.logits.pskd import PastPredictions
 
 C, N = 4, 9
 

@@ -5,10 +5,10 @@ from law_case import CLASSES, SPEC
 from torch import nn
 
 from kdx.core.types import Shapes
-from kdx.losses import reviewkd
-from kdx.losses.adapters import Norm, folded
-from kdx.losses.enlarged import convolve_enlarged
-from kdx.losses.reviewkd import ReviewKD, _Fusion, hierarchical_distance
+from kdx.losses.base.adapters import Norm, folded
+from kdx.losses.base.upsample import convolve_enlarged
+from kdx.losses.features import reviewkd
+from kdx.losses.features.reviewkd import ReviewKD, _Fusion, hierarchical_distance
 
 
 @pytest.mark.parametrize("size", [(8, 8), (4, 4), (2, 2), (1, 1), (16, 8)])

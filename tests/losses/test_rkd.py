@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from kdx.losses import rkd
-from kdx.losses.rkd import angle_loss, distance_loss, distances
+from kdx.losses.relations import rkd
+from kdx.losses.relations.rkd import angle_loss, distance_loss, distances
 
 LOSSES = [distance_loss, angle_loss]
 

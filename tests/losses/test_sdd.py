@@ -6,11 +6,11 @@ from torch import nn
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.dkd import DKD
-from kdx.losses.kd import KD
-from kdx.losses.logit_standardization import LogitStandardization
-from kdx.losses.nkd import NKD
-from kdx.losses.sdd import SDD, disagrees, local_logits, pyramid
+from kdx.losses.logits.dkd import DKD
+from kdx.losses.logits.kd import KD
+from kdx.losses.logits.nkd import NKD
+from kdx.losses.wrappers.logit_standardization import LogitStandardization
+from kdx.losses.wrappers.sdd import SDD, disagrees, local_logits, pyramid
 
 SPEC = DataSpec(5, (3, 8, 8), 1, (0.0,), (1.0,))
 START = Progress(0, 1, 1)

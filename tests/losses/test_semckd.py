@@ -4,7 +4,7 @@ from law_case import CLASSES, SPEC, START
 from loss_references import random_outputs
 
 from kdx.core.types import Batch, Shapes
-from kdx.losses.semckd import SemCKD, among, calibrated
+from kdx.losses.features.semckd import SemCKD, among, calibrated
 
 STUDENT = Shapes((CLASSES,), {"a": (3, 8, 8), "b": (4, 4, 4)})
 TEACHER = Shapes((CLASSES,), {"a": (5, 8, 8), "b": (6, 4, 4), "c": (7, 2, 2)})

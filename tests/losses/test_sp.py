@@ -2,7 +2,7 @@
 
 import torch
 
-from kdx.losses.sp import similarities, similarity_preservation
+from kdx.losses.relations.sp import similarities, similarity_preservation
 
 
 def test_the_mean_is_the_frobenius_norm_over_b_squared():

@@ -5,7 +5,7 @@ from loss_references import random_outputs
 from torch import nn
 
 from kdx.core.types import Batch, Outputs, Shapes
-from kdx.losses.srrl import SRRL
+from kdx.losses.features.srrl import SRRL
 
 SHAPES = Shapes((CLASSES,), {"pooled": (6,)})
 LABELS = torch.zeros(4, dtype=torch.int64)

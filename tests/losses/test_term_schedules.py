@@ -17,7 +17,7 @@ from law_case import CLASSES, START, STUDENT, TEACHER, Case, build
 import kdx.losses
 from kdx.core.schedule import Between, Schedule
 from kdx.core.types import Batch
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 
 CASES = {**laws_logits.TERMS, **laws_features.TERMS}
 # numbers that say when, or that build the term before there is any progress

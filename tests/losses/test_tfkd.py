@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from kdx.core.types import DataSpec, Shapes
-from kdx.losses.cross_entropy import cross_entropy
-from kdx.losses.tfkd import VirtualTeacher, virtual_divergence, virtual_probs
+from kdx.losses.logits.cross_entropy import cross_entropy
+from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence, virtual_probs
 
 
 @pytest.fixture

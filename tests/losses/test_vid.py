@@ -7,7 +7,7 @@ import torch
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.vid import VID, gaussian_nll
+from kdx.losses.features.vid import VID, gaussian_nll
 
 SPEC = DataSpec(10, (3, 8, 8), 1, (0.0,), (1.0,))
 

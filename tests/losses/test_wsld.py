@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdx.losses.kd import soft_cross_entropy
-from kdx.losses.wsld import soft_label_weights, weighted_soft_cross_entropy
+from kdx.losses.logits.kd import soft_cross_entropy
+from kdx.losses.logits.wsld import soft_label_weights, weighted_soft_cross_entropy
 
 
 def test_a_student_as_good_as_its_teacher_weighs_1_less_1_over_e():

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.schedule import Linear, Progress
 from kdx.core.types import Batch, DataSpec, Outputs
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.kd import KD
-from kdx.losses.tfkd import VirtualTeacher, virtual_divergence
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.kd import KD
+from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence
 from kdx.methods.alone import Alone
 
 SPEC = DataSpec(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)

@@ -9,15 +9,15 @@ from test_adversarial import SETTINGS, flat, sgd
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
-from kdx.engine.parties import Turns
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.dafl import activation, information, one_hot
-from kdx.losses.dkd import DKD
-from kdx.losses.kd import KD, kl_divergence
+from kdx.engine.optim.multi_optimizer import Turns
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.dafl import activation, information, one_hot
+from kdx.losses.logits.dkd import DKD
+from kdx.losses.logits.kd import KD, kl_divergence
 from kdx.methods.data_free import DataFree
-from kdx.models.frozen import Frozen
 from kdx.models.generator import ConvGenerator
 from kdx.models.small import MLP
+from kdx.models.teachers.frozen import Frozen
 
 SPEC = DataSpec(3, (2, 4, 8), 32, (0.0, 0.0), (1.0, 1.0), torch.arange(32) % 3)
 FACTS = {"dropout": 0.0, "activation": "tanh", "num_classes": 3, "input_shape": (2, 4, 8)}

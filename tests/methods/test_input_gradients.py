@@ -7,11 +7,11 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.input_gradient import InputGradient
+from kdx.losses.features.input_gradient import InputGradient
+from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.methods.input_gradients import InputGradients
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP
+from kdx.models.teachers.frozen import Frozen
 
 SPEC = DataSpec(3, (1, 2, 2), 50, (0.0,), (1.0,), torch.arange(50) % 3)
 START = Progress(0, 10, 10)

@@ -13,12 +13,12 @@ from kdx.core.method import Method
 from kdx.core.schedule import Progress, Schedule
 from kdx.core.seed import get_rng_state, seeded, set_rng_state
 from kdx.core.types import UNLABELLED, Step
-from kdx.engine.parties import Parties
+from kdx.engine.optim.multi_optimizer import Parties
 from kdx.engine.trainer import Trainer
-from kdx.losses.base import Term
+from kdx.losses.base.term import Term
 from kdx.models.weights import load_weights, save_weights
-from kdx.studies.build import build_network, start_student
-from kdx.studies.rehearse import rehearse
+from kdx.runs.build import build_network, start_student
+from kdx.runs.dry_run import rehearse
 
 METHODS = options("method")
 SEVERAL = ("teacher.members={a:{},b:{},c:{}}",)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
-from kdx.losses.dml import Mutual as Exchange
+from kdx.losses.online.dml import Mutual as Exchange
 from kdx.methods.mutual import Mutual
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP

@@ -10,15 +10,15 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from kdx.commands.catalogue import front_matter
 from kdx.config.compose import config_dir, options
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
 from kdx.core.weigh import weigh
-from kdx.models.frozen import Frozen
-from kdx.studies.build import make
-from kdx.studies.catalogue import front_matter
+from kdx.models.teachers.frozen import Frozen
+from kdx.runs.build import make
 
 CLASSES, SIZE, BATCH = 5, 16, 3
 SPEC = DataSpec(CLASSES, (3, SIZE, SIZE), 20, (0.0,) * 3, (1.0,) * 3, torch.arange(20) % CLASSES)

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
-from kdx.losses.kd import KD
+from kdx.losses.logits.kd import KD
 from kdx.methods.robust import RobustDistill
 from kdx.models.attack import PGD
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP, SmallCNN
+from kdx.models.teachers.frozen import Frozen
 
 MEAN, STD = (0.4,), (0.3,)
 SPEC = DataSpec(4, (1, 4, 4), 50, MEAN, STD, torch.arange(50) % 4)

@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
-from kdx.losses.map_mse import MapMSE
+from kdx.losses.features.map_mse import MapMSE
 from kdx.methods.simkd import SimKD
 from kdx.models.cifar.mobilenetv2 import MobileNetV2
 from kdx.models.cifar.resnet import ResNet
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP
+from kdx.models.teachers.frozen import Frozen
 from kdx.models.weights import save_weights
 
 CLASSES = 5

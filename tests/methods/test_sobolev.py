@@ -9,11 +9,11 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs
-from kdx.losses.jacobian import JacobianDistance
-from kdx.losses.logit_mse import LogitMSE
+from kdx.losses.features.jacobian import JacobianDistance
+from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.methods.sobolev import Sobolev
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP, SmallCNN
+from kdx.models.teachers.frozen import Frozen
 
 SPEC = DataSpec(3, (1, 2, 2), 50, (0.0,), (1.0,), torch.arange(50) % 3)
 START = Progress(0, 10, 10)

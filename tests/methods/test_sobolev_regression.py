@@ -9,10 +9,10 @@ from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec
 from kdx.core.weigh import weigh
 from kdx.models.derivatives import jacobian
-from kdx.models.frozen import Frozen
-from kdx.models.functions import StyblinskiTang
 from kdx.models.small import MLP
-from kdx.studies.build import make
+from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.functions import StyblinskiTang
+from kdx.runs.build import make
 
 SPEC = DataSpec(1, (2,), 100, (0.0,), (1.0,))
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs
-from kdx.losses.cross_entropy import CrossEntropy
-from kdx.losses.kd import KD
+from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.losses.logits.kd import KD
 from kdx.methods.two_views import TwoViews
-from kdx.models.frozen import Frozen
+from kdx.models.teachers.frozen import Frozen
 
 SPEC = DataSpec(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
 START = Progress(0, 10, 10)

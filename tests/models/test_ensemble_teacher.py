@@ -7,12 +7,12 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.teacher import ask
 from kdx.core.types import Batch, Outputs
-from kdx.losses.networks import linear_head, network_with
+from kdx.losses.base.heads import linear_head, network_with
 from kdx.models.cifar.resnet import ResNet
-from kdx.models.ensemble import ArithmeticMean, Ensemble, GeometricMean
-from kdx.models.frozen import Frozen
-from kdx.models.limited import Limited
 from kdx.models.small import MLP
+from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean
+from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.limited import Limited
 
 SHAPE, CLASSES = (3, 8, 8), 5
 

@@ -14,7 +14,7 @@ from kdx.models.cifar.shufflenetv1 import ShuffleNetV1
 from kdx.models.cifar.shufflenetv2 import ShuffleNetV2
 from kdx.models.cifar.vgg import VGG
 from kdx.models.cifar.wrn import WideResNet
-from kdx.models.folding import fold
+from kdx.models.teachers.folding import fold
 
 # whether all norms go: where one reads a sum, it stays
 NETS = {

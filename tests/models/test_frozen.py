@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from kdx.models.cifar.resnet import ResNet
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP
+from kdx.models.teachers.frozen import Frozen
 
 A, B = ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)), ((0.1, 0.2, 0.6), (0.5, 0.1, 0.4))
 

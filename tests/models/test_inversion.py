@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from kdx.core.errors import UserError
-from kdx.losses.deep_inversion import roughness, sameness, statistics_distance
-from kdx.models.frozen import Frozen
+from kdx.losses.features.deep_inversion import roughness, sameness, statistics_distance
 from kdx.models.inversion import DeepInversion, batch_statistics, kept_statistics
 from kdx.models.small import MLP, SmallCNN
+from kdx.models.teachers.frozen import Frozen
 
 SHAPE = (1, 8, 8)
 FACTS = {"num_classes": 4, "input_shape": SHAPE, "dropout": 0.0}

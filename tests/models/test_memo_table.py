@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from kdx.core.errors import UserError
-from kdx.models import memo_table
-from kdx.models.memo_table import MemoTable
+from kdx.models.teachers import memo_table
+from kdx.models.teachers.memo_table import MemoTable
 
 ROWS, WIDTH = 500, 7
 
@@ -142,7 +142,7 @@ WRITER = """
 import sys
 import numpy as np
 from pathlib import Path
-from kdx.models.memo_table import MemoTable
+from kdx.models.teachers.memo_table import MemoTable
 table, rng = MemoTable(Path(sys.argv[1]), {rows}, {width}, "fp16"), np.random.default_rng(int(sys.argv[2]))
 print("ready", flush=True)
 while True:

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.types import Outputs
-from kdx.losses.networks import network_with
+from kdx.losses.base.heads import network_with
 from kdx.models.build import timm_model
 from kdx.models.cifar.resnet import ResNet
-from kdx.models.frozen import Frozen
-from kdx.models.limited import Limited
-from kdx.models.optimized import optimize
+from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.limited import Limited
+from kdx.models.teachers.optimized import optimize
 
 # how far each may be from the exact logits, as a share of their spread
 ALLOWED = {"folded": 1e-5, "bf16": 0.05, "int8": 0.25}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdx.models.small import MLP
-from kdx.models.specialists import Agreement, active, correction, solve, specialise
+from kdx.models.teachers.specialists import Agreement, active, correction, solve, specialise
 
 DIRECTIONS: tuple[Any, ...] = ("forward", "reverse")
 G = torch.tensor([[0.507, 0.459, 0.025, 0.009]]).double()

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdx.models.frozen import Frozen
 from kdx.models.probe import probe
 from kdx.models.tap import Tapped, plain
+from kdx.models.teachers.frozen import Frozen
 
 
 class Plain(nn.Module):

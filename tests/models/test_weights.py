@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.models.frozen import Frozen
 from kdx.models.small import MLP
+from kdx.models.teachers.frozen import Frozen
 from kdx.models.weights import CheckpointError, load_weights, save_weights, sha256
 
 

@@ -76,7 +76,7 @@ def test_every_link_is_checked_before_the_first_runs(tmp_path):
 
 
 def _until(step: int, folder: Path) -> None:
-    die_at(Moment("kdx.engine.update.Joint", "__call__", step + 1))
+    die_at(Moment("kdx.engine.optim.update.Joint", "__call__", step + 1))
     chain(seeds=[0]).execute(paths(folder), options(overrides=["trainer.checkpoint_seconds=0"]))
 
 

@@ -11,11 +11,11 @@ import pytest
 from conftest import STUDENT, TINY
 
 from kdx.core.errors import UserError
+from kdx.runs.results import Result
 from kdx.studies.grid import Grid
 from kdx.studies.options import Options
-from kdx.studies.results import Result
-from kdx.studies.statistics import Summary, paired_gain
-from kdx.studies.table import Table
+from kdx.tables.statistics import Summary, paired_gain
+from kdx.tables.table import Table
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -184,7 +184,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(tmp_path, monkeypatch, ca
     assert (
         float(cells["KD", "test/top1"]["mean"]) == pytest.approx(np.mean(tops)) and cells["KD", "test/top1"]["n"] == "2"
     )
-    monkeypatch.setattr("kdx.studies.run._train", lambda *_: pytest.fail("it trained again"))
+    monkeypatch.setattr("kdx.runs.run._train", lambda *_: pytest.fail("it trained again"))
     assert study().execute(paths, options()) == []
     assert {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".png"} == {
         k: v for k, v in first.items() if not k.endswith(".png")

@@ -16,16 +16,16 @@ from kdx.config.layout import config_dir, options
 from kdx.config.validate import check
 from kdx.core.errors import UserError
 from kdx.models.weights import sha256
-from kdx.studies.board import with_seed
-from kdx.studies.build import make
+from kdx.pool.pool import run_all
+from kdx.pool.task import folder_of
+from kdx.runs.build import make
+from kdx.runs.prepare import examine
+from kdx.studies.config_cache import Recall
 from kdx.studies.options import Options, select
 from kdx.studies.paper_table import PaperTable
-from kdx.studies.pool import run_all
-from kdx.studies.prepare import examine
-from kdx.studies.recall import Recall
-from kdx.studies.sheet import Printed, Reported, convert, judge
-from kdx.studies.statistics import Summary, t_quantile
-from kdx.studies.task import folder_of
+from kdx.studies.table_runs import with_seed
+from kdx.tables.paper_cells import Printed, Reported, convert, judge
+from kdx.tables.statistics import Summary, t_quantile
 
 SHIPPED = sorted(
     p.relative_to(config_dir() / "study").with_suffix("").as_posix()
@@ -218,15 +218,15 @@ def test_the_second_time_trains_nothing(outputs, monkeypatch):
     def no_training(*_):
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr("kdx.studies.pool.run_together", no_training)
-    monkeypatch.setattr("kdx.studies.board.rehearse", no_training)
+    monkeypatch.setattr("kdx.pool.pool.run_together", no_training)
+    monkeypatch.setattr("kdx.studies.table_runs.rehearse", no_training)
     before = (outputs / "tables" / "paper" / "tiny" / "smoke.csv").read_text()
     assert table().execute(places(outputs), asked()) == []
     assert (outputs / "tables" / "paper" / "tiny" / "smoke.csv").read_text() == before
 
 
 def test_render_runs_nothing_and_shows_holes(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdx.studies.pool.run_together", None)
+    monkeypatch.setattr("kdx.pool.pool.run_together", None)
     one = table(columns={"T4": []}, cells={}, reported={})
     assert one.execute(places(tmp_path), asked(only="render", scale="paper")) == []
     found = cells(tmp_path, "paper")
@@ -246,7 +246,7 @@ def test_only_what_is_asked_for_runs(tmp_path):
 
 
 def test_a_failure_stops_no_other_and_is_tried_again_when_asked(tmp_path, monkeypatch, capsys):
-    import kdx.studies.run as runs
+    import kdx.runs.run as runs
 
     train = runs._train
 
@@ -289,7 +289,7 @@ def test_the_last_word_on_a_key_counts():
 
 
 def test_a_failed_teacher_is_trained_once_and_named(tmp_path, monkeypatch):
-    import kdx.studies.run as runs
+    import kdx.runs.run as runs
 
     tried = []
 
@@ -348,9 +348,9 @@ def test_recall_gives_what_composing_gives(tmp_path, monkeypatch):
     first = Recall(tmp_path / "c.json")
     assert first.config(overrides) == (expected, True)
     first.keep()
-    monkeypatch.setattr("kdx.studies.recall.compose", None)
+    monkeypatch.setattr("kdx.studies.config_cache.compose", None)
     assert Recall(tmp_path / "c.json").config(overrides) == (expected, True)
-    monkeypatch.setattr("kdx.studies.recall.digest", lambda: "code that has changed")
+    monkeypatch.setattr("kdx.studies.config_cache.digest", lambda: "code that has changed")
     with pytest.raises(TypeError):
         Recall(tmp_path / "c.json").config(overrides)
 
@@ -470,8 +470,8 @@ def test_reference_numbers_are_as_printed():
 PARALLEL = """
 import sys
 from kdx.config.compose import compose
-from kdx.studies.pool import run_all
-from kdx.studies.prepare import examine
+from kdx.pool.pool import run_all
+from kdx.runs.prepare import examine
 
 if __name__ == "__main__":
     overrides = sys.argv[1:]
@@ -487,8 +487,8 @@ def test_killing_the_command_ends_its_runs(tmp_path):
     import sys
     import time
 
-    from kdx.studies.claim import held
-    from kdx.studies.status import runs
+    from kdx.commands.status import runs
+    from kdx.runs.lock import held
 
     script = tmp_path / "parallel.py"
     script.write_text(PARALLEL)

@@ -40,7 +40,7 @@ def execute(folder: Path, **changed: Any) -> list[str]:
 
 
 def _until(step: int, folder: Path) -> None:
-    die_at(Moment("kdx.engine.update.Joint", "__call__", step + 1))
+    die_at(Moment("kdx.engine.optim.update.Joint", "__call__", step + 1))
     execute(folder)
 
 

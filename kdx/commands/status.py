@@ -1,0 +1,159 @@
+"""`kdx status`: which runs are done, running, failed or waiting, read from their directories alone."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from kdx.runs.folder import CONFIG, LOCK, RECORD, failure, is_done
+from kdx.runs.lock import held
+
+State = Literal["done", "running", "failed", "waiting"]
+ORDER: tuple[State, ...] = ("running", "failed", "waiting", "done")
+TAIL = 65536  # bytes of the record that surely hold its last line
+HELP = """\
+kdx status [outputs/...] [--all]
+
+Lists the runs in the given folders (outputs, unless given) that are running, failed or waiting, and
+counts those that are done; --all lists them too. A waiting run was begun and is held by no process:
+the command that began it goes on with it.
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run's directory at a glance.
+
+    Attributes:
+        folder: The directory.
+        state: done; running (a living process holds it); failed (with an error and nobody at it); else waiting.
+        progress: Fraction of the training that is done, by the last line of its record; None where unknown.
+        seconds_left: Until the end of training at the pace so far; None where unknown.
+        error: Last line of a failure; empty otherwise.
+    """
+
+    folder: Path
+    state: State
+    progress: float | None
+    seconds_left: float | None
+    error: str
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the status. Exits with 2 where the command is wrong."""
+    if any(a in ("-h", "--help") for a in arguments):
+        print(HELP, end="")
+        return
+    folders = [a for a in arguments if a != "--all"]
+    wrong = [f"unknown option '{a}'; see kdx status --help" for a in folders if a.startswith("-")]
+    wrong = wrong or [f"{a}: no such directory" for a in folders if not Path(a).is_dir()]
+    for line in wrong:
+        print(f"kdx: {line}", file=sys.stderr)
+    if wrong:
+        sys.exit(2)
+    entries = [entry for folder in folders or ["outputs"] for entry in survey(Path(folder))]
+    print(show(entries, "--all" in arguments))
+
+
+def survey(root: Path) -> list[Entry]:
+    """All runs under a folder, however deep."""
+    return [look(folder) for folder in sorted(runs(root))]
+
+
+def runs(root: Path) -> Iterator[Path]:
+    """Directories of runs: a run is what has been claimed once."""
+    try:
+        with os.scandir(root) as found:
+            listed = list(found)
+    except OSError:
+        return
+    if any(entry.name == LOCK for entry in listed):
+        yield root
+        return
+    for entry in listed:
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+            yield from runs(Path(entry.path))
+
+
+def look(folder: Path) -> Entry:
+    """The state of one run."""
+    if is_done(folder):
+        return Entry(folder, "done", 1.0, 0.0, "")
+    running = held(folder)
+    if not running and (error := failure(folder)):
+        return Entry(folder, "failed", None, None, error)
+    progress, left = _pace(folder)
+    if running:
+        left = None if left is None else max(0.0, left - _age(folder / RECORD))
+    return Entry(folder, "running" if running else "waiting", progress, left, "")
+
+
+def _pace(folder: Path) -> tuple[float | None, float | None]:
+    """Progress, and the seconds that the rest takes at the pace so far."""
+    line = _last_line(folder / RECORD)
+    if line is None:
+        return None, None
+    try:
+        config: Any = yaml.load((folder / CONFIG).read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        duration, batch = config["trainer"]["duration"], config["trainer"]["batch_size"]
+        passed = {"epochs": line["epoch"], "steps": line["step"], "examples": line["step"] * batch}
+        progress = min(1.0, next(passed[unit] / duration[unit] for unit in passed if duration.get(unit) is not None))
+        return progress, line["time/seconds"] * (1 - progress) / progress if progress > 0 else None
+    except (OSError, yaml.YAMLError, KeyError, TypeError, StopIteration, ZeroDivisionError):
+        return None, None
+
+
+def _last_line(path: Path) -> dict[str, Any] | None:
+    """The last whole line of a record; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return None
+    # what follows the last newline is half a line, or nothing
+    for line in reversed(lines[:-1]):
+        try:
+            return json.loads(line)
+        except ValueError:
+            continue
+    return None
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def show(entries: Sequence[Entry], everything: bool) -> str:
+    """A line for each run that is not done, and a count of all."""
+    lines = []
+    for entry in sorted(entries, key=lambda e: ORDER.index(e.state)):
+        if entry.state == "done" and not everything:
+            continue
+        done = "" if entry.progress is None or entry.state == "done" else f"{100 * entry.progress:.0f} %"
+        left = f"{span(entry.seconds_left)} left" if entry.seconds_left and entry.state != "done" else ""
+        lines.append(f"{entry.state:<8} {done:>5} {left:>12}  {entry.folder}".rstrip())
+        lines += [f"{'':<29}{entry.error}"] if entry.error else []
+    counts = {state: sum(e.state == state for e in entries) for state in ("done", "running", "failed", "waiting")}
+    lines.append(", ".join(f"{n:,} {state}" for state, n in counts.items()) if entries else "no runs here")
+    return "\n".join(lines)
+
+
+def span(seconds: float) -> str:
+    """ "3 h 20 min", "12 min" or "40 s"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,85 @@
+"""The entry of `kdx study`."""
+
+import sys
+from collections.abc import Sequence
+
+from kdx.config.compose import ConfigError, compose
+from kdx.config.layout import options, take_config_dirs
+from kdx.core.distributed import fails_first, size
+from kdx.core.errors import UserError
+
+HELP = """\
+kdx study study=NAME [key=value] ...
+
+Runs every training of a study that is not finished yet and prints the table they make. The same command
+again takes finished runs as they are; fresh=true runs everything over. A run that fails stops no other.
+
+  jobs=2                 processes at a time, each with its share of the threads
+  fused=true             runs that share data_seed, data and teacher train together: each batch is read and the teacher
+                         asked once for all; each run ends as it would alone, and only its seconds say otherwise
+  retry=failed           runs failed runs again; without it they are reported and left
+  only=render            writes the table from what there is and runs nothing
+  scale=smoke            a preset of a table: smoke (does it run), cpu (a stated part of it), paper (to the letter)
+  overrides=["dataset.root=/data","teacher.checkpoint=net.pt"]     overrides of every run
+  rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run
+
+studies: {studies}
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a study and exit: 0 done, 1 a run failed, 2 the command is wrong."""
+    try:
+        arguments = take_config_dirs(arguments)
+    except UserError as error:
+        _say(error)
+        sys.exit(2)
+    if any(a in ("-h", "--help") for a in arguments):
+        print(HELP.format(studies=", ".join(options("study"))), end="")
+        return
+    for option in [a for a in arguments if a.startswith("-")]:
+        print(f"kdx: unknown option '{option}'; see kdx study --help", file=sys.stderr)
+        sys.exit(2)
+    if size() > 1:
+        if fails_first():
+            print(
+                "kdx: torchrun trains one run; a study takes several at a time by jobs=N or fused=true", file=sys.stderr
+            )
+        sys.exit(2)
+    from kdx.config.validate import check  # the validation library takes a tenth of a second
+
+    try:
+        composed = compose(arguments, "study")
+        asked = {key: value for key, value in composed.config.items() if key not in ("study", "paths")}
+        problems = check(composed.config["study"], "study")
+        problems += check({"_target_": "kdx.studies.options.Options", **asked}, "")
+        if problems:
+            raise ConfigError(problems)
+    except ConfigError as error:
+        _say(error)
+        sys.exit(2)
+    from kdx.runs.build import make
+    from kdx.studies.options import Options
+
+    try:
+        study = make(composed.config["study"])
+    except (UserError, ValueError) as error:
+        _say(error)
+        sys.exit(2)
+    try:
+        failures = study.execute(composed.config["paths"], Options(**asked))
+    except KeyboardInterrupt:
+        print("kdx: stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    except (UserError, ValueError, OSError) as error:
+        _say(error)
+        sys.exit(1)
+    for line in failures:
+        print(f"kdx: failed: {line}", file=sys.stderr)
+    if failures:
+        sys.exit(1)
+
+
+def _say(error: Exception) -> None:
+    for line in str(error).splitlines():
+        print(f"kdx: {line}", file=sys.stderr)

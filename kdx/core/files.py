@@ -1,0 +1,53 @@
+"""Atomic writes: a file appears whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` for the block, then move it into place.
+
+    The data reach the disk before the rename, and the rename before the block's end. So a kill or a power cut at any
+    moment leaves either the old file (under `keep`, where that is given) or the new one. Each process has a temporary
+    file of its own. If the block raises, the old file stays.
+
+    Args:
+        path: The file to write; its folder must exist.
+        keep: Where the old file is moved; None replaces it.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "greeting.txt"
+        >>> with atomic_write(path) as file:
+        ...     _ = file.write(b"hello")
+        >>> path.read_text()
+        'hello'
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(part, path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the renames in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,159 @@
+"""Images from outside the training set, brought to its shape and pixel values: another domain, noise, files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdx.core.ranges import Count, PositiveInt
+from kdx.core.seed import generator
+from kdx.core.types import UNLABELLED
+from kdx.data.dataset import Dataset
+from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet, TensorSet, resized
+from kdx.data.sources.folder import SUFFIXES
+
+LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey
+
+
+class Source:
+    """Where unlabelled images come from."""
+
+    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+        """The images, without labels, in the shape and with the pixel values of a training set.
+
+        Args:
+            home: The training set.
+            dataset: Its facts.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherData(Source):
+    """The training set of another data set, whose labels are not used.
+
+    Its images are resized to the size at hand, grey becomes colour and the reverse, and their white becomes the
+    white of this data set; so they are normalised with this one's statistics, as a teacher of it expects.
+    They are held in memory.
+
+    Attributes:
+        dataset: Any option of `dataset`, with its regime.
+        count: How many of its images, chosen by `seed`; None for all.
+        seed: Chooses them.
+    """
+
+    dataset: Dataset
+    count: PositiveInt | None
+    seed: Count
+
+    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+        train = self.dataset.splits().train
+        if self.count is not None and self.count < len(train):
+            chosen = torch.randperm(len(train), generator=generator(self.seed, "other", "count"))[: self.count]
+            train = train.subset(chosen.sort().values)
+        return _unlabelled(brought(train, home), home)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Source):
+    """Images of independent random pixels, always the same ones.
+
+    Attributes:
+        kind: "uniform" over all pixel values, or "gaussian" with the data set's mean and deviation of each channel.
+        count: How many; None for as many as there are training examples.
+        seed: Chooses them.
+    """
+
+    kind: Literal["uniform", "gaussian"]
+    count: PositiveInt | None
+    seed: Count
+
+    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+        c, h, w = home.shape
+        size, g = (self.count or len(home), h, w, c), generator(self.seed, "noise", self.kind)
+        if self.kind == "uniform":
+            images = torch.randint(home.scale + 1, size, generator=g, dtype=torch.uint8)
+        else:
+            mean, std = (torch.tensor(list(v), dtype=torch.float32) for v in (dataset.mean, dataset.std))
+            images = _pixels(torch.randn(size, generator=g).mul_(std).add_(mean), home.scale)
+        return _unlabelled(images, home)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Source):
+    """Images of a file or a folder, such as a generator's.
+
+    Attributes:
+        path: A safetensors file whose tensor "images" is uint8 [N, H, W, C] from 0 to 255 or a float
+            [N, C, H, W] from 0 to 1; or a folder, of which every image file is taken, in the order of their names.
+        sha256: Filled in: what they contain.
+    """
+
+    path: str
+    sha256: str | None
+
+    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+        path = Path(self.path).expanduser()
+        if path.is_dir():
+            files = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            if not files:
+                raise DataError(f"{path} holds no image files ({', '.join(SUFFIXES)})")
+            labels = torch.full((len(files),), UNLABELLED)
+            found = EncodedSet(ImageFiles(files), labels, home.shape, max(home.shape[1:])).in_memory()
+        else:
+            found = _read(path)
+        return _unlabelled(brought(found, home), home)
+
+
+def brought(data: ImageSet, home: ImageSet) -> Tensor:
+    """Images of one set in the shape and with the pixel values of another, uint8 [N, H, W, C]."""
+    parts = []
+    for indices in torch.arange(len(data)).split(1024):
+        source, rows = data.rows(indices)
+        parts.append(torch.from_numpy(np.stack(list(_fitted(source[rows], home)))))
+    images = torch.cat(parts)
+    return images if data.scale == home.scale else _pixels(images.float() / data.scale, home.scale)
+
+
+def _fitted(images: np.ndarray, home: ImageSet) -> Iterator[np.ndarray]:
+    c, h, w = home.shape
+    for image in images:
+        if image.shape[2] != c:
+            if {image.shape[2], c} != {1, 3}:
+                raise DataError(f"images of {image.shape[2]} channels cannot be brought to {c}")
+            grey = image @ LUMINANCE if c == 1 else image[..., 0]
+            image = np.repeat(np.rint(grey).astype(np.uint8)[..., None], c, axis=2)
+        yield image if image.shape[:2] == (h, w) else resized(image, h, w)
+
+
+def _pixels(values: Tensor, scale: int) -> Tensor:
+    """Values from 0 to 1 as whole pixel values."""
+    return values.clamp_(0, 1).mul_(scale).round_().to(torch.uint8)
+
+
+def _unlabelled(images: Tensor, home: ImageSet) -> TensorSet:
+    return TensorSet(images, torch.full((len(images),), UNLABELLED), home.scale)
+
+
+def _read(path: Path) -> TensorSet:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise DataError(f"there are no images at {path}: transfer.unlabelled.path is neither a file nor a folder")
+    try:
+        images = load_file(path)["images"]
+    except (KeyError, SafetensorError) as error:
+        raise DataError(f"{path} is no safetensors file with a tensor 'images': {error}") from None
+    if images.ndim == 4 and images.is_floating_point():
+        images = _pixels(images.float().permute(0, 2, 3, 1), 255)
+    if images.ndim != 4 or images.dtype != torch.uint8 or not len(images):
+        raise DataError(
+            f"the images of {path} must be uint8 [N, H, W, C] or float [N, C, H, W]; "
+            f"found {images.dtype} {list(images.shape)}"
+        )
+    return TensorSet(images, torch.full((len(images),), UNLABELLED), 255)

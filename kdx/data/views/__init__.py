@@ -1,0 +1,1 @@
+"""Augmentation: from stored bytes to a normalised batch."""

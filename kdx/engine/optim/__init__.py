@@ -1,0 +1,1 @@
+"""Optimiser steps: updates, schedules, averages."""

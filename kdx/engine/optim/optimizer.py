@@ -1,0 +1,111 @@
+"""Optimisers as values of the config, built once the parameters are known."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from kdx.core.errors import UserError, did_you_mean
+from kdx.core.ranges import NonNegative, PartialFraction, Positive
+from kdx.engine.optim.fast_optim import lean
+
+Implementation = Literal["foreach", "fused"]
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """What every optimiser has.
+
+    Attributes:
+        lr: Base learning rate, which the schedule multiplies.
+        weight_decay: L2 penalty (SGD) or decoupled decay (AdamW, LAMB).
+        decay_norm_and_bias: Whether biases and normalisation parameters decay as well. The CIFAR
+            literature says yes; timm's recipes say no.
+    """
+
+    lr: Positive
+    weight_decay: NonNegative
+    decay_norm_and_bias: bool
+
+    def groups(self, parameters: Named) -> list[dict]:
+        """Parameter groups: one, or two where biases and normalisation do not decay."""
+        trainable = [p for _, p in parameters if p.requires_grad]
+        if self.decay_norm_and_bias:
+            return [{"params": trainable, "weight_decay": self.weight_decay}]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        return [g for g in groups if g["params"]]
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Attributes:
+    momentum, nesterov: As in `torch.optim.SGD`.
+    implementation: `foreach` runs each operation over all parameters, `fused` all operations in one kernel:
+        faster on a GPU, and the same but for rounding.
+    """
+
+    momentum: PartialFraction
+    nesterov: bool
+    implementation: Implementation
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        return lean(torch.optim.SGD)(
+            self.groups(parameters),
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            **{self.implementation: True},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Attributes:
+    beta1, beta2, eps: As in `torch.optim.AdamW`.
+    implementation: As in `SGD`.
+    """
+
+    beta1: PartialFraction
+    beta2: PartialFraction
+    eps: Positive
+    implementation: Implementation
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        return lean(torch.optim.AdamW)(
+            self.groups(parameters),
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            eps=self.eps,
+            **{self.implementation: True},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timm(Optimizer):
+    """Any optimiser of timm's factory.
+
+    Attributes:
+        name: Name in timm's registry, such as "lamb".
+        options: Further arguments of that optimiser.
+    """
+
+    name: str
+    options: Mapping[str, bool | int | float | str | list[float]]
+
+    def build(self, parameters: Named) -> torch.optim.Optimizer:
+        from timm.optim import create_optimizer_v2, list_optimizers  # takes seconds
+
+        known = [str(name) for name in list_optimizers()]
+        if self.name not in known:
+            raise UserError(f"timm has no optimiser '{self.name}'{did_you_mean(self.name, known)}")
+        options: dict[str, Any] = dict(self.options)
+        return create_optimizer_v2(self.groups(parameters), opt=self.name, lr=self.lr, **options)

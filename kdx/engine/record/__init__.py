@@ -1,0 +1,1 @@
+"""The record of a run, its views, and the metrics of training."""

@@ -1,0 +1,96 @@
+"""Where a run's record goes, as values of the config."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from kdx.core.seed import get_rng_state, set_rng_state
+from kdx.engine.record.log import View
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No record beyond the result."""
+
+    keeps_record: ClassVar[bool] = False
+
+    def view(
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        config: Mapping[str, Any],
+        past: Sequence[Mapping[str, float | None]],
+    ) -> View | None:
+        """What shows the record elsewhere; None for nothing."""
+        return None
+
+
+@dataclass(frozen=True)
+class Jsonl(Nothing):
+    """`metrics.jsonl` in the run's directory."""
+
+    keeps_record = True
+
+
+class Deferred:
+    """A view that opens with its first line, so that a run's first steps need not wait for it.
+
+    Args:
+        open_view: Makes the view. What it draws from the streams of random numbers is put back.
+    """
+
+    def __init__(self, open_view: Callable[[], View]):
+        self._open, self._opened = open_view, None
+
+    def log(self, line: Mapping[str, float | None]) -> None:
+        self._view().log(line)
+
+    def close(self, summary: Mapping[str, object] | None) -> None:
+        self._view().close(summary)
+
+    def _view(self) -> View:
+        if self._opened is None:
+            before = get_rng_state()
+            self._opened = self._open()
+            set_rng_state(before)
+        return self._opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wandb(Jsonl):
+    """`metrics.jsonl`, and a W&B run made from it.
+
+    Attributes:
+        project, entity, group, tags: As in `wandb.init`.
+        mode: offline needs neither account nor network; `wandb sync` uploads such a run later.
+    """
+
+    project: str
+    entity: str | None
+    group: str | None
+    tags: Sequence[str]
+    mode: Literal["offline", "online", "disabled"]
+
+    def view(
+        self,
+        folder: Path,
+        run_id: str,
+        name: str,
+        config: Mapping[str, Any],
+        past: Sequence[Mapping[str, float | None]],
+    ) -> View | None:
+        def open_view() -> View:
+            from kdx.engine.record.wandb_view import WandbView
+
+            return WandbView(folder=folder, run_id=run_id, name=name, config=config, past=past, **asdict(self))
+
+        # whoever goes online wants to be told at once where to look, or that there is no such place
+        return Deferred(open_view) if self.mode == "offline" else open_view()
+
+
+def asked_by_agent() -> bool:
+    """Whether an agent of W&B's sweeps started this process."""
+    return "WANDB_SWEEP_ID" in os.environ

@@ -1,0 +1,1 @@
+"""The contract of a term, and helpers that several terms share."""

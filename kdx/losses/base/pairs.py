@@ -1,0 +1,58 @@
+"""What terms over pairs of features share: which roles they read, and the shapes behind them."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kdx.core.types import Outputs, Shapes
+from kdx.losses.base.checks import pair_roles, require_map, require_teacher
+from kdx.losses.base.term import Term
+
+Roles = Sequence[str] | Mapping[str, str]
+Size = tuple[int, int, int]
+
+
+class Paired(Term):
+    """A term that reads some of the student's features, and one of the teacher's for each.
+
+    Attributes:
+        called: The method's name, for messages.
+        pairs: (student's role, teacher's role), from shallow to deep.
+    """
+
+    called: ClassVar[str]
+
+    def __init__(self, roles: Roles):
+        super().__init__()
+        self.pairs = pair_roles(roles, self.called)
+
+    def student_roles(self) -> tuple[str, ...]:
+        return tuple(mine for mine, _ in self.pairs)
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return tuple(theirs for _, theirs in self.pairs)
+
+    def shapes(self, student: Shapes, teacher: Shapes | None) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The two shapes of each pair. Raises ValueError where a role or the teacher is missing."""
+        teacher = require_teacher(teacher, self.called)
+        return [(student.feature(mine, "student"), teacher.feature(theirs, "teacher")) for mine, theirs in self.pairs]
+
+    def maps(self, student: Shapes, teacher: Shapes | None) -> list[tuple[Size, Size]]:
+        """The two shapes (C, H, W) of each pair. Raises ValueError where one is no map."""
+        return [
+            (require_map(a, mine, "student", self.called), require_map(b, theirs, "teacher", self.called))
+            for (a, b), (mine, theirs) in zip(self.shapes(student, teacher), self.pairs, strict=True)
+        ]
+
+    def features(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
+        """The two features of each pair in full precision, the teacher's without gradient."""
+        return [
+            (promoted(student.feature(mine)), promoted(teacher.feature(theirs)).detach()) for mine, theirs in self.pairs
+        ]
+
+
+def promoted(feature: Tensor) -> Tensor:
+    """Half precision cast up, as adapters and losses want it; anything else as it is."""
+    return feature.float() if feature.dtype in (torch.bfloat16, torch.float16) else feature

@@ -1,0 +1,87 @@
+"""CAT-KD: where each class is seen."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdx.core.ranges import PositiveInt
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.heads import linear_head, require_width
+from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.pairs import Paired
+
+
+@full_precision
+def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The classifier applied at every position: maps whose means are the logits.
+
+    Args:
+        features: The last map, whose mean the classifier reads, [B, D, H, W].
+        weight: [C, D].
+        bias: [C], or None.
+
+    Returns:
+        [B, C, H, W].
+    """
+    return F.conv2d(features, weight[:, :, None, None], bias)
+
+
+@full_precision
+def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int) -> Tensor:
+    """Mean squared difference of pooled class activation maps, each scaled to length 1.
+
+    Args:
+        student_maps: [B, C, H, W].
+        teacher_maps: [B, C, H', W']; gets no gradient.
+        side: Height and width that both are pooled to.
+
+    Returns:
+        [B].
+
+    References:
+        Guo, Yan, Li, Lin, "Class Attention Transfer Based Knowledge Distillation", 2023.
+        https://arxiv.org/abs/2304.12777
+    """
+    mine, theirs = (
+        unit(F.adaptive_avg_pool2d(maps, side).flatten(2), 2) for maps in (student_maps, teacher_maps.detach())
+    )
+    return (mine - theirs).square().mean((1, 2))
+
+
+class CATKD(Paired):
+    """Distance of the two networks' class activation maps; the student's classifier is trained through them.
+
+    Args:
+        student_role: The map whose mean the student's classifier reads.
+        teacher_role: The same of the teacher.
+        side: Height and width that the maps are pooled to.
+    """
+
+    called = "CAT-KD"
+
+    def __init__(self, student_role: str, teacher_role: str, side: PositiveInt):
+        super().__init__({student_role: teacher_role})
+        self.side = side
+        # in a tuple, so that they stay the networks' own and no part of the term
+        self._networks: tuple[nn.Module | None, ...] = (None, None)
+        self._heads: tuple[nn.Linear, ...] = ()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self._networks = (student, teacher)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        (shapes,) = self.maps(student, teacher)
+        self._heads = tuple(
+            linear_head(network, whose, self.called)
+            for network, whose in zip(self._networks, ("student", "teacher"), strict=True)
+        )
+        for shape, head, role, whose in zip(shapes, self._heads, self.pairs[0], ("student", "teacher"), strict=True):
+            require_width(head, shape[0], role, whose, self.called)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        (pair,) = self.features(student, teacher)
+        mine, theirs = (
+            class_activation_maps(feature, head.weight, head.bias)
+            for feature, head in zip(pair, self._heads, strict=True)
+        )
+        return map_distance(mine, theirs, self.side)

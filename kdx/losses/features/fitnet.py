@@ -1,0 +1,93 @@
+"""FitNets: the student's intermediate features are taught to predict the teacher's."""
+
+from torch import Tensor, nn
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_teacher
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.term import Term
+
+
+@full_precision
+def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean squared difference of features, over everything but the batch.
+
+    Args:
+        student_features: [B, ...], already in the teacher's shape.
+        teacher_features: [B, ...]; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Romero, Ballas, Kahou, Chassang, Gatta, Bengio, "FitNets: Hints for Thin Deep Nets", 2015.
+        https://arxiv.org/abs/1412.6550
+    """
+    return (student_features - teacher_features.detach()).square().flatten(1).mean(1)
+
+
+def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) -> nn.Sequential:
+    """Convolution, batch norm and ReLU from the student's map to the teacher's shape.
+
+    The convolution goes by the ratio of the sizes: 3 x 3 with stride 2 where the student's map is twice as
+    large, transposed 4 x 4 with stride 2 where it is half as large, else a valid one of the size that
+    takes away what is too much (1 x 1 where the sizes are equal).
+
+    Args:
+        student_shape: (C, H, W).
+        teacher_shape: (C, H, W).
+
+    Raises:
+        ValueError: The student's map is smaller in another ratio than one half.
+    """
+    (s_channels, *s_size), (t_channels, *t_size) = student_shape, teacher_shape
+    if s_size == [2 * t for t in t_size]:
+        conv = nn.Conv2d(s_channels, t_channels, kernel_size=3, stride=2, padding=1)
+    elif [2 * s for s in s_size] == t_size:
+        conv = nn.ConvTranspose2d(s_channels, t_channels, kernel_size=4, stride=2, padding=1)
+    elif all(s >= t for s, t in zip(s_size, t_size, strict=True)):
+        height, width = (1 + s - t for s, t in zip(s_size, t_size, strict=True))
+        conv = nn.Conv2d(s_channels, t_channels, kernel_size=(height, width))
+    else:
+        raise ValueError(
+            f"the FitNet adapter maps equal, double, half or larger student maps to the teacher's; "
+            f"the student's is {s_size[0]} x {s_size[1]}, the teacher's {t_size[0]} x {t_size[1]}"
+        )
+    return nn.Sequential(conv, nn.BatchNorm2d(t_channels), nn.ReLU())
+
+
+class FitNet(Term):
+    """Mean squared difference between the adapted student's feature and the teacher's.
+
+    The adapter is trained with the student: `map_adapter` for maps, a linear layer for vectors.
+
+    Args:
+        student_role: The student's feature, the guided layer.
+        teacher_role: The teacher's feature, the hint.
+    """
+
+    adapter: nn.Module
+
+    def __init__(self, student_role: str, teacher_role: str):
+        super().__init__()
+        self.student_role, self.teacher_role = student_role, teacher_role
+
+    def student_roles(self) -> tuple[str, ...]:
+        return (self.student_role,)
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return (self.teacher_role,)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        mine = student.feature(self.student_role, "student")
+        hinted = require_teacher(teacher, "FitNet").feature(self.teacher_role, "teacher")
+        if len(mine) != len(hinted) or len(mine) not in (1, 3):
+            raise ValueError(
+                f"FitNet matches a map with a map or a vector with a vector; without the batch axis, the student's "
+                f"'{self.student_role}' has shape {mine}, the teacher's '{self.teacher_role}' {hinted}"
+            )
+        self.adapter = map_adapter(mine, hinted) if len(mine) == 3 else nn.Linear(mine[0], hinted[0])
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        return hint(self.adapter(student.feature(self.student_role)), teacher.feature(self.teacher_role))

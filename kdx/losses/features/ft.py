@@ -1,0 +1,103 @@
+"""FT: the teacher's features are paraphrased into factors, and the student's translated into the same."""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.ranges import Fraction, NonNegative
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.adapters import Norm
+from kdx.losses.base.memory_format import examples
+from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.pairs import Paired
+from kdx.losses.features.at import to_common_size
+
+Compared = Literal["attention", "whole"]
+
+
+@full_precision
+def factor_distance(student_factor: Tensor, teacher_factor: Tensor, compared: Compared) -> Tensor:
+    """Mean absolute difference of two factors, each scaled to length 1.
+
+    Args:
+        student_factor: [B, K, H, W].
+        teacher_factor: [B, K, H', W']; gets no gradient. The larger is pooled down to the smaller.
+        compared: 'whole' factors, as in the paper, or their 'attention', the mean square over channels, which
+            is what the CRD paper's table was made with.
+
+    Returns:
+        [B].
+
+    References:
+        Kim, Park, Kwak, "Paraphrasing Complex Network: Network Compression via Factor Transfer", 2018.
+        https://arxiv.org/abs/1802.04977
+    """
+    pair = to_common_size(student_factor, teacher_factor.detach())
+    if compared == "attention":
+        mine, theirs = (unit(f.square().mean(1).flatten(1), 1) for f in pair)
+    else:
+        mine, theirs = (unit(f.flatten(1), 1) for f in pair)
+    return (mine - theirs).abs().mean(1)
+
+
+def _coder(layer: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: list[int], norm: bool) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        parts += [layer(inputs, outputs, 3, padding=1), *([Norm(outputs)] if norm else []), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*parts)
+
+
+class FT(Paired):
+    """Factor transfer: first the paraphraser learns, then the student translates into its factors.
+
+    Until `paraphrase_epochs`, the value is the mean squared error with which the paraphraser, an autoencoder of
+    three convolutions each way, reconstructs the teacher's map; the student has no part in it. From then on,
+    the value is the distance of the student's translation to the paraphrased teacher, and the paraphraser has
+    no gradient, so that it stays as it is. The weight goes along by a schedule, and the labels wait with
+    `During`.
+
+    Args:
+        student_role: The student's last map.
+        teacher_role: The teacher's last map; its shape may differ.
+        factor_fraction: Channels of the factors over those of the teacher's map.
+        compared: 'attention' or 'whole', see `factor_distance`.
+        paraphrase_epochs: Schedule epochs of the first stage.
+    """
+
+    called = "FT"
+    encoder: nn.Module
+    decoder: nn.Module
+    translator: nn.Module
+
+    def __init__(
+        self,
+        student_role: str,
+        teacher_role: str,
+        factor_fraction: Fraction,
+        compared: Compared,
+        paraphrase_epochs: NonNegative,
+    ):
+        super().__init__({student_role: teacher_role})
+        if compared not in ("attention", "whole"):
+            raise ValueError(f"compared must be 'attention' or 'whole', got {compared!r}")
+        self.factor_fraction, self.paraphrase_epochs = factor_fraction, paraphrase_epochs
+        self.compared: Compared = compared
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        ((mine, theirs),) = self.maps(student, teacher)
+        width = theirs[0]
+        factors = max(1, int(width * self.factor_fraction))
+        self.encoder = _coder(nn.Conv2d, [width, width, factors, factors], norm=False)
+        self.decoder = _coder(nn.ConvTranspose2d, [factors, factors, width, width], norm=False)
+        self.translator = _coder(nn.Conv2d, [mine[0], mine[0], factors, factors], norm=True)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        ((mine, theirs),) = self.features(student, teacher)
+        if progress.epoch < self.paraphrase_epochs:
+            return examples(self.decoder(self.encoder(theirs)) - theirs).square().mean(1)
+        with torch.no_grad():
+            factor = self.encoder(theirs)
+        return factor_distance(self.translator(mine), factor, self.compared)

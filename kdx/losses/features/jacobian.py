@@ -1,0 +1,45 @@
+"""How the whole of two networks' outputs changes with the input."""
+
+from torch import Tensor
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
+
+ROLE = "jacobian"
+"""Where a method that finds Jacobians, or a few of their projections, puts them."""
+
+
+@full_precision
+def jacobian_distance(student_jacobian: Tensor, teacher_jacobian: Tensor) -> Tensor:
+    """Squared Frobenius distance: the sum of all squared differences of an example.
+
+    Args:
+        student_jacobian: [B, P, ...]: P rows or columns, or projections of length that makes their sum an estimate.
+        teacher_jacobian: [B, P, ...]; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Czarnecki, Osindero, Jaderberg, Swirszcz, Pascanu, "Sobolev Training for Neural Networks", 2017.
+        https://arxiv.org/abs/1706.04859
+    """
+    return (student_jacobian - teacher_jacobian.detach()).flatten(1).square().sum(1)
+
+
+class JacobianDistance(Paired):
+    """Squared distance of the two networks' Jacobians, as a method such as `Sobolev` finds or estimates them."""
+
+    called = "JacobianDistance"
+
+    def __init__(self):
+        super().__init__([ROLE])
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        self.shapes(student, teacher)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        ((mine, theirs),) = self.features(student, teacher)
+        return jacobian_distance(mine, theirs)

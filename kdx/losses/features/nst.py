@@ -1,0 +1,90 @@
+"""NST: the distribution of a layer's neurons, compared by maximum mean discrepancy."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import pair_roles, require_map, require_teacher
+from kdx.losses.base.memory_format import channel_products, positions
+from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.term import Term
+from kdx.losses.features.at import to_common_size
+
+
+def _lengths(products: Tensor) -> Tensor:
+    """One over the length of each channel, from the products of all of them [B, C, C]; 0 for a dead one: [B, C]."""
+    squares = products.diagonal(dim1=1, dim2=2)
+    alive = squares > 0
+    return torch.where(alive, torch.where(alive, squares, 1.0).rsqrt(), 0.0)
+
+
+def _kernel(products: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Mean of <x, y>^2 over channels x and y of length 1, from products [B, C, C'] and one over the lengths: [B]."""
+    return (products * left[:, :, None] * right[:, None]).square().mean((1, 2))
+
+
+def _scatter(maps: Tensor) -> Tensor:
+    """Mean over channels of x x' for x of length 1, from maps [B, P, C]: [B, P, P]."""
+    return channel_products((unit(maps, 1) / maps.shape[2] ** 0.5).mT)
+
+
+@full_precision
+def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Squared MMD, kernel <x, y>^2, between the channels' activation maps, each scaled to length 1.
+
+    The larger map is pooled down to the smaller one first; the numbers of channels may differ.
+
+    Args:
+        student_features: [B, C, H, W].
+        teacher_features: [B, C', H', W']; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Huang, Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017.
+        https://arxiv.org/abs/1707.01219
+    """
+    pair = to_common_size(student_features, teacher_features.detach())
+    mine, theirs = (positions(features) for features in pair)
+    if mine.shape[1] < min(mine.shape[2], theirs.shape[2]):
+        # summed over channels <x, y>^2 is <X X', Y Y'>, and the three sums are one square
+        return (_scatter(theirs) - _scatter(mine)).square().sum((1, 2))
+    # the maps are only multiplied; scaling them to length 1 is done on the products
+    ours, others = channel_products(mine), channel_products(theirs)
+    a, b = _lengths(ours), _lengths(others)
+    return _kernel(others, b, b) + _kernel(ours, a, a) - 2 * _kernel(theirs.mT @ mine, b, a)
+
+
+class NST(Term):
+    """Neuron selectivity transfer, summed over pairs of maps.
+
+    Args:
+        roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
+            role to the teacher's.
+    """
+
+    def __init__(self, roles: Sequence[str] | Mapping[str, str]):
+        super().__init__()
+        self.pairs = pair_roles(roles, "NST")
+
+    def student_roles(self) -> tuple[str, ...]:
+        return tuple(mine for mine, _ in self.pairs)
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return tuple(theirs for _, theirs in self.pairs)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        teacher = require_teacher(teacher, "NST")
+        for mine, theirs in self.pairs:
+            require_map(student.feature(mine, "student"), mine, "student", "NST")
+            require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "NST")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        first, *rest = (
+            neuron_selectivity(student.feature(mine), teacher.feature(theirs)) for mine, theirs in self.pairs
+        )
+        return sum(rest, first)

@@ -1,0 +1,139 @@
+"""SemCKD: each of the student's maps learns from all of the teacher's, as much as an attention between them says."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdx.core.ranges import Positive, PositiveInt
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.adapters import block
+from kdx.losses.base.checks import pair_roles, require_map, require_teacher
+from kdx.losses.base.memory_format import examples
+from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.pairs import promoted
+from kdx.losses.base.term import Term
+from kdx.losses.features.at import to_common_size
+
+
+@full_precision
+def calibrated(errors: Tensor, energies: Tensor, temperature: float) -> Tensor:
+    """Errors of each of the student's maps, averaged over the teacher's by an attention, then over its own.
+
+    Args:
+        errors: Mean squared differences [B, S, T] of S maps of the student and T of the teacher.
+        energies: How alike two of them are, [B, S, T]; a softmax over the teacher's makes shares of them.
+        temperature: Of that softmax.
+
+    Returns:
+        [B].
+
+    References:
+        Chen, Mei, Zhang, Wang, Feng, Chen, "Cross-Layer Distillation with Semantic Calibration", 2021.
+        https://arxiv.org/abs/2012.03236
+    """
+    return ((energies / temperature).softmax(2) * errors).sum(2).mean(1)
+
+
+@full_precision
+def among(feature: Tensor, columns: int) -> Tensor:
+    """Inner products of each example with all of its batch: [B, ...] to [B, columns], zero where there is none."""
+    flat = examples(feature)
+    return F.pad(flat @ flat.mT, (0, columns - len(flat)))
+
+
+class _Embedding(nn.Sequential):
+    """Puts an example's relations among queries or keys, vectors of length 1."""
+
+    def __init__(self, columns: int, width: int):
+        super().__init__(nn.Linear(columns, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return unit(super().forward(input), 1)
+
+
+class SemCKD(Term):
+    """Mean squared differences of all pairs of maps, weighted by an attention that is trained with the student.
+
+    How alike two maps are is read off how each example relates to the rest of its batch in both; so examples are
+    told apart by their places in the batch, as published. A batch may be shorter than `batch_size`, which the
+    authors leave out: the places that are missing count as zero.
+
+    Args:
+        student_roles: The student's maps.
+        teacher_roles: The teacher's, any number of them.
+        batch_size: Examples in a whole batch, the width of what the attention reads.
+        reduction: `batch_size` over the width of queries and keys.
+        temperature: Of the attention; a number or a schedule.
+    """
+
+    divisible = False
+
+    def __init__(
+        self,
+        student_roles: Sequence[str],
+        teacher_roles: Sequence[str],
+        batch_size: PositiveInt,
+        reduction: PositiveInt,
+        temperature: Positive | Schedule,
+    ):
+        super().__init__()
+        # a list names roles, whichever side it is of
+        self._student_roles = tuple(mine for mine, _ in pair_roles(student_roles, "SemCKD"))
+        self._teacher_roles = tuple(theirs for _, theirs in pair_roles(teacher_roles, "SemCKD"))
+        self.batch_size, self.reduction, self.temperature = batch_size, reduction, temperature
+        self.queries, self.keys, self.regressors = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+
+    def student_roles(self) -> tuple[str, ...]:
+        return self._student_roles
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return self._teacher_roles
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        teacher = require_teacher(teacher, "SemCKD")
+        mine, theirs = (
+            [require_map(shapes.feature(role, whose), role, whose, "SemCKD")[0] for role in roles]
+            for shapes, whose, roles in (
+                (student, "student", self._student_roles),
+                (teacher, "teacher", self._teacher_roles),
+            )
+        )
+        width = max(1, self.batch_size // self.reduction)
+        self.queries = nn.ModuleList(_Embedding(self.batch_size, width) for _ in mine)
+        self.keys = nn.ModuleList(_Embedding(self.batch_size, width) for _ in theirs)
+        self.regressors = nn.ModuleList(
+            nn.ModuleList(
+                nn.Sequential(
+                    *block(inputs, 2 * outputs, 1),
+                    *block(2 * outputs, 2 * outputs, 3),
+                    nn.Conv2d(2 * outputs, outputs, 1, bias=False),
+                )
+                for outputs in theirs
+            )
+            for inputs in mine
+        )
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        if len(batch) > self.batch_size:
+            raise ValueError(f"SemCKD was built for batches of {self.batch_size} examples, this one has {len(batch)}")
+        mine = [promoted(student.feature(role)) for role in self._student_roles]
+        theirs = [promoted(teacher.feature(role)).detach() for role in self._teacher_roles]
+        queries, keys = (
+            torch.stack([embed(among(f, self.batch_size)) for embed, f in zip(embeds, features, strict=True)], 1)
+            for embeds, features in ((self.queries, mine), (self.keys, theirs))
+        )
+        errors = [
+            _error(regressor, a, b)
+            for regressors, a in zip(self.regressors, mine, strict=True)
+            for regressor, b in zip(regressors, theirs, strict=True)  # pyright: ignore[reportArgumentType]
+        ]
+        shape = len(batch), len(mine), len(theirs)
+        return calibrated(torch.stack(errors, 1).view(shape), queries @ keys.mT, at(self.temperature, progress))
+
+
+def _error(regressor: nn.Module, mine: Tensor, theirs: Tensor) -> Tensor:
+    mine, theirs = to_common_size(mine, theirs)
+    return examples(promoted(regressor(mine)) - theirs).square().mean(1)

@@ -1,0 +1,81 @@
+"""SRRL: the teacher's classifier must read the student's features as it reads the teacher's."""
+
+from torch import Tensor, nn
+
+from kdx.core.ranges import NonNegative
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.adapters import pointwise
+from kdx.losses.base.checks import require_same_logits
+from kdx.losses.base.heads import linear_head, require_width
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
+
+
+@full_precision
+def mean_square(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference over everything but the batch: [B]; the teacher gets no gradient."""
+    return (student - teacher.detach()).square().flatten(1).mean(1)
+
+
+class SRRL(Paired):
+    """Difference of pooled features, and of the logits that the teacher's own classifier makes of them.
+
+    A 1 x 1 convolution, a batch norm and a ReLU take the student's feature to the teacher's channels; they are
+    trained, the classifier is not.
+
+    Args:
+        student_role: The student's last map, or its pooled vector.
+        teacher_role: What the teacher's classifier reads: its pooled vector.
+        feature_weight: Of the mean squared difference of pooled features; a number or a schedule.
+        logit_weight: Of the mean squared difference of logits; a number or a schedule.
+
+    References:
+        Yang, Martinez, Bulat, Tzimiropoulos, "Knowledge Distillation via Softmax Regression Representation
+        Learning", 2021. https://openreview.net/forum?id=ZzwDy_wiWv
+    """
+
+    called = "SRRL"
+    connector: nn.Module
+
+    def __init__(
+        self,
+        student_role: str,
+        teacher_role: str,
+        feature_weight: NonNegative | Schedule,
+        logit_weight: NonNegative | Schedule,
+    ):
+        super().__init__({student_role: teacher_role})
+        self.feature_weight, self.logit_weight = feature_weight, logit_weight
+        # in tuples, so that they stay the network's own and no part of the term
+        self._teacher: tuple[nn.Module | None] = (None,)
+        self._head: tuple[nn.Linear, ...] = ()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self._teacher = (teacher,)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        ((mine, theirs),) = self.shapes(student, teacher)
+        require_same_logits(student, teacher, self.called)
+        role, other = self.pairs[0]
+        if len(mine) not in (1, 3) or len(theirs) != 1:
+            raise ValueError(
+                f"SRRL reads a map or a vector of the student and a vector of the teacher; without the batch axis, the "
+                f"student's '{role}' has shape {mine}, the teacher's '{other}' {theirs}"
+            )
+        head = linear_head(self._teacher[0], "teacher", self.called)
+        require_width(head, theirs[0], other, "teacher", self.called)
+        self._head = (head,)
+        self.connector = nn.Sequential(*pointwise(mine[0], theirs[0]), nn.ReLU())
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        ((mine, theirs),) = self.features(student, teacher)
+        mine = self.connector(mine if mine.ndim == 4 else mine[:, :, None, None]).mean((2, 3))
+        (head,) = self._head
+        features = mean_square(mine, theirs)
+        logits = mean_square(nn.functional.linear(mine, head.weight.detach(), _detached(head.bias)), teacher.logits)
+        return at(self.feature_weight, progress) * features + at(self.logit_weight, progress) * logits
+
+
+def _detached(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach()

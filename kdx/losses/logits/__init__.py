@@ -1,0 +1,1 @@
+"""Terms that read logits, one paper a file."""

@@ -1,0 +1,62 @@
+"""Cross-entropy with the labels: the supervised part of every recipe."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdx.core.ranges import PartialFraction
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import UNLABELLED, Batch, Outputs
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.term import Term
+
+
+@full_precision
+def cross_entropy(student_logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of the student with hard or soft labels, in nats.
+
+    Args:
+        student_logits: [B, C].
+        labels: Class indices [B], -1 for none, or class probabilities [B, C] where samples are mixed.
+        label_smoothing: Share of the label's mass that is spread evenly over all C classes.
+
+    Returns:
+        [B]; 0 where the index is -1.
+
+    References:
+        Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer
+        Vision", 2016 (label smoothing). https://arxiv.org/abs/1512.00567
+    """
+    if labels.is_floating_point():
+        labels = labels.to(student_logits.dtype)
+        return F.cross_entropy(student_logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return F.cross_entropy(
+        student_logits, labels, reduction="none", label_smoothing=label_smoothing, ignore_index=UNLABELLED
+    )
+
+
+def over_labelled(rows: Tensor, labels: Tensor) -> Tensor:
+    """Rows [B] that are 0 for unlabelled examples and so scaled that their mean is that over the labelled ones."""
+    known = labels >= 0
+    return rows * (known * (len(labels) / known.sum().clamp(min=1)))
+
+
+class CrossEntropy(Term):
+    """Cross-entropy with the batch's labels, or with its soft labels where an augmentation mixed samples.
+
+    Examples without a label have the value 0 and the others as much more that the mean over the batch is the
+    mean over the labelled ones, 0 where there is none. So a batch with both is not the sum of its parts.
+
+    Args:
+        label_smoothing: Share of the label's mass that is spread evenly over all classes; a number or a schedule.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, label_smoothing: PartialFraction | Schedule):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        labels = batch.labels if batch.soft_labels is None else batch.soft_labels
+        rows = cross_entropy(student.logits, labels, at(self.label_smoothing, progress))
+        return over_labelled(rows, batch.labels)

@@ -1,0 +1,142 @@
+"""Other ways to compare two distributions than the forward divergence of plain distillation."""
+
+import math
+
+from torch import Tensor
+
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_same_logits
+from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.term import Term
+
+
+def _log_probs(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """log p of the teacher, without a gradient, and log q of the student."""
+    return soft_log_probs(teacher_logits.detach(), temperature), soft_log_probs(student_logits, temperature)
+
+
+@full_precision
+def reverse_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 KL(q || p)`: the student pays where it believes what the teacher does not, and may ignore some modes.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        temperature: T, above 0.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Gu, Dong, Wei, Huang, "MiniLLM: Knowledge Distillation of Large Language Models", 2023.
+        https://arxiv.org/abs/2306.08543
+    """
+    log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
+    return divergence(log_q, log_p) * temperature**2
+
+
+@full_precision
+def symmetric_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 (KL(p || q) + KL(q || p)) / 2`: half of Jeffreys' divergence.
+
+    The half keeps the gradient near the teacher as large as that of either direction.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        temperature: T, above 0.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Kullback, Leibler, "On Information and Sufficiency", 1951. https://doi.org/10.1214/aoms/1177729694
+    """
+    log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
+    return (divergence(log_p, log_q) + divergence(log_q, log_p)) * (0.5 * temperature**2)
+
+
+@full_precision
+def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T^2 (KL(p || m) + KL(q || m)) / 2` with m the mean of p and q: bounded by `T^2 log 2`.
+
+    Near the teacher it is a quarter of the plain divergence.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        temperature: T, above 0.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Lin, "Divergence Measures Based on the Shannon Entropy", 1991. https://doi.org/10.1109/18.61115
+        Wen, Li, Du, Mou, "f-Divergence Minimization for Sequence-Level Knowledge Distillation", 2023.
+        https://arxiv.org/abs/2307.15190
+    """
+    log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
+    log_m = log_p.logaddexp(log_q) - math.log(2)
+    return (divergence(log_p, log_m) + divergence(log_q, log_m)) * (0.5 * temperature**2)
+
+
+@full_precision
+def total_variation(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """`T sum |p - q| / 2`: the largest difference of the probabilities that the two give to any set of classes.
+
+    It is of first order in the difference of the logits, so T, not T^2, keeps its size when T changes.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        temperature: T, above 0.
+
+    Returns:
+        [B], at most T.
+
+    References:
+        Wen, Li, Du, Mou, "f-Divergence Minimization for Sequence-Level Knowledge Distillation", 2023.
+        https://arxiv.org/abs/2307.15190
+    """
+    log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
+    return (log_p.exp() - log_q.exp()).abs().sum(1) * (0.5 * temperature)
+
+
+class ReverseKL(Term):
+    """Divergence of the softened teacher from the softened student, times T^2.
+
+    Args:
+        temperature: T, a number or a schedule.
+    """
+
+    measure = staticmethod(reverse_divergence)
+
+    def __init__(self, temperature: Positive | Schedule):
+        super().__init__()
+        self.temperature = temperature
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_same_logits(student, teacher, type(self).__name__)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        return self.measure(student.logits, teacher.logits, at(self.temperature, progress))
+
+
+class SymmetricKL(ReverseKL):
+    """Mean of the two divergences between softened student and teacher, times T^2. Knobs as in `ReverseKL`."""
+
+    measure = staticmethod(symmetric_divergence)
+
+
+class JensenShannon(ReverseKL):
+    """Jensen-Shannon divergence of softened student and teacher, times T^2. Knobs as in `ReverseKL`."""
+
+    measure = staticmethod(jensen_shannon)
+
+
+class TotalVariation(ReverseKL):
+    """Total variation between softened student and teacher, times T. Knobs as in `ReverseKL`."""
+
+    measure = staticmethod(total_variation)

@@ -1,0 +1,113 @@
+"""Decoupled knowledge distillation: the target's probability and the shape of the rest, weighted apart."""
+
+import torch
+from torch import Tensor
+
+from kdx.core.ranges import NonNegative, Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_labels, require_same_logits
+from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs, tempered
+from kdx.losses.base.term import Term
+
+
+def is_target(logits: Tensor, labels: Tensor) -> Tensor:
+    """True at the label's place, bool [B, C] for logits [B, C] and labels [B]."""
+    return torch.arange(logits.shape[1], device=logits.device) == labels[:, None]
+
+
+def nontarget_log_probs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities at a temperature among the classes that are not the label; -inf at the label. [B, C]."""
+    # masked after the division: a learned temperature under -inf would get NaN for a gradient
+    return tempered(logits, temperature).masked_fill(is_target(logits, labels), -torch.inf).log_softmax(1)
+
+
+def _target_log_probs(logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """log [p_t, 1 - p_t], as [B, 2]. The second by logsumexp: 1 - p_t itself would round to 0."""
+    log_probs = soft_log_probs(logits, temperature)
+    target = log_probs.gather(1, labels[:, None])
+    rest = log_probs.masked_fill(is_target(logits, labels), -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([target, rest], 1)
+
+
+@full_precision
+def target_divergence(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """TCKD: `T^2 KL([p_t, 1 - p_t] || [q_t, 1 - q_t])`, how sure each network is of the label.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        labels: Class indices [B].
+        temperature: T, above 0.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Zhao, Cui, Song, Qiu, Liang, "Decoupled Knowledge Distillation", 2022. https://arxiv.org/abs/2203.08679
+    """
+    log_p = _target_log_probs(teacher_logits.detach(), labels, temperature)
+    log_q = _target_log_probs(student_logits, labels, temperature)
+    return divergence(log_p, log_q) * temperature**2
+
+
+@full_precision
+def nontarget_divergence(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """NCKD: `T^2 KL` between the distributions over the C - 1 classes that are not the label.
+
+    With p_t the teacher's probability of the label at T, `T^2 KL(p || q) = TCKD + (1 - p_t) NCKD`
+    exactly, sample by sample: plain KD mutes this part where the teacher is sure.
+
+    Args:
+        student_logits: [B, C], C at least 3.
+        teacher_logits: [B, C]; gets no gradient.
+        labels: Class indices [B].
+        temperature: T, above 0.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Zhao, Cui, Song, Qiu, Liang, "Decoupled Knowledge Distillation", 2022. https://arxiv.org/abs/2203.08679
+    """
+    log_p = nontarget_log_probs(teacher_logits.detach(), labels, temperature)
+    log_q = nontarget_log_probs(student_logits, labels, temperature)
+    return divergence(log_p, log_q) * temperature**2
+
+
+def require_nontarget_classes(spec: DataSpec, term: str) -> None:
+    """Refuse data with fewer than 3 classes, where the rest is a single class and has no shape."""
+    if spec.num_classes < 3:
+        raise ValueError(
+            f"{term} compares the shape of the probabilities outside the label and needs at least 3 classes; "
+            f"this data set has {spec.num_classes}"
+        )
+
+
+class DKD(Term):
+    """TCKD and NCKD with weights of their own. Under mixing, the label is the dominant class.
+
+    Args:
+        target_weight: Weight of TCKD, the paper's first coefficient; a number or a schedule.
+        nontarget_weight: Weight of NCKD, the paper's second coefficient; a number or a schedule.
+        temperature: T, a number or a schedule.
+    """
+
+    def __init__(
+        self,
+        target_weight: NonNegative | Schedule,
+        nontarget_weight: NonNegative | Schedule,
+        temperature: Positive | Schedule,
+    ):
+        super().__init__()
+        self.target_weight, self.nontarget_weight, self.temperature = target_weight, nontarget_weight, temperature
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_same_logits(student, teacher, "DKD")
+        require_nontarget_classes(spec, "DKD")
+        require_labels(spec, "DKD")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        read = student.logits, teacher.logits, batch.labels, at(self.temperature, progress)
+        target = at(self.target_weight, progress) * target_divergence(*read)
+        return target + at(self.nontarget_weight, progress) * nontarget_divergence(*read)

@@ -1,0 +1,154 @@
+"""Terms that read the members of an ensemble by themselves; a single teacher is an ensemble of one."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_labels, require_same_logits
+from kdx.losses.base.heads import network_with
+from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.term import Term
+from kdx.losses.base.weighting import Weighting
+from kdx.losses.logits.kd import Reduction, over_classes
+
+Mean = Literal["arithmetic", "geometric"]
+Across = Literal["mean", "sum"]
+
+
+@full_precision
+def mean_log_probs(members: Tensor, weights: Tensor, temperature: float, mean: Mean) -> Tensor:
+    """Log of the mean of softened distributions.
+
+    Args:
+        members: Logits [M, B, C].
+        weights: [B, M], at least 0 and one of each row above; made to sum to 1.
+        temperature: T of every softmax.
+        mean: 'arithmetic' has all that any member believes in, 'geometric' (normalised; the mean of logits) what none
+            rules out.
+
+    Returns:
+        Log-probabilities [B, C].
+    """
+    weights = (weights / weights.sum(1, keepdim=True)).T.unsqueeze(2)
+    log_p = (members / temperature).log_softmax(2)
+    if mean == "arithmetic":
+        return (log_p + weights.log()).logsumexp(0)
+    if mean == "geometric":
+        return (log_p * weights).sum(0).log_softmax(1)
+    raise ValueError(f"mean must be 'arithmetic' or 'geometric', got {mean!r}")
+
+
+class Members(Term):
+    """What terms on members have in common: who the members are, and how much each counts.
+
+    Args:
+        weighting: How much each member counts for a sample.
+    """
+
+    def __init__(self, weighting: Weighting):
+        super().__init__()
+        self.weighting = weighting
+        self._own: Sequence[float] = ()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        ensemble = network_with(teacher, "members")
+        self._own = () if ensemble is None else ensemble.weights
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        if self.weighting.reads_labels:
+            require_labels(spec, "weighing teachers by their cross-entropy")
+
+    def weigh(self, teacher: Outputs, batch: Batch) -> tuple[tuple[Outputs, ...], Tensor]:
+        """The members, and their weights [B, M]."""
+        members = teacher.members or (teacher,)
+        # a teacher that is combined from networks with other classes than its own is one member
+        own = self._own if len(self._own) == len(members) else (1.0,) * len(members)
+        logits = [m.logits.detach() for m in members]
+        # filled in where they are needed, since copying them there would make a GPU wait
+        return members, self.weighting(logits, torch.stack([logits[0].new_full((), w) for w in own]), batch)
+
+
+class EnsembleKD(Members):
+    """Divergence of the softened student from the mean of the softened members, times T^2.
+
+    The mean is taken at the term's temperature, whatever rule combines the members' logits elsewhere.
+
+    Args:
+        temperature: T, a number or a schedule.
+        mean: Of the members' softened distributions: 'arithmetic' or 'geometric'.
+        weighting: How much each member counts in it.
+        reduction: As in `KD`.
+
+    References:
+        Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015.
+        https://arxiv.org/abs/1503.02531
+    """
+
+    def __init__(self, temperature: Positive | Schedule, mean: Mean, weighting: Weighting, reduction: Reduction):
+        super().__init__(weighting)
+        if mean not in ("arithmetic", "geometric"):
+            raise ValueError(f"mean must be 'arithmetic' or 'geometric', got {mean!r}")
+        self.temperature = temperature
+        self.mean: Mean = mean
+        self.reduction: Reduction = reduction
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        super().build(student, teacher, spec)
+        require_same_logits(student, teacher, "EnsembleKD")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        members, weights = self.weigh(teacher, batch)
+        temperature = at(self.temperature, progress)
+        log_p = mean_log_probs(torch.stack([m.logits.detach() for m in members]), weights, temperature, self.mean)
+        log_q = soft_log_probs(student.logits, temperature)
+        return over_classes(divergence(log_p, log_q) * temperature**2, log_q.shape[1], self.reduction)
+
+
+class EachMember(Members):
+    """Another term with each member as its teacher, added up with weights.
+
+    For divergences and equal weights its gradient is that of the divergence from the arithmetic mean.
+
+    Args:
+        term: A term on logits, such as KD, DKD or LogitMSE; without parameters of its own.
+        weighting: How much each member counts.
+        across: 'mean' makes the weights of a sample sum to 1; 'sum' takes them as they are, 1 each by default.
+
+    Raises:
+        ValueError: A term that reads no teacher, reads features or has parameters.
+    """
+
+    def __init__(self, term: Term, weighting: Weighting, across: Across):
+        super().__init__(weighting)
+        name = type(term).__name__
+        if not term.needs_teacher:
+            raise ValueError(f"{name} reads no teacher, so there is nothing to add up over members")
+        if term.teacher_roles() or any(True for _ in term.parameters()):
+            raise ValueError(f"EachMember adds up terms on logits without parameters of their own, which {name} is not")
+        if across not in ("mean", "sum"):
+            raise ValueError(f"across must be 'mean' or 'sum', got {across!r}")
+        self.term = term
+        self.across: Across = across
+
+    def student_roles(self) -> tuple[str, ...]:
+        return self.term.student_roles()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        super().attach(student, teacher)
+        self.term.attach(student, teacher)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        super().build(student, teacher, spec)
+        self.term.build(student, teacher, spec)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        members, weights = self.weigh(teacher, batch)
+        if self.across == "mean":
+            weights = weights / weights.sum(1, keepdim=True)
+        rows = [self.term(student, member, batch, progress) for member in members]
+        return (torch.stack(rows, 1) * weights).sum(1)

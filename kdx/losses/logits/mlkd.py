@@ -1,0 +1,182 @@
+"""MLKD: predictions aligned for each sample, between samples and between classes, at several temperatures."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_same_logits
+from kdx.losses.base.numerics import full_precision, soft_log_probs
+from kdx.losses.base.term import Term
+from kdx.losses.logits.kd import kl_divergence
+
+Kept = Literal["all", "each", "share"]
+
+
+@full_precision
+def least_confident(logits: Tensor) -> Tensor:
+    """1 for each sample whose highest probability does not lie above the median of the batch, else 0: [B, C] to [B].
+
+    The median of an even number is the mean of the middle two.
+    """
+    values = logits.softmax(1).amax(1)
+    return (values <= torch.quantile(values, 0.5)).to(values.dtype)
+
+
+@full_precision
+def least_predicted(logits: Tensor) -> Tensor:
+    """1 for each class whose probability summed over the batch does not lie above the median class's: [B, C] to [C]."""
+    values = logits.softmax(1).sum(0)
+    return (values <= torch.quantile(values, 0.5)).to(values.dtype)
+
+
+def _check(keep: str) -> None:
+    if keep not in ("all", "each", "share"):
+        raise ValueError(f"keep must be 'all', 'each' or 'share', got {keep!r}")
+
+
+@full_precision
+def sample_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Squared differences of the rows of `P P^T`: which samples of a batch get alike predictions.
+
+    The mean over the batch is `||P_t P_t^T - P_s P_s^T||_F^2 / B`.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        temperature: T of both softmaxes, above 0.
+
+    Returns:
+        [B].
+
+    References:
+        Jin, Wang, Lin, "Multi-Level Logit Distillation", 2023.
+        https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html
+    """
+    p, q = (soft_log_probs(z, temperature).exp() for z in (teacher_logits.detach(), student_logits))
+    return (p @ p.T - q @ q.T).square().sum(1)
+
+
+@full_precision
+def class_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Squared differences of the rows of `P^T P`: which classes are predicted for the same samples of a batch.
+
+    The mean over classes is `||P_t^T P_t - P_s^T P_s||_F^2 / C`.
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        temperature: T of both softmaxes, above 0.
+
+    Returns:
+        [C].
+
+    References:
+        As in `sample_alignment`.
+    """
+    p, q = (soft_log_probs(z, temperature).exp() for z in (teacher_logits.detach(), student_logits))
+    return (p.T @ p - q.T @ q).square().sum(1)
+
+
+class InstanceAlignment(Term):
+    """Softened divergence times T^2, summed over temperatures.
+
+    Args:
+        temperatures: Each T, a number or a schedule.
+    """
+
+    def __init__(self, temperatures: Sequence[Positive | Schedule]):
+        super().__init__()
+        if not temperatures:
+            raise ValueError(f"{type(self).__name__} needs at least one temperature")
+        self.temperatures = tuple(temperatures)
+        # those that are learned are trained and saved; the tuple would hide them
+        self.learned = nn.ModuleList(t for t in temperatures if isinstance(t, nn.Module))
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_same_logits(student, teacher, "MLKD")
+
+    def rows(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """The value at one temperature."""
+        return kl_divergence(student, teacher, temperature, "batchmean")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        numbers = [at(t, progress) for t in self.temperatures]
+        return torch.stack([self.rows(student.logits, teacher.logits, t) for t in numbers]).sum(0)
+
+
+class SampleAlignment(InstanceAlignment):
+    """Difference of the samples' correlations, summed over temperatures. Knobs as in `InstanceAlignment`."""
+
+    divisible = False
+
+    def rows(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        return sample_alignment(student, teacher, temperature)
+
+
+class ClassAlignment(InstanceAlignment):
+    """Difference of the classes' correlations, summed over temperatures; the same for every example of a batch.
+
+    Args:
+        temperatures: Each T, a number or a schedule.
+        keep: 'all' classes; 'each' class whose probability, summed over the batch by the teacher at 1, does not
+            lie above the median class's (the rest count 0); or 'share', all classes times the share of those.
+    """
+
+    divisible = False
+
+    def __init__(self, temperatures: Sequence[Positive | Schedule], keep: Kept):
+        super().__init__(temperatures)
+        _check(keep)
+        self.keep: Kept = keep
+
+    def rows(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        cells = class_alignment(student, teacher, temperature)
+        if self.keep != "all":
+            kept = least_predicted(teacher.detach())
+            cells = cells * (kept if self.keep == "each" else kept.mean())
+        return cells.mean().expand(len(student))
+
+
+class LeastConfident(Term):
+    """Another term, on the half of a batch that the teacher is least sure of.
+
+    Its mean stays over the whole batch.
+
+    Args:
+        term: The term inside. Its logits are its own business: the confidence is of the teacher as it is.
+        keep: 'all' samples; 'each' sample whose highest probability by the teacher at 1 does not lie above the
+            median sample's (the rest count 0); or 'share', all samples times the share of those.
+    """
+
+    divisible = False
+
+    def __init__(self, term: Term, keep: Kept):
+        super().__init__()
+        _check(keep)
+        self.term = term
+        self.keep: Kept = keep
+
+    def student_roles(self) -> tuple[str, ...]:
+        return self.term.student_roles()
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return self.term.teacher_roles()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.term.attach(student, teacher)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_same_logits(student, teacher, "MLKD")
+        self.term.build(student, teacher, spec)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        rows = self.term(student, teacher, batch, progress)
+        if self.keep == "all":
+            return rows
+        kept = least_confident(teacher.logits.detach())
+        return rows * (kept if self.keep == "each" else kept.mean())

@@ -1,0 +1,156 @@
+"""OFA: soft labels that lean towards the label, on the logits and on heads at the student's stages."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes, find_role
+from kdx.losses.base.checks import require_labels, require_map, require_same_logits, require_teacher
+from kdx.losses.base.numerics import full_precision, soft_log_probs
+from kdx.losses.base.term import Term
+from kdx.losses.logits.dkd import is_target
+
+
+@full_precision
+def enhanced_cross_entropy(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, exponent: float, temperature: float
+) -> Tensor:
+    """`-((1 + p_t)^e - 1) log q_t - sum of p_i^e log q_i over the other classes`.
+
+    With e = 1 it is soft cross-entropy; a larger e takes weight from what the teacher thinks of the other
+    classes and gives it to the label. Without T^2, as the authors have it (their T is 1).
+
+    Args:
+        student_logits: [B, C].
+        teacher_logits: [B, C]; gets no gradient.
+        labels: Class indices [B].
+        exponent: e, above 0.
+        temperature: T, above 0.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Hao, Guo, Han, Tang, Hu, Wang, Xu, "One-for-All: Bridge the Gap Between Heterogeneous Architectures in
+        Knowledge Distillation", 2023. https://arxiv.org/abs/2310.19444
+    """
+    p = soft_log_probs(teacher_logits.detach(), temperature).exp()
+    log_q = soft_log_probs(student_logits, temperature)
+    # (1 + p)^e - 1 by its logarithm: the 1 would swallow a small p
+    weights = torch.where(is_target(p, labels), torch.expm1(exponent * p.log1p()), p.pow(exponent))
+    return -(weights * log_q).sum(1)
+
+
+class OFA(Term):
+    """Cross-entropy with soft labels that lean towards the label. Under mixing, that is the dominant class.
+
+    Args:
+        exponent: e; 1 is soft cross-entropy. A number or a schedule.
+        temperature: T, a number or a schedule.
+    """
+
+    def __init__(self, exponent: Positive | Schedule, temperature: Positive | Schedule):
+        super().__init__()
+        self.exponent, self.temperature = exponent, temperature
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_same_logits(student, teacher, "OFA")
+        require_labels(spec, "OFA")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        numbers = at(self.exponent, progress), at(self.temperature, progress)
+        return enhanced_cross_entropy(student.logits, teacher.logits, batch.labels, *numbers)
+
+
+def _separable(inputs: int, outputs: int) -> nn.Sequential:
+    """Halves the map by two separable convolutions, each with batch norm and ReLU."""
+    halves: list[nn.Module] = []
+    for channels, stride in ((inputs, 2), (outputs, 1)):
+        halves += [
+            nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
+            nn.Conv2d(inputs, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*halves)
+
+
+def stage_head(channels: int, halvings: int, width: int, num_classes: int) -> nn.Sequential:
+    """A classifier on the map of a stage: what is left of the depth of the network, then pool and project.
+
+    Args:
+        channels: Of the map.
+        halvings: Stages that follow; each halves the map and doubles its channels, the last one to `width`. None is
+            a 1 x 1 convolution to `width`.
+        width: Channels before the projection.
+        num_classes: C.
+    """
+    layers: list[nn.Module] = []
+    for left in range(halvings, 0, -1):
+        layers.append(_separable(channels, width if left == 1 else 2 * channels))
+        channels *= 2
+    layers = layers or [nn.Conv2d(channels, width, 1)]
+    head = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes))
+    for m in head.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(m, nn.Linear):
+            nn.init.trunc_normal_(m.weight, std=0.02)
+            nn.init.zeros_(m.bias)
+    return head
+
+
+class OFAStages(Term):
+    """The same on logits that heads give at stages of the student, summed over stages.
+
+    The heads are trained with the student and thrown away with the term. For students with maps; the
+    authors' heads for tokens are made of transformer blocks and are not here.
+
+    Args:
+        exponents: e of each of the student's stages that is to learn; numbers or schedules.
+        temperature: T, a number or a schedule.
+    """
+
+    def __init__(self, exponents: Mapping[str, Positive | Schedule], temperature: Positive | Schedule):
+        super().__init__()
+        if not exponents:
+            raise ValueError("OFA needs at least one stage, such as {stage1: 1.0}")
+        self.exponents, self.temperature = dict(exponents), temperature
+        self.heads = nn.ModuleDict()
+
+    def student_roles(self) -> tuple[str, ...]:
+        return tuple(self.exponents)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        teacher = require_teacher(teacher, "OFA")
+        maps = {role: require_map(student.feature(role, "student"), role, "student", "OFA") for role in self.exponents}
+        # as wide as the wider of the two networks where they end
+        width = max(student.feature("pooled", "student")[-1], teacher.feature("pooled", "teacher")[-1])
+        require_same_logits(student, teacher, "OFA")
+        require_labels(spec, "OFA")
+        last = find_role("last", student.features, "student")
+        heads = {}
+        for role, shape in maps.items():
+            halvings = _depth(last) - _depth(last if role == "last" else role)
+            heads[role] = stage_head(shape[0], halvings, width, spec.num_classes)
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        temperature = at(self.temperature, progress)
+        read = teacher.logits, batch.labels
+        rows = [
+            enhanced_cross_entropy(head(student.feature(role)), *read, at(self.exponents[role], progress), temperature)
+            for role, head in self.heads.items()
+        ]
+        return torch.stack(rows).sum(0)
+
+
+def _depth(role: str) -> int:
+    """Which stage a role names. Raises ValueError where it names none."""
+    digits = role.removeprefix("stage")
+    if not digits.isdigit():
+        raise ValueError(f"OFA puts heads on stages, such as 'stage1'; '{role}' is none")
+    return int(digits)

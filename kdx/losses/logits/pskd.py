@@ -1,0 +1,59 @@
+"""PS-KD: a network's predictions of the epoch before soften its labels."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdx.core.errors import UserError
+from kdx.core.ranges import Probability
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_labels
+from kdx.losses.base.term import Term
+from kdx.losses.logits.cross_entropy import cross_entropy
+
+
+class PastPredictions(Term):
+    """Cross-entropy with `(1 - share) label + share p`, p being what was predicted when the example was last seen.
+
+    The memory holds C numbers for each training example and is part of a checkpoint. Until an example has
+    been seen, its label stands in for p.
+
+    Args:
+        share: Weight of the past; a number or a schedule.
+
+    Raises:
+        UserError: Examples are mixed with others, so that the past is that of another image.
+
+    References:
+        Kim, Ji, Yoon, Hwang, "Self-Knowledge Distillation with Progressive Refinement of Targets", 2021.
+        https://arxiv.org/abs/2006.12000
+    """
+
+    needs_teacher = False
+    divisible = False
+    memory: Tensor
+
+    def __init__(self, share: Probability | Schedule):
+        super().__init__()
+        self.share = share
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_labels(spec, "PS-KD")
+        # rows of probabilities; zeros for what was never seen
+        self.register_buffer("memory", torch.zeros(spec.num_examples, spec.num_classes))
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        if batch.soft_labels is not None:
+            raise UserError(
+                "PS-KD remembers what was predicted for each example and cannot where examples are mixed; choose an "
+                "augmentation without mixing"
+            )
+        logits = student.logits
+        labels = F.one_hot(batch.labels, logits.shape[1]).to(logits.dtype)
+        past = self.memory[batch.index].to(logits.dtype)
+        past = torch.where(past.sum(1, keepdim=True) > 0, past, labels)
+        targets = labels.lerp(past, at(self.share, progress))
+        if self.training:
+            self.memory[batch.index] = logits.detach().softmax(1).to(self.memory.dtype)
+        return cross_entropy(logits, targets, 0.0)

@@ -1,0 +1,87 @@
+"""Tf-KD: a teacher that is no network but a hand-made distribution around the label."""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt, Lt
+from torch import Tensor
+
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_labels
+from kdx.losses.base.numerics import divergence, full_precision
+from kdx.losses.base.term import Term
+from kdx.losses.logits.dkd import is_target
+from kdx.losses.logits.kd import kl_divergence
+
+Softened = Literal["distribution", "probabilities"]
+CorrectProb = Annotated[float, Gt(0), Lt(1)]
+
+
+def virtual_probs(like: Tensor, labels: Tensor, correct_prob: float) -> Tensor:
+    """`correct_prob` at the label and the rest spread evenly: [B, C] for a tensor of that shape and labels [B]."""
+    rest = (1 - correct_prob) / (like.shape[1] - 1)
+    return torch.full_like(like, rest).masked_fill(is_target(like, labels), correct_prob)
+
+
+@full_precision
+def virtual_divergence(
+    student_logits: Tensor, labels: Tensor, correct_prob: float, temperature: float, softened: Softened
+) -> Tensor:
+    """Divergence of the student from a virtual teacher.
+
+    Args:
+        student_logits: [B, C], C at least 2.
+        labels: Class indices [B].
+        correct_prob: The virtual teacher's probability of the label, before it is softened.
+        temperature: T, above 0.
+        softened: 'distribution' is `T^2 KL(p_T || q_T)` as the paper writes it, with both sides at T
+            (`p_T` proportional to `p^(1/T)`). 'probabilities' is what the authors' code computes: the softmax of
+            the probabilities p themselves over T, nearly uniform whatever T is, against the student at 1,
+            without T^2.
+
+    Returns:
+        [B], in nats.
+
+    Raises:
+        ValueError: An unknown way to soften.
+
+    References:
+        Yuan, Tay, Li, Wang, Feng, "Revisiting Knowledge Distillation via Label Smoothing Regularization", 2020.
+        https://arxiv.org/abs/1909.11723
+    """
+    p = virtual_probs(student_logits.detach(), labels, correct_prob)
+    if softened == "distribution":
+        return kl_divergence(student_logits, p.log(), temperature, "batchmean")
+    if softened == "probabilities":
+        return divergence((p / temperature).log_softmax(1), student_logits.log_softmax(1))
+    raise ValueError(f"softened must be 'distribution' or 'probabilities', got {softened!r}")
+
+
+class VirtualTeacher(Term):
+    """Divergence from a virtual teacher (Tf-KD reg). Under mixing, the label is the dominant class.
+
+    Args:
+        correct_prob: The virtual teacher's probability of the label; a number or a schedule.
+        temperature: T, a number or a schedule.
+        softened: 'distribution' (the paper's equation) or 'probabilities' (the authors' code), see
+            `virtual_divergence`.
+    """
+
+    needs_teacher = False
+
+    def __init__(self, correct_prob: CorrectProb | Schedule, temperature: Positive | Schedule, softened: Softened):
+        super().__init__()
+        self.correct_prob, self.temperature = correct_prob, temperature
+        self.softened: Softened = softened
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_labels(spec, "Tf-KD")
+        if math.prod(student.logits) < 2:
+            raise ValueError("a virtual teacher spreads the rest over the other classes and needs at least 2 classes")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        numbers = at(self.correct_prob, progress), at(self.temperature, progress)
+        return virtual_divergence(student.logits, batch.labels, *numbers, self.softened)

@@ -1,0 +1,1 @@
+"""Terms of networks that train together, one paper a file."""

@@ -1,0 +1,55 @@
+"""Deep mutual learning: every network imitates every other one."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, Outputs
+from kdx.losses.online.peer_term import Exchange, taught_divergence
+
+
+def mutual_divergence(
+    logits: Sequence[Tensor], learner: int, temperature: float, average: bool, detach_peers: bool
+) -> Tensor:
+    """`T^2 sum_j KL(p_j || p_i)` of one network i from all the others j.
+
+    Args:
+        logits: [B, C] of each network.
+        learner: i.
+        temperature: T, above 0.
+        average: Whether the sum is divided by the number of others.
+        detach_peers: Whether the others are constants; if not, they are drawn towards the learner as well.
+
+    Returns:
+        [B], in nats.
+
+    References:
+        Zhang, Xiang, Hospedales, Lu, "Deep Mutual Learning", 2018. https://arxiv.org/abs/1706.00384
+    """
+    others = [peer.detach() if detach_peers else peer for j, peer in enumerate(logits) if j != learner]
+    total = torch.stack([taught_divergence(logits[learner], peer, temperature) for peer in others]).sum(0)
+    return total / len(others) if average else total
+
+
+class Mutual(Exchange):
+    """Divergence of each member from every other one.
+
+    Args:
+        temperature: T, a number or a schedule.
+        average: Whether a member's sum over the others is divided by their number.
+        detach_peers: Whether the others are constants in a member's loss.
+    """
+
+    def __init__(self, temperature: Positive | Schedule, average: bool, detach_peers: bool):
+        super().__init__()
+        self.temperature, self.average, self.detach_peers = temperature, average, detach_peers
+
+    def forward(
+        self, members: Sequence[Outputs], learners: Sequence[int], batch: Batch, progress: Progress
+    ) -> dict[str, Tensor]:
+        logits, temperature = [m.logits for m in members], at(self.temperature, progress)
+        own = [mutual_divergence(logits, i, temperature, self.average, self.detach_peers) for i in learners]
+        return {"mutual": torch.stack(own).sum(0)}

@@ -1,0 +1,1 @@
+"""Terms that relate the examples of a batch, one paper a file."""

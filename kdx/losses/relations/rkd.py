@@ -1,0 +1,126 @@
+"""Relational knowledge distillation: distances between samples, and angles at them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_teacher
+from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.term import Term
+
+ELEMENTS_AT_ONCE = 2**24
+"""Largest intermediate tensor of the angles before they are computed in pieces."""
+
+
+def distances(features: Tensor) -> Tensor:
+    """Euclidean distances within a batch over their mean: [B, ...] to [B, B].
+
+    The mean is over positive distances. Where there is none (a batch of one), the result is zero.
+    """
+    flat = features.flatten(1)
+    # the matrix-product form would cancel: near neighbours would get distances of rounding noise
+    raw = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
+    total, count = raw.sum(), (raw > 0).sum()
+    mean = total / count.clamp(min=1)
+    return raw / torch.where(mean > 0, mean, 1.0)
+
+
+@full_precision
+def distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """RKD-D: Huber difference of the relative distances from each sample, mean over the batch's samples.
+
+    The mean over the batch is the mean over all B^2 ordered pairs, as in the authors' code (a sample's
+    distance to itself, zero on both sides, counts in the mean): the published weights belong to it.
+
+    Args:
+        student_features: [B, ...].
+        teacher_features: [B, ...]; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019. https://arxiv.org/abs/1904.05068
+    """
+    with torch.no_grad():
+        theirs = distances(teacher_features)
+    return F.smooth_l1_loss(distances(student_features), theirs, reduction="none").mean(1)
+
+
+def _cosines(flat: Tensor, vertices: Tensor) -> Tensor:
+    """Cosine of the angle at each vertex between each two samples: [B, D] and [V, D] to [V, B, B]."""
+    rays = unit(flat[None] - vertices[:, None], 2)
+    return rays @ rays.transpose(1, 2)
+
+
+def _angle_rows(mine: Tensor, theirs: Tensor, start: int, stop: int) -> Tensor:
+    with torch.no_grad():
+        expected = _cosines(theirs, theirs[start:stop])
+    return F.smooth_l1_loss(_cosines(mine, mine[start:stop]), expected, reduction="none").mean((1, 2))
+
+
+@full_precision
+def angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """RKD-A: Huber difference of the cosines of all angles at each sample, mean over pairs of others.
+
+    The mean over the batch is the mean over all B^3 ordered triples, as in the authors' code. Large
+    batches are done in pieces, recomputed in the backward pass, so that memory stays bounded.
+
+    Args:
+        student_features: [B, ...].
+        teacher_features: [B, ...]; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019. https://arxiv.org/abs/1904.05068
+    """
+    mine, theirs = student_features.flatten(1), teacher_features.detach().flatten(1)
+    size = len(mine)
+    piece = max(1, ELEMENTS_AT_ONCE // (size * max(size, mine.shape[1], theirs.shape[1])))
+    if piece >= size:
+        return _angle_rows(mine, theirs, 0, size)
+    rows = [
+        checkpoint(_angle_rows, mine, theirs, start, min(start + piece, size), use_reentrant=False)
+        for start in range(0, size, piece)
+    ]
+    return torch.cat(rows)  # pyright: ignore[reportArgumentType]
+
+
+class RKDDistance(Term):
+    """Difference of the relative distances between the samples of a batch. Features are flattened.
+
+    Args:
+        student_role: The student's feature, usually the pooled one.
+        teacher_role: The teacher's feature; its width may differ.
+    """
+
+    divisible = False
+
+    def __init__(self, student_role: str, teacher_role: str):
+        super().__init__()
+        self.student_role, self.teacher_role = student_role, teacher_role
+
+    def student_roles(self) -> tuple[str, ...]:
+        return (self.student_role,)
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return (self.teacher_role,)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        student.feature(self.student_role, "student")
+        require_teacher(teacher, "RKD").feature(self.teacher_role, "teacher")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        return distance_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))
+
+
+class RKDAngle(RKDDistance):
+    """Difference of the angles that the samples of a batch form. Knobs as in `RKDDistance`."""
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        return angle_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))

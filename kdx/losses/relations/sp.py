@@ -1,0 +1,64 @@
+"""Similarity-preserving distillation: which samples of a batch look alike."""
+
+from torch import Tensor
+
+from kdx.core.schedule import Progress
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_teacher
+from kdx.losses.base.memory_format import examples
+from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.term import Term
+
+
+def similarities(features: Tensor) -> Tensor:
+    """Dot products between the samples of a batch, each row scaled to length 1: [B, ...] to [B, B]."""
+    flat = examples(features)
+    return unit(flat @ flat.T, 1)
+
+
+@full_precision
+def similarity_preservation(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Squared difference of the rows of the two similarity matrices, divided by B.
+
+    The mean over the batch is the paper's `||G_t - G_s||_F^2 / B^2`. The batch is the one at hand: with
+    several devices, the part on this device.
+
+    Args:
+        student_features: [B, ...].
+        teacher_features: [B, ...]; gets no gradient.
+
+    Returns:
+        [B].
+
+    References:
+        Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019. https://arxiv.org/abs/1907.09682
+    """
+    return (similarities(student_features) - similarities(teacher_features.detach())).square().mean(1)
+
+
+class SP(Term):
+    """Difference of the similarity matrices of a batch. Any feature will do: it is flattened.
+
+    Args:
+        student_role: The student's feature.
+        teacher_role: The teacher's feature; its shape may differ.
+    """
+
+    divisible = False
+
+    def __init__(self, student_role: str, teacher_role: str):
+        super().__init__()
+        self.student_role, self.teacher_role = student_role, teacher_role
+
+    def student_roles(self) -> tuple[str, ...]:
+        return (self.student_role,)
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return (self.teacher_role,)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        student.feature(self.student_role, "student")
+        require_teacher(teacher, "SP").feature(self.teacher_role, "teacher")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        return similarity_preservation(student.feature(self.student_role), teacher.feature(self.teacher_role))

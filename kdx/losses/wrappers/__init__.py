@@ -1,0 +1,1 @@
+"""Terms around another term."""

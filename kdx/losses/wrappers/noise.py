@@ -1,0 +1,108 @@
+"""Noise on logits: a coat that any loss on logits can wear, around the teacher or around the student."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.ranges import NonNegative, Probability
+from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.term import Term
+
+Network = Literal["teacher", "student"]
+Mode = Literal["multiplicative", "additive"]
+Granularity = Literal["logit", "sample"]
+Select = Literal["sample", "batch"]
+
+
+def perturbed(
+    logits: Tensor, mode: Mode, granularity: Granularity, select: Select, fraction: float, sigma: float
+) -> Tensor:
+    """Logits with Gaussian noise on a share of the samples.
+
+    A selected sample becomes `(1 + xi) v` or `v + xi` with `xi ~ N(0, sigma^2)`, the others stay. So the mean
+    is v, and the variance of each logit `fraction * sigma^2 * v^2` or `fraction * sigma^2`. The draws come
+    from the global stream of the logits' device; none is made where nothing can change.
+
+    Args:
+        logits: [B, C].
+        mode: Whether the noise grows with the logit.
+        granularity: A draw for each logit, or one for all logits of a sample.
+        select: Whether each sample is selected by itself, or the whole batch at once.
+        fraction: Probability of being selected.
+        sigma: Standard deviation of the noise.
+
+    Returns:
+        [B, C].
+
+    References:
+        Sau, Balasubramanian, "Deep Model Compression: Distilling Knowledge from Noisy Teachers", 2016.
+        https://arxiv.org/abs/1610.09650
+    """
+    if fraction == 0 or sigma == 0:
+        return logits
+    rows, classes = logits.shape
+    place = {"dtype": logits.dtype, "device": logits.device}
+    selected = torch.rand(rows if select == "sample" else 1, 1, device=logits.device) < fraction
+    xi = selected * sigma * torch.randn(rows, classes if granularity == "logit" else 1, **place)
+    return logits * (1 + xi) if mode == "multiplicative" else logits + xi
+
+
+class NoisyLogits(Term):
+    """Another term, given noisy logits of one network; see `perturbed`.
+
+    Around a student the gradient goes through the noise: a logit that is scaled passes its gradient on scaled.
+
+    Args:
+        term: The term inside, such as LogitMSE or KD.
+        network: Whose logits are perturbed.
+        mode, granularity, select, fraction, sigma: As in `perturbed`.
+    """
+
+    def __init__(
+        self,
+        term: Term,
+        network: Network,
+        mode: Mode,
+        granularity: Granularity,
+        select: Select,
+        fraction: Probability | Schedule,
+        sigma: NonNegative | Schedule,
+    ):
+        super().__init__()
+        self.term, self.network = term, network
+        self.mode: Mode = mode
+        self.granularity: Granularity = granularity
+        self.select: Select = select
+        self.fraction, self.sigma = fraction, sigma
+        self.needs_teacher = term.needs_teacher
+
+    def student_roles(self) -> tuple[str, ...]:
+        return self.term.student_roles()
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return self.term.teacher_roles()
+
+    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
+        self.term.attach(student, teacher)
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        if self.network == "teacher" and not self.needs_teacher:
+            raise ValueError(
+                f"noise on the teacher has no effect on {type(self.term).__name__}, which does not read it"
+            )
+        self.term.build(student, teacher, spec)
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        fraction, sigma = at(self.fraction, progress), at(self.sigma, progress)
+
+        def noisy(outputs: Outputs) -> Outputs:
+            return replace(
+                outputs, logits=perturbed(outputs.logits, self.mode, self.granularity, self.select, fraction, sigma)
+            )
+
+        if self.network == "teacher":
+            return self.term(student, noisy(teacher), batch, progress)
+        return self.term(noisy(student), teacher, batch, progress)

@@ -1,0 +1,1 @@
+"""Wrappers that make networks into teachers."""

@@ -1,0 +1,1 @@
+"""Many trainings: each once, in this process or in several."""

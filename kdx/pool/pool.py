@@ -1,0 +1,198 @@
+"""Many runs towards one answer: each once, teachers first, and none stops the others."""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from kdx.config.compose import Config
+from kdx.pool.run_fused import run_together
+from kdx.pool.task import Failure, Task, Team, announce, folder_of, say, tell
+from kdx.pool.workers import BUSY, Workers
+from kdx.runs.ensemble_config import each_teacher
+from kdx.runs.folder import failure
+from kdx.runs.fused import shared
+from kdx.runs.lock import PAUSE, Claimed, held
+from kdx.runs.results import Result, finished
+
+
+def run_all(
+    configs: Mapping[str, Config], jobs: int, retry: Literal["failed"] | None, fused: int
+) -> tuple[dict[str, Result], list[Failure]]:
+    """Run what is not finished yet; two labels with one config are one run.
+
+    A run that another process holds is waited for, and taken over where that process dies.
+
+    Args:
+        configs: Prepared configs by label.
+        jobs: Processes at a time. With one, runs are done in this process.
+        retry: "failed" runs failed ones again; None reports them as they are.
+        fused: Most runs that train together in a process, where they share data and teacher; 1 trains each alone.
+
+    Returns:
+        Results by label, and what failed; each label is in one of the two.
+    """
+    tasks = _plan(configs)
+    failed: dict[Path, str] = {}
+    todo: list[Task] = []
+    for task in tasks.values():
+        if finished(task.folder) is not None and not task.config["fresh"]:
+            continue
+        error = failure(task.folder)
+        if error and retry is None and not task.config["fresh"] and not held(task.folder):
+            failed[task.folder] = f"{error}; failed before, retry=failed tries it again"
+        else:
+            todo.append(task)
+    if todo:
+        teams = make_teams(todo, jobs, fused)
+        failed |= _in_turn(teams, failed) if jobs == 1 else _in_parallel(teams, failed, jobs)
+    results: dict[str, Result] = {}
+    failures: list[Failure] = []
+    for label, config in configs.items():
+        folder = folder_of(config)
+        result = None if folder in failed else finished(folder)
+        if result is not None:
+            results[label] = result
+        else:
+            failures.append(Failure(label, folder, failed.get(folder, "no result")))
+    return results, failures
+
+
+def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Failure]]:
+    """What `run_all` would find without running anything; a run that is merely missing is no failure."""
+    results: dict[str, Result] = {}
+    failures: list[Failure] = []
+    for label, config in configs.items():
+        folder = folder_of(config)
+        result = finished(folder)
+        if result is not None:
+            results[label] = result
+        elif error := failure(folder):
+            failures.append(Failure(label, folder, error))
+    return results, failures
+
+
+def _plan(configs: Mapping[str, Config]) -> dict[Path, Task]:
+    """Tasks by directory, each after the teachers that it needs; what several need is one task."""
+    tasks: dict[Path, Task] = {}
+
+    def add(label: str, config: Config) -> Path:
+        folder = folder_of(config)
+        if folder in tasks:
+            return folder
+        trainings = [own["teacher"]["training"] for own in each_teacher(config).values()]
+        paths = {**config["paths"], "runs": config["paths"]["teachers"]}
+        teachers = [
+            add(f"teacher {training['choices']['student']}, seed {training['seed']}", {**training, "paths": paths})
+            for training in trainings
+            if training is not None and finished(folder) is None
+        ]
+        tasks[folder] = Task(label, config, folder, frozenset(teachers))
+        return folder
+
+    for label, config in configs.items():
+        add(label, config)
+    return tasks
+
+
+def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:
+    """Tasks that train together, in the order of the first of each.
+
+    Args:
+        tasks: In the order in which they may run.
+        jobs: Processes at a time; there are as many teams where tasks suffice, so that none is idle.
+        fused: Most tasks of a team.
+    """
+    if fused == 1:
+        return [[task] for task in tasks]
+    teachers = frozenset[Path]().union(*(task.teachers for task in tasks))
+    groups: dict[tuple[bool, frozenset[Path], str], Team] = {}
+    for task in tasks:
+        groups.setdefault((task.folder in teachers, task.teachers, shared(task.config)), []).append(task)
+    teams: list[Team] = []
+    for (first, _, _), group in groups.items():
+        beside = sum(key[0] == first for key in groups)  # what may run at the same time
+        parts = min(len(group), max(-(-len(group) // fused), -(-jobs // beside)))
+        cuts = [len(group) * part // parts for part in range(parts + 1)]
+        teams += [group[start:stop] for start, stop in pairwise(cuts)]
+    return teams
+
+
+def _orphaned(team: Team, failed: Mapping[Path, str]) -> dict[Path, str]:
+    """Why a team cannot run; empty where it can."""
+    reasons = [failed[folder] for folder in sorted(team[0].teachers) if folder in failed]
+    return {task.folder: f"its teacher failed: {reasons[0]}" for task in team} if reasons else {}
+
+
+def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
+    failed, count, begun = dict(before), sum(map(len, todo)), 0
+    told: set[Path] = set()
+    threads = torch.get_num_threads()
+    while todo:
+        team = todo.pop(0)
+        if reasons := _orphaned(team, failed):
+            failed |= reasons
+            continue
+        if any(other.folder in team[0].teachers for later in todo for other in later):
+            todo.append(team)
+            continue
+        if not any(task.folder in told for task in team):
+            announce(team, begun, count)
+            begun += len(team)
+        torch.set_num_threads(threads)  # a run before may have asked for its own
+        busy: Team = []
+        for place, outcome in run_together([task.config for task in team]):
+            task = team[place]
+            if isinstance(outcome, Claimed):
+                if task.folder not in told:
+                    say(f"{task.label}: {outcome}; its result is waited for")
+                    told.add(task.folder)
+                busy.append(task)
+            elif isinstance(outcome, Exception):
+                failed[task.folder] = tell(task, f"{type(outcome).__name__}: {outcome}")
+        if busy:
+            if all(other.folder in told for later in todo for other in later):
+                time.sleep(PAUSE)
+            todo.append(busy)
+    return failed
+
+
+def _in_parallel(todo: list[Team], before: Mapping[Path, str], jobs: int) -> dict[Path, str]:
+    failed, count, begun = dict(before), sum(map(len, todo)), 0
+    resting: dict[Path, float] = {}
+    told: set[Path] = set()
+    workers = Workers(jobs)
+    try:
+        while todo or workers.tasks:
+            now = time.monotonic()
+            for team in list(todo):
+                pending = {task.folder for task in [*(t for later in todo for t in later), *workers.tasks]}
+                if reasons := _orphaned(team, failed):
+                    failed |= reasons
+                    todo.remove(team)
+                elif (
+                    not workers.full and team[0].teachers.isdisjoint(pending) and resting.get(team[0].folder, 0) <= now
+                ):
+                    if not any(task.folder in told for task in team):
+                        announce(team, begun, count)
+                        begun += len(team)
+                    todo.remove(team)
+                    workers.start(team)
+            for team, reasons in workers.ended():
+                busy = [task for task in team if reasons.get(task.folder) == BUSY]
+                for task in busy:
+                    if task.folder not in told:
+                        say(f"{task.label}: another process is at it; its result is waited for")
+                        told.add(task.folder)
+                    resting[task.folder] = time.monotonic() + PAUSE
+                if busy:
+                    todo.append(busy)
+                for task in team:
+                    if reasons.get(task.folder, BUSY) != BUSY:
+                        failed[task.folder] = tell(task, reasons[task.folder])
+    finally:
+        workers.stop()
+    return failed

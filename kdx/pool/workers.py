@@ -1,0 +1,122 @@
+"""Runs in processes of their own, several at a time."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from kdx.config.compose import Config
+from kdx.pool.run_fused import run_together
+from kdx.pool.task import Task, Team
+from kdx.runs.lock import PAUSE, Claimed
+from kdx.runs.results import Result
+
+BUSY = "busy"  # what a process says of a run that another one holds
+
+
+@dataclass(eq=False)
+class _Worker:
+    team: Team
+    process: BaseProcess
+    line: Connection
+
+
+class Workers:
+    """Processes that each train a team; they end with this one, however it ends.
+
+    Args:
+        jobs: How many at a time; each gets its share of the threads.
+    """
+
+    def __init__(self, jobs: int):
+        self.jobs, self._threads = jobs, max(1, torch.get_num_threads() // jobs)
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        # one process that has imported everything and done nothing: a start costs a fork
+        self._context.set_forkserver_preload(["kdx.pool.run_fused"])
+        self._working: list[_Worker] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self._working) >= self.jobs
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What is being trained."""
+        return [task for worker in self._working for task in worker.team]
+
+    def start(self, team: Team) -> None:
+        here, there = self._context.Pipe()
+        configs = [task.config for task in team]
+        process = self._context.Process(target=_work, args=(configs, team[0].folder, self._threads, there))
+        process.start()
+        there.close()
+        self._working.append(_Worker(team, process, here))
+
+    def ended(self) -> list[tuple[Team, dict[Path, str]]]:
+        """Teams whose process is done, once there is one, or after a pause; and why tasks of theirs have no result."""
+        wait([worker.process.sentinel for worker in self._working], PAUSE)
+        done = [worker for worker in self._working if not worker.process.is_alive()]
+        self._working = [worker for worker in self._working if worker not in done]
+        return [(worker.team, _reasons(worker)) for worker in done]
+
+    def stop(self) -> None:
+        for worker in self._working:
+            worker.process.terminate()
+            worker.process.join()
+
+
+def _reasons(worker: _Worker) -> dict[Path, str]:
+    code = worker.process.exitcode
+    how = f"its process was killed by signal {-code}" if code and code < 0 else f"exit code {code}"
+    reasons = {task.folder: f"{how}; see {worker.team[0].folder}/output.txt" for task in worker.team}
+    for place, reason in _received(worker.line):
+        folder = worker.team[place].folder
+        del reasons[folder]
+        if reason:
+            reasons[folder] = reason
+    worker.line.close()
+    return reasons
+
+
+def _received(line: Connection) -> Iterable[tuple[int, str]]:
+    try:
+        while line.poll():
+            yield line.recv()
+    except (EOFError, OSError):
+        return
+
+
+def _work(configs: Sequence[Config], folder: Path, threads: int, line: Connection) -> None:
+    """A team in a process of its own; what it prints goes to `output.txt` in the first one's directory."""
+    threading.Thread(target=_die_with, args=(line,), daemon=True).start()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "output.txt", "a") as output:
+        os.dup2(output.fileno(), sys.stdout.fileno())
+        os.dup2(output.fileno(), sys.stderr.fileno())
+    torch.set_num_threads(threads)
+    for place, outcome in run_together(configs):
+        line.send((place, _said(outcome)))
+
+
+def _said(outcome: Result | Exception) -> str:
+    """Why there is no result; empty where there is one."""
+    if isinstance(outcome, Result):
+        return ""
+    return BUSY if isinstance(outcome, Claimed) else f"{type(outcome).__name__}: {outcome}"
+
+
+def _die_with(line: Connection) -> None:
+    """End with the process that holds the other end, however it ends: a killed study leaves nothing behind."""
+    try:
+        line.recv()
+    except (EOFError, OSError):
+        os.kill(os.getpid(), signal.SIGKILL)

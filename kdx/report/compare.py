@@ -1,0 +1,240 @@
+"""`kdx compare`: what differs between two experiments, and whether their numbers do."""
+
+import glob
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+from kdx.config.identity import differences
+from kdx.core.errors import UserError, did_you_mean
+from kdx.report.collect import Run, collect, read
+from kdx.report.groups import show_value
+from kdx.report.knobs import NAMED
+from kdx.runs.folder import CONFIG
+from kdx.runs.results import Protocol
+from kdx.tables.metrics import METRICS, describe_metric
+from kdx.tables.statistics import Comparison, Summary, caution, compare
+from kdx.tables.table import PROTOCOLS
+
+HELP = """\
+kdx compare A B [metric=NAME,...] [protocol=last|best_on_test|val_selected] [seeds=all]
+
+Says what differs in the configs of A and B, and whether their numbers do: in pairs over the seeds that
+both have. A and B are each a run's directory, a folder of runs, a pattern in quotes or the beginning of
+a path; all runs of a side are repetitions of one experiment.
+
+  metric     metrics by their full names; the usual ones unless it is given
+  protocol   which epoch's numbers: last unless it is given
+  seeds      all takes in the repetitions that lie beside a run's directory
+
+  kdx compare outputs/runs/A outputs/runs/B seeds=all
+  kdx compare 'outputs/runs/digits-kd-*' outputs/runs/digits-dkd-
+"""
+KEYS = ("metric", "protocol", "seeds")
+USUAL = [name for name in METRICS if name not in ("milliseconds_per_step", "examples_per_second", "parameters")]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print a comparison and exit: 0 done, 1 something could not be read, 2 the command is wrong."""
+    if any(a in ("-h", "--help") for a in arguments):
+        print(HELP, end="")
+        return
+    sides, given = [], {"metric": "", "protocol": "last", "seeds": "given"}
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if argument.startswith("-"):
+            _refuse(f"unknown option '{argument}'; a setting has no dashes: protocol=last")
+        if not sign or Path(argument).exists():
+            sides.append(argument)
+        elif key not in KEYS:
+            _refuse(f"unknown setting '{key}'{did_you_mean(key, KEYS)}")
+        else:
+            given[key] = value
+    if len(sides) != 2:
+        hint = "; put patterns in quotes" if len(sides) > 2 else ""
+        _refuse(f"name two sides: kdx compare A B, got {len(sides)}{hint}")
+    if given["seeds"] not in ("all", "given"):
+        _refuse(f"seeds={given['seeds']} should be all or given")
+    if given["protocol"] not in get_args(Protocol):
+        _refuse(f"protocol={given['protocol']} should be one of {', '.join(get_args(Protocol))}")
+    protocol: Protocol = cast(Protocol, given["protocol"])
+    try:
+        a, b = (gather(side, given["seeds"] == "all") for side in sides)
+        print(report(a, b, [m for m in given["metric"].split(",") if m], protocol))
+    except (UserError, OSError) as error:
+        for line in str(error).splitlines():
+            print(f"kdx: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def gather(side: str, beside: bool) -> list[Run]:
+    """The runs of a side, by seed.
+
+    Args:
+        side: A run's directory, a folder of runs, a pattern, or the beginning of a path.
+        beside: Whether repetitions next to a run's directory are taken in.
+
+    Raises:
+        UserError: There is no finished run, or the runs are no repetitions of each other.
+    """
+    path = Path(side)
+    if (path / CONFIG).exists():
+        run = read(path)
+        near = collect([path.parent if path.name else path.absolute().parent]).runs if beside else [run]
+        return _by_seed([other for other in near if other.group == run.group])
+    places = [path] if path.is_dir() else [Path(p) for p in sorted(glob.glob(side) or glob.glob(f"{side}*"))]
+    places = [place for place in places if place.is_dir()]
+    if not places:
+        raise UserError(f"{side}: no such run, folder or beginning of one")
+    runs = collect(places).runs
+    groups: dict[str, Run] = {run.group: run for run in runs}
+    if len(groups) > 1:
+        first, second = list(groups.values())[:2]
+        differ = ", ".join(list(differences(first.experiment, second.experiment))[:3])
+        raise UserError(
+            f"{side} holds {len(groups)} experiments, not repetitions of one (they differ in {differ}, ...); "
+            "name a run of the one that is meant, with seeds=all"
+        )
+    return _by_seed(runs)
+
+
+def report(a: Sequence[Run], b: Sequence[Run], metrics: Sequence[str], protocol: Protocol) -> str:
+    """The comparison as text.
+
+    Args:
+        a, b: Runs of both sides.
+        metrics: Names of the metrics; empty for the usual ones that both sides have.
+        protocol: Which epoch's numbers.
+
+    Raises:
+        UserError: A metric was not measured.
+    """
+    lines = [_side("A", a), _side("B", b), "", *_config(a[0], b[0]), ""]
+    names = metrics or [n for n in USUAL if _values(a, n, protocol) and _values(b, n, protocol)]
+    table = [["", "A", "B", "B - A", "95 % interval", "bootstrap", ""]]
+    comparison = None
+    for name in names:
+        ours, theirs = _values(a, name, protocol), _values(b, name, protocol)
+        if not ours or not theirs:
+            known = sorted({n for run in (*a, *b) for n in run.result.data["metrics"][protocol] or {}})
+            raise UserError(f"'{name}' was not measured by every run{did_you_mean(name, known)}")
+        left, right = _keyed(a, b, ours, theirs)
+        comparison = compare(right, left)
+        table.append(_row(name, Summary.of(ours), Summary.of(theirs), comparison))
+    if comparison is None:
+        raise UserError(f"A and B have no metric of {PROTOCOLS[protocol]} in common")
+    lines += [*_columns(table), "", *_notes(a, b, comparison, protocol)]
+    return "\n".join(lines)
+
+
+def _side(name: str, runs: Sequence[Run]) -> str:
+    seeds = ", ".join(str(run.seed) for run in runs)
+    scene = " ".join(f"{key} {runs[0].scene[key]}" for key in NAMED if key in runs[0].scene)
+    return f"{name}  {scene}, n = {len(runs)} (seed{'s' if len(runs) > 1 else ''} {seeds})\n   {runs[0].result.folder}"
+
+
+def _config(a: Run, b: Run) -> list[str]:
+    # flat mappings with dots in their names: paths like any other
+    differ = differences(a.scene, b.scene) | differences(a.experiment, b.experiment)
+    if not differ:
+        return ["The configs differ in nothing but their seeds."]
+    rows = [[path, _shown(x), _shown(y)] for path, (x, y) in differ.items()]
+    return ["What differs in the config:", *(f"  {line}" for line in _columns([["", "A", "B"], *rows]))]
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else show_value(value)
+
+
+def _values(runs: Sequence[Run], metric: str, protocol: Protocol) -> list[float]:
+    """A metric of each run; empty where one of them lacks it."""
+    data = [run.result.data for run in runs]
+    measured = [d[metric] if metric in d else (d["metrics"][protocol] or {}).get(metric) for d in data]
+    return [float(v) for v in measured if v is not None] if None not in measured else []
+
+
+def _keyed(
+    a: Sequence[Run], b: Sequence[Run], left: Sequence[float], right: Sequence[float]
+) -> tuple[Mapping[int, float], Mapping[int, float]]:
+    """Values by seed; by all seeds of a run together where its own alone would not tell the runs apart."""
+    unique = all(len({run.seed for run in runs}) == len(runs) for runs in (a, b))
+    whole = sorted({json.dumps(run.seeds, sort_keys=True) for run in (*a, *b)})
+
+    def key(run: Run) -> int:
+        return run.seed if unique else whole.index(json.dumps(run.seeds, sort_keys=True))
+
+    return (
+        {key(run): value for run, value in zip(a, left, strict=True)},
+        {key(run): value for run, value in zip(b, right, strict=True)},
+    )
+
+
+def _row(name: str, left: Summary, right: Summary, comparison: Comparison) -> list[str]:
+    metric = describe_metric(name)
+    scale, digits = metric["scale"], metric["digits"]
+    if not comparison.enough:
+        verdict = "too few seeds"
+    elif comparison.gain.mean == 0 and comparison.gain.std == 0:
+        verdict = "the same"
+    elif comparison.significant:
+        verdict = f"B is {'higher' if comparison.gain.mean > 0 else 'lower'}"
+        if metric["better"]:
+            verdict += ", better" if (comparison.gain.mean > 0) == (metric["better"] > 0) else ", worse"
+    else:
+        verdict = "no difference shown"
+
+    def interval(of: tuple[float, float] | None) -> str:
+        if of is None or math.isnan(of[0]):
+            return "-"
+        return f"{of[0] * scale:+.{digits}f} to {of[1] * scale:+.{digits}f}"
+
+    gain = f"{comparison.gain.mean * scale:+.{digits}f}"
+    shown = [left.show(scale, digits), right.show(scale, digits), gain]
+    return [metric["label"], *shown, interval(comparison.interval), interval(comparison.bootstrap), verdict]
+
+
+def _notes(a: Sequence[Run], b: Sequence[Run], comparison: Comparison, protocol: Protocol) -> list[str]:
+    paired = comparison.bootstrap is not None
+    how = (
+        f"paired over the {len(comparison.seeds)} seeds that both have; the interval is Student's t, the bootstrap "
+        "resamples pairs with a fixed seed"
+        if paired
+        else "not paired, since fewer than two seeds match; an interval is Welch's"
+    )
+    notes = [f"mean ± sample standard deviation; numbers of {PROTOCOLS[protocol]}; {how}"]
+    if not comparison.enough:
+        n = len(comparison.seeds) if paired else min(len(a), len(b))
+        notes.append(f"{caution(n)}")
+    for name, key in (("code", _commit), ("hardware", _device)):
+        left, right = ({key(run) for run in runs} for runs in (a, b))
+        if left != right:
+            notes.append(f"the {name} differs too: A {', '.join(sorted(left))}; B {', '.join(sorted(right))}")
+    return notes
+
+
+def _commit(run: Run) -> str:
+    code = run.result.data["code"]
+    return "no checkout" if code["commit"] is None else code["commit"][:10] + (" + changes" if code["dirty"] else "")
+
+
+def _device(run: Run) -> str:
+    return f"{run.result.data['device']['name']} ({run.result.data['device']['threads']} threads)"
+
+
+def _by_seed(runs: Sequence[Run]) -> list[Run]:
+    # the same seeds twice are no repetition: the last one counts, as in the report
+    last = {str(run.seeds): run for run in sorted(runs, key=lambda r: r.result.data["finished"])}
+    return sorted(last.values(), key=lambda run: (run.seed, str(run.seeds)))
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _refuse(problem: str) -> None:
+    print(f"kdx: {problem}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,65 @@
+"""The entry of `kdx report`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdx.core.errors import UserError, did_you_mean
+
+HELP = """\
+kdx report FOLDER ... [to=FOLDER] [title=TEXT] [predict=true] [pictures=false]
+
+Writes index.html, a page that needs neither server nor network, and its figures as PNG files, from every
+finished run below the folders.
+
+  to         where the files go; "report" below the first folder unless it is given
+  title      heading of the page
+  predict    true computes the predictions that runs did not keep, from their exported students: reliability
+             and confusion need them; takes a pass over the test set for each run
+  pictures   false leaves the PNG files out
+
+  kdx report outputs
+  kdx report outputs/runs to=results title="Temperature on CIFAR-100"
+"""
+KEYS = ("to", "title", "predict", "pictures")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write a report and exit: 0 done, 1 it could not be written, 2 the command is wrong."""
+    if any(a in ("-h", "--help") for a in arguments):
+        print(HELP, end="")
+        return
+    places, given = [], {"predict": "false", "pictures": "true"}
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if argument.startswith("-"):
+            _refuse(f"unknown option '{argument}'; a setting has no dashes: predict=true")
+        if not sign or Path(argument).exists():
+            places.append(Path(argument))
+        elif key not in KEYS:
+            _refuse(f"unknown setting '{key}'{did_you_mean(key, KEYS)}")
+        else:
+            given[key] = value
+    for key in ("predict", "pictures"):
+        if given[key] not in ("true", "false"):
+            _refuse(f"{key}={given[key]} should be true or false")
+    if not places:
+        _refuse("say which folder: kdx report outputs")
+    folder = Path(given["to"]) if "to" in given else places[0] / "report"
+    title = given["title"] if "title" in given else f"Runs in {', '.join(map(str, places))}"
+    from kdx.report.write import write_report
+
+    try:
+        notes = write_report(places, folder, title, given["predict"] == "true", given["pictures"] == "true")
+    except (UserError, OSError) as error:
+        for line in str(error).splitlines():
+            print(f"kdx: {line}", file=sys.stderr)
+        sys.exit(1)
+    for note in notes:
+        print(f"kdx: {note}", file=sys.stderr)
+    print(folder / "index.html")
+
+
+def _refuse(problem: str) -> None:
+    print(f"kdx: {problem}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,165 @@
+"""The figures of a report as PNG files, for papers and slides."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdx.report.curves import Curve
+from kdx.report.groups import Group, Grouped
+from kdx.report.payload import sweeps_of
+from kdx.report.predicted import Predicted
+from kdx.tables.metrics import describe_metric
+from kdx.tables.picture import ACCENT, BAND, INK, MUTED
+
+METRIC, FIDELITY = "test/top1", "fidelity/test/agreement"
+LINES = 6  # in one picture; more cannot be told apart
+NAMES = 15  # of dots
+STYLES = [(ACCENT, "-"), (INK, "-"), (MUTED, "-"), (ACCENT, "--"), (INK, "--"), (MUTED, "--")]
+Axes = Any  # matplotlib is imported only where something is drawn
+
+
+def draw_figures(
+    grouped: Grouped, training: Sequence[dict[str, Curve]], predicted: Sequence[Predicted | None], folder: Path
+) -> list[Path]:
+    """Draw what there is to draw; the groups in a picture are the best ones by test accuracy.
+
+    Returns:
+        The files.
+    """
+    best = grouped.best_first(METRIC)
+    written = []
+    for sweep in sweeps_of(grouped):
+        name = f"sweep_{sweep['path'].replace('.', '_')}.png"
+        written += _draw(folder / name, lambda axes, sweep=sweep: _sweep(axes, grouped, sweep))
+    trained = [i for i in best if METRIC in training[i]][:LINES]
+    if trained:
+        written += _draw(folder / "training.png", lambda axes: _training(axes, grouped, training, trained))
+    for other, name in ((FIDELITY, "fidelity"), ("seconds", "cost")):
+        both = [grouped.groups[i] for i in best if grouped.groups[i].summary(other)]
+        if len(both) > 1:
+            written += _draw(folder / f"{name}.png", lambda axes, b=both, o=other: _scatter(axes, b, o))
+    shown = next((i for i in best if (p := predicted[i]) is not None and "teacher" in p.bins), None)
+    shown = next((i for i in best if predicted[i] is not None), None) if shown is None else shown
+    if shown is not None and (of := predicted[shown]) is not None:
+        label = grouped.groups[shown].label
+        written += _draw(folder / "reliability.png", lambda axes: _reliability(axes, of, label))
+        difference = of.difference()
+        if difference is not None and "matrix" in difference:
+            written += _draw(folder / "confusion.png", lambda axes: _confusion(axes, difference["matrix"], label))
+    return written
+
+
+def _draw(path: Path, fill: Callable[[Axes], None]) -> list[Path]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
+    axes.grid(axis="y", color=BAND, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9, colors=INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)
+    fill(axes)
+    axes.xaxis.label.set_color(INK)
+    axes.title.set_color(INK)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return [path]
+
+
+def _title(axes: Axes, text: str, below: str) -> None:
+    axes.set_title(text, fontsize=10, loc="left")
+    axes.set_xlabel(below, fontsize=9, loc="right")
+
+
+def _scaled(group: Group, name: str) -> tuple[float, float]:
+    summary, scale = group.summary(name), describe_metric(name)["scale"]
+    assert summary is not None
+    return summary.mean * scale, 0.0 if math.isnan(summary.std) else summary.std * scale
+
+
+def _line(axes: Axes, place: int, x: Sequence[float], mean: list[float], std: list[float], label: str) -> None:
+    colour, style = STYLES[place]
+    axes.plot(x, mean, style, color=colour, linewidth=1.6, label=label, zorder=LINES - place + 2)
+    low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
+    axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _sweep(axes: Axes, grouped: Grouped, sweep: dict[str, Any]) -> None:
+    xs: set[float] = set()
+    for place, family in enumerate(sweep["families"][:LINES]):
+        pairs = zip(family["x"], (grouped.groups[i] for i in family["members"]), strict=True)
+        points = [(x, *_scaled(group, METRIC)) for x, group in pairs if group.summary(METRIC)]
+        if len(points) > 1:
+            x, mean, std = (list(column) for column in zip(*points, strict=True))
+            _line(axes, place, x, mean, std, family["label"])
+            axes.plot(x, mean, "o", color=STYLES[place][0], markersize=4)
+            xs |= set(x)
+    ticks = sorted(xs)
+    if ticks and ticks[0] > 0 and len(ticks) > 2 and ticks[-1] / ticks[0] >= 8:
+        axes.set_xscale("log")
+        axes.minorticks_off()
+    if len(ticks) <= 12:
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    _title(axes, describe_metric(METRIC)["label"], sweep["path"])
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+
+
+def _training(axes: Axes, grouped: Grouped, training: Sequence[dict[str, Curve]], shown: Sequence[int]) -> None:
+    scale = describe_metric(METRIC)["scale"]
+    for place, i in enumerate(shown):
+        epochs, mean, std = training[i][METRIC]
+        spread = [0.0 if s is None else s * scale for s in std]
+        _line(axes, place, epochs, [m * scale for m in mean], spread, grouped.groups[i].label)
+    _title(axes, f"{describe_metric(METRIC)['label']} while training", "epoch")
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+
+
+def _scatter(axes: Axes, groups: Sequence[Group], other: str) -> None:
+    for colour, teaches in ((ACCENT, False), (MUTED, True)):
+        pairs = [(_scaled(g, other), _scaled(g, METRIC)) for g in groups if g.teaches == teaches]
+        if pairs:
+            x, sx, y, sy = zip(*((*a, *b) for a, b in pairs), strict=True)
+            axes.errorbar(x, y, xerr=sx, yerr=sy, fmt="o", color=colour, ecolor=colour, markersize=4, elinewidth=0.8)
+    axes.margins(x=0.1)
+    _title(axes, describe_metric(METRIC)["label"], describe_metric(other)["label"])
+    # names of the best, each where it finds room
+    places = [(group.label, (_scaled(group, other)[0], _scaled(group, METRIC)[0])) for group in groups[:NAMES]]
+    names = [axes.annotate(text, at, (5, 4), textcoords="offset points", fontsize=7, color=INK) for text, at in places]
+    axes.figure.draw_without_rendering()
+    taken: list[Any] = []
+    for name in names:
+        box = name.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            name.remove()
+        else:
+            taken.append(box)
+
+
+def _reliability(axes: Axes, predicted: Predicted, label: str) -> None:
+    axes.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1)
+    colours = {"student": ACCENT, "teacher": INK}
+    for role, rows in predicted.reliability().items():
+        _, confidence, accuracy = zip(*rows, strict=True)
+        axes.plot(confidence, accuracy, "o-", color=colours[role], markersize=4, linewidth=1.4, label=role)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+    _title(axes, f"Share that is right: {label}", "confidence")
+
+
+def _confusion(axes: Axes, matrix: list[list[float]], label: str) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    most = max(abs(v) for row in matrix for v in row) or 1.0
+    colours = LinearSegmentedColormap.from_list("difference", ["#4a5560", "#ffffff", ACCENT])
+    image = axes.imshow(matrix, cmap=colours, vmin=-most, vmax=most)
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks(range(len(matrix)))
+    axes.set_yticks(range(len(matrix)))
+    axes.set_ylabel("class", fontsize=9)
+    axes.figure.colorbar(image, ax=axes, shrink=0.8).outline.set_visible(False)
+    _title(axes, f"Confusion, student minus teacher: {label}", "prediction")

@@ -1,0 +1,131 @@
+"""Runs grouped over their seeds, each group with a name and the numbers it stands for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+from kdx.report.collect import Run
+from kdx.report.knobs import Knob, find_knobs, scene_columns
+from kdx.runs.results import Protocol
+from kdx.tables.statistics import Summary
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+COSTS = ("seconds", "milliseconds_per_step", "examples_per_second", "parameters")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Repetitions of one experiment.
+
+    Attributes:
+        runs: By seed.
+        words: What tells it from the other groups, in words by column.
+        facts: Its value in each column of the table that says what it is; None where it has none.
+        teaches: Whether another run learnt from one of its students.
+    """
+
+    runs: list[Run]
+    words: dict[str, str]
+    facts: dict[str, Any]
+    teaches: bool
+
+    @property
+    def label(self) -> str:
+        return self.name_without(())
+
+    def name_without(self, columns: Sequence[str]) -> str:
+        """Its name without what some columns say: that of a whole sweep along them."""
+        words = [word for column, word in self.words.items() if column not in columns]
+        return " · ".join(words) or self.runs[0].scene["method"]
+
+    @cached_property
+    def values(self) -> dict[Protocol, dict[str, Summary]]:
+        """Summaries of the metrics that every run measured, under each protocol."""
+        summaries: dict[Protocol, dict[str, Summary]] = {}
+        for protocol in PROTOCOLS:
+            measured = [run.result.data["metrics"][protocol] or {} for run in self.runs]
+            names = [name for name in measured[0] if all(_is_value(m.get(name)) for m in measured)]
+            summaries[protocol] = {name: Summary.of([m[name] for m in measured]) for name in names}
+            for cost in COSTS:
+                spent = [run.result.data.get(cost) for run in self.runs]
+                if all(_is_value(s) for s in spent):
+                    summaries[protocol][cost] = Summary.of([float(s) for s in spent if s is not None])
+        return summaries
+
+    def summary(self, metric: str, protocol: Protocol = "last") -> Summary | None:
+        """A metric over the seeds; None where a run did not measure it."""
+        return self.values[protocol].get(metric)
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """All groups, and what tells them apart.
+
+    Attributes:
+        groups: In the order of their labels.
+        parts: Columns that name a part of the composition: dataset, method, student, teacher, ...
+        knobs: Keys that vary within a composition.
+        common: What all groups share, by part.
+    """
+
+    groups: list[Group]
+    parts: list[str]
+    knobs: list[Knob]
+    common: dict[str, str]
+
+    def best_first(self, metric: str) -> list[int]:
+        """Indices of the groups that measured a metric, the highest mean first; teachers come last."""
+        means = [(i, g.summary(metric), g.teaches) for i, g in enumerate(self.groups)]
+        measured = [(i, s.mean, teaches) for i, s, teaches in means if s is not None]
+        return [i for i, _, _ in sorted(measured, key=lambda m: (m[2], -m[1], m[0]))]
+
+
+def group_runs(runs: Sequence[Run]) -> Grouped:
+    """Group runs that differ in nothing but their seeds."""
+    together: dict[str, dict[str, Run]] = {}
+    for run in sorted(runs, key=lambda r: r.result.data["finished"]):
+        # the same experiment with the same seeds is no repetition, under whatever name: the last one counts
+        together.setdefault(run.group, {})[str(run.seeds)] = run
+    members = [sorted(group.values(), key=lambda r: (r.seed, str(r.seeds))) for group in together.values()]
+    first = [group[0] for group in members]
+    parts, knobs = scene_columns(first), find_knobs(first)
+    teachers = {run.result.data["teacher"]["trained_by"] for run in runs if run.result.data["teacher"] is not None}
+    taught = [run for run in first if run.result.folder.name not in teachers] or first
+    spoken = scene_columns(taught)
+    groups = []
+    for group in members:
+        run = group[0]
+        facts = {part: run.scene.get(part) for part in parts} | {k.label: run.experiment.get(k.path) for k in knobs}
+        teaches = any(r.result.folder.name in teachers for r in group)
+        groups.append(Group(group, _words(run, first, parts if teaches else spoken, knobs), facts, teaches))
+    groups.sort(key=lambda g: [(v is None, isinstance(v, str), v) for v in map(_sortable, g.facts.values())])
+    common = {part: value for part, value in first[0].scene.items() if part not in parts}
+    return Grouped(groups, parts, knobs, {p: v for p, v in common.items() if all(r.scene.get(p) == v for r in first)})
+
+
+def _words(run: Run, all_of_them: Sequence[Run], parts: Sequence[str], knobs: Sequence[Knob]) -> dict[str, str]:
+    """A knob is told only where it varies within the run's own scene."""
+    alike = [other for other in all_of_them if other.scene == run.scene]
+    words = {part: run.scene[part] for part in parts if part in run.scene} or {"method": run.scene["method"]}
+    for knob in knobs:
+        value = run.experiment.get(knob.path)
+        if any(other.experiment.get(knob.path) != value for other in alike):
+            words[knob.label] = f"{knob.label} {show_value(value)}"
+    return words
+
+
+def show_value(value: Any) -> str:
+    """A config's value as a reader writes it."""
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sortable(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float | str) else str(value)
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

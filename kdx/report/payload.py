@@ -1,0 +1,154 @@
+"""What the page shows, as plain values."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from kdx.report.collect import Found, Run
+from kdx.report.curves import Curve, mean_curves, read_curves
+from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
+from kdx.report.knobs import curves
+from kdx.report.predicted import Predicted, read_predicted
+from kdx.runs.folder import RECORD
+from kdx.tables.metrics import METRICS, describe_metric
+from kdx.tables.statistics import Summary
+from kdx.tables.table import PROTOCOLS as PROTOCOL_NAMES
+
+
+def predictions_of(grouped: Grouped) -> list[Predicted | None]:
+    """Reliability and confusion of each group; None where its runs kept no predictions."""
+    return [
+        read_predicted([r.result.folder for r in g.runs], int(g.runs[0].config["dataset"]["num_classes"]))
+        for g in grouped.groups
+    ]
+
+
+def curves_of(grouped: Grouped) -> list[dict[str, Curve]]:
+    """Training curves of each group, by metric."""
+    return [mean_curves([read_curves(r.result.folder / RECORD) for r in g.runs]) for g in grouped.groups]
+
+
+def sweeps_of(grouped: Grouped) -> list[dict[str, Any]]:
+    """A sweep for each knob that is a number and varies alone, with the groups along each curve."""
+    first = [group.runs[0] for group in grouped.groups]
+    sweeps = []
+    for knob in grouped.knobs:
+        families = [
+            {
+                "label": grouped.groups[curve.members[0]].name_without([knob.label, *curve.along]),
+                "members": curve.members,
+                "x": curve.values,
+                "along": curve.along,
+            }
+            for curve in curves(first, knob, grouped.knobs)
+        ]
+        if families:
+            sweeps.append({"path": knob.path, "label": knob.label, "families": families})
+    return sweeps
+
+
+def payload(
+    found: Found,
+    grouped: Grouped,
+    training: Sequence[dict[str, Curve]],
+    predicted: Sequence[Predicted | None],
+    title: str,
+) -> dict[str, Any]:
+    """Everything that the page embeds."""
+    runs = [(i, run) for i, group in enumerate(grouped.groups) for run in group.runs]
+    measured = dict.fromkeys([*METRICS, *(name for g in grouped.groups for p in PROTOCOLS for name in g.values[p])])
+    present = {name for g in grouped.groups for p in PROTOCOLS for name in g.values[p]}
+    return {
+        "title": title,
+        "protocols": {name: PROTOCOL_NAMES[name] for name in PROTOCOLS},
+        "unfinished": [folder.name for folder in found.unfinished],
+        "failed": [folder.name for folder in found.failed],
+        "problems": found.problems,
+        "common": grouped.common,
+        "parts": grouped.parts,
+        "knobs": [{"path": knob.path, "label": knob.label} for knob in grouped.knobs],
+        "metrics": [describe_metric(name) for name in measured if name in present and name != "epoch"],
+        "costs": COSTS,
+        "groups": [_group(group) for group in grouped.groups],
+        "runs": [_run(i, run) for i, run in runs],
+        "configs": _configs([run for _, run in runs]),
+        "sweeps": sweeps_of(grouped),
+        "training": _by_metric(training),
+        "reliability": {i: p.reliability() for i, p in enumerate(predicted) if p is not None},
+        "confusion": {i: d for i, p in enumerate(predicted) if p is not None and (d := p.difference()) is not None},
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "label": group.label,
+        "facts": {name: _plain(value) for name, value in group.facts.items()},
+        "teaches": group.teaches,
+        "n": len(group.runs),
+        "values": {p: {name: _summary(s) for name, s in group.values[p].items() if name != "epoch"} for p in PROTOCOLS},
+    }
+
+
+def _summary(summary: Summary) -> list[float | None]:
+    half = summary.std * _half_width(summary.n)
+    return [_short(v) for v in (summary.mean, summary.std, summary.mean - half, summary.mean + half)]
+
+
+@cache
+def _half_width(n: int) -> float:
+    """Of the interval of a mean whose standard deviation is 1; the same for thousands of them."""
+    return Summary(0.0, 1.0, n).interval[1]
+
+
+def _run(group: int, run: Run) -> dict[str, Any]:
+    data, threads = run.result.data, run.result.data["device"]["threads"]
+    return {
+        "group": group,
+        "name": run.result.folder.name,
+        "seed": run.seed,
+        "values": {
+            p: {k: _short(v) for k, v in (data["metrics"][p] or {}).items() if isinstance(v, int | float)}
+            | {cost: data[cost] for cost in COSTS if cost in data}
+            for p in PROTOCOLS
+        },
+        "commit": None if data["code"]["commit"] is None else data["code"]["commit"][:10],
+        "dirty": data["code"]["dirty"],
+        "device": f"{data['device']['name']}, {threads} thread{'s' if threads != 1 else ''}",
+        "together": data.get("fused"),  # which older results do not say
+        "versions": f"torch {data['versions']['torch']}, Python {data['versions']['python']}",
+        "teacher": None if data["teacher"] is None else data["teacher"]["sha256"][:12],
+        "finished": data["finished"],
+    }
+
+
+def _configs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Configs as the first one and what each differs in, since runs of a sweep share nearly everything."""
+    leaves = [{path: _plain(value) for path, value in run.leaves.items()} for run in runs]
+    base = leaves[0]
+    own = [
+        {path: of.get(path) for path in sorted(base.keys() | of.keys()) if of.get(path) != base.get(path)}
+        for of in leaves
+    ]
+    return {"base": base, "own": own}
+
+
+def _by_metric(training: Sequence[dict[str, Curve]]) -> dict[str, dict[int, list[list[float | None]]]]:
+    by_metric: dict[str, dict[int, list[list[float | None]]]] = {}
+    for i, of in enumerate(training):
+        for name, (epochs, mean, std) in of.items():
+            shown = [[_short(v) for v in values] for values in (epochs, mean, std)]
+            by_metric.setdefault(name, {})[i] = shown
+    return by_metric
+
+
+def _plain(value: Any) -> Any:
+    """A config's value in JSON, which has no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: float | None) -> float | None:
+    """Six digits: more than a page shows, and half as long; null for what is no number."""
+    if value is None or not math.isfinite(value):
+        return None
+    return float(f"{value:.6g}")

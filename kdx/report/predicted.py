@@ -1,0 +1,92 @@
+"""Reliability and confusion from the predictions that runs keep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdx.runs.results import PREDICTIONS
+
+BINS = 15  # as in the metric
+ROLES = ("student", "teacher")
+WHOLE = 20  # classes up to which the whole matrix is shown
+PAIRS = 16  # mistakes that are listed where it is not
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Counts over the test examples of runs, by role.
+
+    Attributes:
+        bins: Examples, sum of confidences and correct ones by confidence bin, [3, BINS].
+        confusion: How often a label (row) was taken for a class (column), [C, C].
+    """
+
+    bins: dict[str, NDArray[np.float64]]
+    confusion: dict[str, NDArray[np.int64]]
+
+    def reliability(self) -> dict[str, list[list[float]]]:
+        """Examples, mean confidence and accuracy of each bin that holds any, by role."""
+        return {
+            role: [[n, confidence / n, correct / n] for n, confidence, correct in bins.T.tolist() if n]
+            for role, bins in self.bins.items()
+        }
+
+    def difference(self) -> dict[str, Any] | None:
+        """How much oftener the student than the teacher takes a class for another; None without a teacher.
+
+        Returns:
+            "classes" C, and either "matrix" (shares of each label's examples, student minus teacher) or, where
+            there are many classes, "pairs" of [label, prediction, student's share, teacher's share], those
+            that differ most.
+        """
+        if not set(ROLES) <= self.confusion.keys():
+            return None
+        ours, theirs = (self._shares(role) for role in ROLES)
+        change, classes = ours - theirs, len(ours)
+        if classes <= WHOLE:
+            return {"classes": classes, "matrix": change.round(5).tolist()}
+        mistakes = np.abs(change)
+        np.fill_diagonal(mistakes, 0)
+        order = np.argsort(-mistakes, axis=None, kind="stable")[:PAIRS]
+        pairs = [(int(i) // classes, int(i) % classes) for i in order]
+        rows = [[a, b, float(ours[a, b]), float(theirs[a, b])] for a, b in pairs if mistakes[a, b]]
+        return {"classes": classes, "pairs": rows}
+
+    def _shares(self, role: str) -> NDArray[np.float64]:
+        counts = self.confusion[role]
+        return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+
+def read_predicted(folders: Sequence[Path], classes: int) -> Predicted | None:
+    """Counts over all runs that kept their predictions; None where none did. A role counts where all have it."""
+    from safetensors.numpy import load_file
+
+    tables = [load_file(folder / PREDICTIONS) for folder in folders if (folder / PREDICTIONS).exists()]
+    if not tables:
+        return None
+    roles = [role for role in ROLES if all(f"{role}/prediction" in table for table in tables)]
+    joined = {name: np.concatenate([t[name] for t in tables]) for name in tables[0] if all(name in t for t in tables)}
+    label = joined["label"]
+    bins, confusion = {}, {}
+    for role in roles:
+        prediction, confidence = joined[f"{role}/prediction"], joined[f"{role}/confidence"].astype(np.float64)
+        seen = prediction >= 0
+        confusion[role] = _confusion(label[seen], prediction[seen], classes)
+        bins[role] = _bins(confidence[seen], (prediction == label)[seen])
+    return Predicted(bins, confusion)
+
+
+def _confusion(label: NDArray[Any], prediction: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    cell = label.astype(np.int64) * classes + prediction
+    return np.bincount(cell, minlength=classes * classes).reshape(classes, classes)
+
+
+def _bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+    # open below, closed above, as in the metric
+    index = np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left")
+    weights = (None, confidence, correct.astype(np.float64))
+    return np.stack([np.bincount(index, weights=w, minlength=BINS).astype(np.float64) for w in weights])

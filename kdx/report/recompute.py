@@ -1,0 +1,72 @@
+"""Predictions of a finished run, from its exported student, where the run kept none."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdx.core.errors import UserError
+from kdx.evals.predictions import predictions
+from kdx.models.weights import sha256
+from kdx.report.collect import Run
+from kdx.runs.build import build_light, build_loaders, build_student, build_teacher
+from kdx.runs.ensemble_config import each_teacher, ensemble
+from kdx.runs.folder import PREDICTIONS, STUDENT
+from kdx.runs.results import save_predictions
+
+
+def fill_predictions(runs: Sequence[Run]) -> list[str]:
+    """Compute what runs did not keep; a line for each that could not be completed."""
+    lines = []
+    for run in runs:
+        if (run.result.folder / PREDICTIONS).exists():
+            continue
+        try:
+            lines.append(recompute(run))
+        except (UserError, ValueError, OSError) as error:
+            lines.append(f"{run.result.folder.name}: no predictions: {error}")
+    return [line for line in lines if line is not None]
+
+
+def recompute(run: Run) -> str | None:
+    """Write a run's predictions on the test set; needs its data, and its teacher's weights where it had one.
+
+    Returns:
+        What is missing from the file, in a sentence; None where it is complete.
+
+    Raises:
+        UserError: The data or the student's weights are not there.
+    """
+    folder, config = run.result.folder, run.config
+    light = build_light(config)
+    models: dict[str, nn.Module] = {"student": build_student(config, run.result.student).eval()}
+    missing = None
+    if config["teacher"] is not None:
+        teacher = _teacher(run)
+        if teacher is None:
+            missing = f"{folder.name}: the weights of its teacher are gone"
+        else:
+            models["teacher"] = teacher
+    for net in models.values():
+        net.to(light.device)
+    save_predictions(folder, predictions(models, build_loaders(config, light).evals["test"], light.device))
+    return missing
+
+
+def _teacher(run: Run) -> nn.Module | None:
+    """The very teacher that the run learnt from, where the weights still are."""
+    facts, nets = run.result.data["teacher"], {}
+    for name, own in each_teacher(run.config).items():
+        weights = _weights(facts["members"][name] if name else facts, run.result.folder)
+        if weights is None:
+            return None
+        nets[name] = build_teacher(own, weights)
+    return (nets[""] if "" in nets else ensemble(run.config["teacher"], nets)).eval()
+
+
+def _weights(facts: dict[str, Any], folder: Path) -> Path | None:
+    places = [Path(facts["weights"])]
+    if facts["trained_by"] is not None:
+        places.append(folder.parent.parent / "teachers" / facts["trained_by"] / STUDENT)
+    return next((place for place in places if place.exists() and sha256(place) == facts["sha256"]), None)

@@ -1,0 +1,45 @@
+"""A report on disk: the page and its figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdx.report.collect import collect
+from kdx.report.figures import draw_figures
+from kdx.report.groups import group_runs
+from kdx.report.page import page
+from kdx.report.payload import curves_of, payload, predictions_of
+
+
+def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool, pictures: bool) -> list[str]:
+    """Write `index.html` and the figures as PNG files.
+
+    Args:
+        places: Directories to look for runs in.
+        folder: Where the files go.
+        title: Heading of the page.
+        predict: Whether predictions that runs did not keep are computed again, which loads data and networks.
+        pictures: Whether the PNG files are drawn.
+
+    Returns:
+        What a reader should know, a line each.
+
+    Raises:
+        UserError: No run is finished, or the folder cannot be written.
+    """
+    found = collect(places)
+    notes = list(found.problems)
+    if predict:
+        from kdx.report.recompute import fill_predictions
+
+        notes += fill_predictions(found.runs)
+    grouped = group_runs(found.runs)
+    training, predicted = curves_of(grouped), predictions_of(grouped)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index.html").write_text(page(payload(found, grouped, training, predicted, title)), encoding="utf-8")
+    if pictures:
+        draw_figures(grouped, training, predicted, folder)
+    runs = sum(len(group.runs) for group in grouped.groups)
+    left_out = {"unfinished": len(found.unfinished), "that another repeats": len(found.runs) - runs}
+    told = "".join(f", {n} {which} left out" for which, n in left_out.items() if n)
+    notes.append(f"{runs} runs in {len(grouped.groups)} groups{told}")
+    return notes

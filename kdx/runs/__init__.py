@@ -1,0 +1,1 @@
+"""One training: from a prepared config to a result on disk."""

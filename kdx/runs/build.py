@@ -1,0 +1,149 @@
+"""From a prepared config to the objects of a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from kdx.config.compose import Config
+from kdx.core.errors import UserError
+from kdx.core.method import Evaluator, Method
+from kdx.core.seed import derive, seeded
+from kdx.data.loaders import Loaders, make_loaders
+from kdx.engine.settings import Settings
+from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.specialists import specialise
+from kdx.models.weights import load_weights
+
+UNTRAINED = {"pretrained": False, "weights": None}
+
+
+def make(node: Config, **given: Any) -> Any:
+    """Build what a node's `_target_` names, with the arguments that the program itself adds.
+
+    Raises the error that the target raised, without Hydra's wrapping around it.
+    """
+    try:
+        built = instantiate({**node, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        raise error.__cause__ or error from None
+    return built(**given)
+
+
+@dataclass(frozen=True)
+class Light:
+    """What is built before any data or weights load, so that mistakes show at once."""
+
+    settings: Settings
+    device: torch.device
+    optimizer: Any
+    lr_schedule: Any
+    augmentation: Any
+    dataset: Any
+    transfer: Any
+    logger: Any
+
+
+def build_light(config: Config) -> Light:
+    """Build the parts that cost nothing. Raises UserError for values that do not fit each other."""
+    settings = make(config["trainer"])
+    return Light(
+        settings,
+        settings.pick_device(),
+        make(config["optimizer"]),
+        make(config["schedule"]),
+        make(config["augmentation"]),
+        make(config["dataset"]),
+        make(config["transfer"]),
+        make(config["logger"]),
+    )
+
+
+def build_loaders(config: Config, light: Light) -> Loaders:
+    """Load the data and cut it as the regime and the transfer set say."""
+    settings = light.settings
+    return make_loaders(
+        light.transfer.splits(light.dataset),
+        light.augmentation,
+        settings.batch_size,
+        settings.eval_batch_size,
+        config["data_seed"],
+        settings.num_workers,
+        settings.drop_last,
+        settings.channels_last,
+    )
+
+
+def build_network(node: Config, seed: int) -> nn.Module:
+    """A network with the initial weights of a seed; what else a run builds has no part in them."""
+    with seeded(seed, "network"):
+        return make(node)
+
+
+def start_student(config: Config, weights: Path | None) -> nn.Module:
+    """The student as its run begins: with its own initial weights or given ones, a specialist with a generalist's."""
+    net = build_network(config["student"]["net"], config["seed"])
+    if weights is not None:
+        load_weights(net, weights)
+    return specialised(net, config["transfer"]["special_classes"])
+
+
+def build_student(config: Config, weights: Path) -> nn.Module:
+    """The student as its run leaves it."""
+    net = start_student(config, None)
+    load_weights(net, weights)
+    return net
+
+
+def specialised(net: nn.Module, classes: Sequence[int] | None) -> nn.Module:
+    """A network of all classes as a specialist's; as it is where there are no classes of its own."""
+    if classes is not None:
+        specialise(net, classes)
+    return net
+
+
+def untrained(node: Config) -> Config:
+    """A network's node without the weights of the library that it comes from, which may be far away."""
+    return {**node, **{key: value for key, value in UNTRAINED.items() if key in node}}
+
+
+def build_teacher(config: Config, weights: Path) -> Frozen:
+    """A frozen network with the weights of a file, and its own input statistics where it has any."""
+    teacher, dataset = config["teacher"], config["dataset"]
+    net = specialised(build_network(untrained(teacher["net"]), teacher["seed"]), teacher["special_classes"])
+    load_weights(net, weights)
+    if (teacher["mean"] is None) != (teacher["std"] is None):
+        raise UserError("teacher.mean and teacher.std must be given together")
+    own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
+    return Frozen(net, own, (dataset["mean"], dataset["std"]))
+
+
+def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: nn.Module | None) -> Method:
+    """The method over its networks, adapters included; they have initial weights of the same seed."""
+    given: dict[str, Any] = {"student": student, "spec": loaders.spec}
+    if teacher is not None:
+        given["teacher"] = teacher
+    return make_method(config["method"], config["seed"], given)
+
+
+def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:
+    """The method of a config's node; each of its peers has initial weights of a seed of its own."""
+    if "peers" in node:
+        node = dict(node)
+        given = {
+            **given,
+            "peers": [build_network(peer, derive(seed, "peer", i)) for i, peer in enumerate(node.pop("peers"), 1)],
+        }
+    with seeded(seed, "method"):
+        return make(node, **given)
+
+
+def build_evaluators(nodes: Mapping[str, Config], loaders: Loaders, device: torch.device) -> dict[str, Evaluator]:
+    """Evaluators by name; those of a validation split are left out where the regime cuts none."""
+    present = {name: node for name, node in nodes.items() if node.get("split") != "val" or "val" in loaders.evals}
+    return {name: make(node, loaders=loaders.evals, device=device) for name, node in present.items()}

@@ -1,0 +1,208 @@
+"""A run's parts put together on made-up facts, so that what does not fit is told before anything loads or trains."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdx.config.compose import Config, ConfigError
+from kdx.core.errors import UserError
+from kdx.core.method import Method
+from kdx.core.seed import seeded
+from kdx.core.types import DataSpec
+from kdx.data.views.augment import MultiView
+from kdx.models.build import trained_on
+from kdx.models.teachers.frozen import Frozen, Statistics
+from kdx.models.teachers.limited import Limited
+from kdx.runs.build import UNTRAINED, build_network, make, make_method, specialised, untrained
+from kdx.runs.check_cuda_graph import unrecordable
+from kdx.runs.check_distributed import indivisible
+from kdx.runs.ensemble_config import each_teacher, ensemble
+
+# of a training set that no term finds too small; the real one is checked when it is there
+EXAMPLES = 65536
+# statistics of inputs that differ by less are the same ones, rounded
+CLOSE = 0.01
+
+_passed: set[str] = set()
+
+
+def rehearse(config: Config) -> None:
+    """Build networks, method, update and evaluators as a run does, but without data and without weights.
+
+    Without it, a term that cannot work with its pair would be told only after the teacher's training.
+
+    Args:
+        config: A config whose values are right each by itself.
+
+    Raises:
+        ConfigError: Parts do not fit each other.
+    """
+    keys = ("dataset", "transfer", "student", "teacher", "method", "update", "optimizer", "schedule", "evals")
+    keys += ("augmentation",)
+    options = [config["trainer"][key] for key in ("compile", "cuda_graph")]
+    parts = json.dumps([options, {key: config[key] for key in keys}], sort_keys=True)
+    if parts in _passed:  # the seeds of a study make no difference
+        return
+    try:
+        with seeded(0, "rehearsal"), torch.device("cpu"), _one_thread():
+            problems = _put_together(config)
+    except (UserError, ValueError) as error:
+        raise ConfigError(str(error).splitlines()) from None
+    except Exception:
+        return  # nothing that a sentence is known for: the run itself says it, with a traceback
+    if problems:
+        raise ConfigError(problems)
+    _passed.add(parts)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several would wait for each other, busily, over a handful of made-up examples; seconds on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _put_together(config: Config) -> list[str]:
+    dataset, teacher = config["dataset"], config["teacher"]
+    transfer = make(config["transfer"])
+    labels = transfer.marks(EXAMPLES, dataset["num_classes"])
+    mean, std = tuple(dataset["mean"]), tuple(dataset["std"])
+    num_classes = transfer.num_classes(dataset["num_classes"])
+    spec = DataSpec(num_classes, tuple(dataset["input_shape"]), EXAMPLES, mean, std, labels)
+    student = specialised(_network(config["student"]["net"], "student"), config["transfer"]["special_classes"])
+    given: dict[str, Any] = {"student": student, "spec": spec}
+    nets = {name: _frozen(own["teacher"], (mean, std)) for name, own in each_teacher(config).items()}
+    if teacher is not None:
+        given["teacher"] = _together(teacher, nets)
+    try:
+        method = _method(config, given)
+    except (UserError, ValueError):
+        _without_features(config, given, nets)
+        raise
+    _within_limits(config, given, nets)
+    rate = {"optimizer": make(config["optimizer"]), "lr_schedule": make(config["schedule"])}
+    update = make(config["update"], method=method, autocast=None, **rate)
+
+    splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
+    problems = [*indivisible(config, method, spec), *_unseen(config, method)]
+    problems += unrecordable(config, method, update, spec)
+    if config["trainer"]["compile"] and not method.compilable:
+        problems.append(
+            f"method={config['choices']['method']} differentiates the student twice or forwards, which torch's "
+            "compiler cannot; choose trainer.compile=false"
+        )
+    roles = method.models()
+    for name, node in config["evals"].items():
+        if node.get("split") == "val" and "val" not in splits:
+            if name != "val":  # that one is there for when there is a split
+                problems.append(f"evals.{name}.split: there is no validation split; dataset.val_fraction=0.1 cuts one")
+            continue
+        if "model" in node and node["model"] not in roles:
+            there = ", ".join(roles)
+            problems.append(f"evals.{name}.model: this method has no network '{node['model']}'; it has: {there}")
+        try:
+            evaluator = make(node, loaders=dict.fromkeys(splits, ()), device=torch.device("cpu"))
+            problems += (f"evals.{name}.{line}" for line in evaluator.misfits(num_classes))
+        except (UserError, ValueError) as error:
+            problems.append(f"evals.{name}: {error}")
+    return problems
+
+
+def _unseen(config: Config, method: Method) -> Iterator[str]:
+    """Why batches have fewer views of each example than the method learns from; nothing where they have enough."""
+    augmentation = make(config["augmentation"])
+    made = 1 + len(augmentation.further) if isinstance(augmentation, MultiView) else 1
+    if method.num_views > made:
+        yield (
+            f"method={config['choices']['method']} learns from {method.num_views} views of each example, and the "
+            f"augmentation makes {made}; augmentation=two_views (for images in bytes) and augmentation=two_shifts "
+            "make two"
+        )
+
+
+def _method(config: Config, given: dict[str, Any]) -> Method:
+    node = config["method"]
+    if "peers" in node:
+        node = {**node, "peers": [untrained(peer) for peer in node["peers"]]}
+    return make_method(node, 0, given)
+
+
+def _together(teacher: Config, nets: Mapping[str, nn.Module]) -> nn.Module:
+    return nets[""] if "" in nets else ensemble(teacher, nets)
+
+
+def _within_limits(config: Config, given: dict[str, Any], nets: Mapping[str, nn.Module]) -> None:
+    """Raise UserError where a method needs more of a teacher than it shows."""
+    shown = dict(nets)
+    for name, own in each_teacher(config).items():
+        for roles, why in _limits(own["teacher"]):
+            shown[name] = Limited(shown[name], roles)
+            try:
+                _method(config, given | {"teacher": _together(config["teacher"], shown)})
+            except (UserError, ValueError) as error:
+                raise UserError(f"{why}, and that is not enough here: {error}") from error
+
+
+def _limits(teacher: Config) -> Iterator[tuple[Sequence[str], str]]:
+    """The features that are left of a teacher's, and why, for each thing that leaves some out."""
+    if teacher["optimize"] == "int8":
+        yield (), "teacher.optimize=int8 gives a teacher's logits alone"
+    if teacher["memo"]:
+        kept = " and ".join(["logits", *teacher["memo_features"]])
+        yield teacher["memo_features"], f"teacher.memo=true keeps a teacher's {kept} (teacher.memo_features), no maps"
+
+
+def _without_features(config: Config, given: dict[str, Any], nets: dict[str, Frozen]) -> None:
+    """Raise UserError where a method works with an ensemble but for the features, which one member must show."""
+    settings = config["teacher"]
+    if "" in nets or not nets or settings["features"] is not None:
+        return
+    name = next(iter(nets))
+    try:
+        _method(config, given | {"teacher": _together({**settings, "features": name}, nets)})
+    except (UserError, ValueError):
+        return
+    raise UserError(
+        f"method={config['choices']['method']} reads features, and an ensemble has those of one member: name it, as in "
+        f"teacher.features={name}"
+    ) from None
+
+
+def _frozen(teacher: Config, given: Statistics) -> Frozen:
+    if (teacher["mean"] is None) != (teacher["std"] is None):
+        raise UserError("teacher.mean and teacher.std must be given together")
+    own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
+    net = _network(teacher["net"], "teacher")
+    if teacher["checkpoint"] is None and own is None:
+        _same_statistics(net, teacher["net"], given)
+    return Frozen(specialised(net, teacher["special_classes"]), own, given)
+
+
+def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
+    """Raise UserError where a teacher's own weights want inputs in other units than the data's."""
+    wanted = trained_on(net) if any(node.get(key) for key in UNTRAINED) else None
+    if wanted is None:
+        return
+    for mine, theirs in zip(wanted, given, strict=True):
+        if len(mine) != len(theirs) or max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) > CLOSE:
+            mean, std = (f"[{','.join(f'{v:g}' for v in values)}]" for values in wanted)
+            raise UserError(
+                f"the weights that this teacher comes with were trained on inputs of mean {mean} and std {std}, and "
+                f"those of the data set are {list(given[0])} and {list(given[1])}; say teacher.mean={mean} "
+                f"teacher.std={std}"
+            )
+
+
+def _network(node: Config, role: str) -> nn.Module:
+    try:
+        return build_network(untrained(node), 0)
+    except (UserError, ValueError) as error:
+        raise UserError(f"{role}.net: {error}") from None

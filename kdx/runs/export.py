@@ -1,0 +1,100 @@
+"""What a run leaves in its directory: the exported student and the result, under the run's name."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kdx.config.compose import Config
+from kdx.config.identity import identity
+from kdx.core.distributed import by_leader, leads, size
+from kdx.data.loaders import Loaders
+from kdx.engine.trainer import Trainer
+from kdx.evals.predictions import predictions
+from kdx.models.weights import save_weights
+from kdx.runs.build import Light
+from kdx.runs.folder import DONE, ERROR, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.prepare import network_name
+from kdx.runs.provenance import commit, machine, versions
+from kdx.runs.results import Result, save_predictions, write_json
+from kdx.runs.teacher import Teacher
+
+
+def name(config: Config) -> str:
+    """Directory name of a run: what a reader looks for first, then its identity."""
+    parts = [config["dataset"]["name"], config["choices"]["method"], network_name(config, "student")]
+    if config["teacher"] is not None:
+        parts.append(f"from-{network_name(config, 'teacher')}")
+    readable = "-".join([*map(str, parts), f"seed{config['seed']}"])
+    return f"{readable.replace('/', '_')}-{identity(config)}"
+
+
+def deliver(
+    config: Config, folder: Path, light: Light, loaders: Loaders, trainer: Trainer, teacher: Teacher | None
+) -> Result:
+    """Write the exported student, its predictions and the result of a run that came to its end; `DONE` last.
+
+    Several processes predict; their leader writes.
+    """
+    student = trainer.deliverable
+    by_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
+    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device)
+    if teacher is not None:
+        predicted |= teacher.predictions(loaders.evals["test"], light.device)
+    return by_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
+
+
+def _write(
+    config: Config,
+    folder: Path,
+    light: Light,
+    loaders: Loaders,
+    trainer: Trainer,
+    teacher: Teacher | None,
+    predicted: Mapping[str, Tensor],
+) -> Result:
+    student = trainer.deliverable
+    save_predictions(folder, predicted)
+    data = {
+        "name": folder.name,
+        "identity": identity(config),
+        "choices": config["choices"],
+        "seed": config["seed"],
+        "data_seed": config["data_seed"],
+        "protocol": "last",
+        "metrics": trainer.selection.state_dict(),
+        "teacher": None if teacher is None else teacher.facts,
+        "examples": {"training": loaders.spec.num_examples}
+        | {split: loader.num_examples for split, loader in loaders.evals.items()},
+        "steps": trainer.clock.steps,
+        "epochs": trainer.clock.epochs,
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "seconds": round(trainer.seconds, 3),
+        "milliseconds_per_step": round(1000 * trainer.step_seconds / trainer.clock.steps, 4),
+        "examples_per_second": round(trainer.examples / trainer.seconds, 1),
+        "fused": trainer.together,
+        "processes": size(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "code": commit(),
+        "versions": versions(),
+        "device": machine(light.device),
+    }
+    write_json(folder / RESULT, data)
+    (folder / ERROR).unlink(missing_ok=True)
+    # last: its presence says that everything else is whole
+    (folder / DONE).touch()
+    trainer.checkpoints.clear()
+    return Result(folder, data)
+
+
+def save_selected(config: Config, folder: Path, student: nn.Module) -> None:
+    """Export the student that does best on validation so far."""
+    if leads():
+        save_weights(folder / SELECTED_STUDENT, student, _about(config))
+
+
+def _about(config: Config) -> dict[str, str]:
+    """Metadata of exported weights: one entry, since safetensors writes several in random order."""
+    return {"kdx": json.dumps({"run": name(config), "net": config["student"]["net"]}, sort_keys=True)}

@@ -1,0 +1,271 @@
+"""The last steps from a composed config to one that says everything about its run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from kdx.config.compose import Composed, Config, ConfigError, compose
+from kdx.config.layout import ROLES
+from kdx.config.networks import network_node
+from kdx.config.schema import Run
+from kdx.config.validate import locate, validate
+from kdx.core.errors import UserError
+from kdx.data.views.augment import Augmentation, MultiView
+from kdx.models.teachers.memo import LEAST
+from kdx.models.weights import sha256, sha256_of
+from kdx.runs.build import make
+from kdx.runs.check_cuda_graph import misfits
+from kdx.runs.check_distributed import unsharded
+from kdx.runs.dry_run import rehearse
+from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
+from kdx.runs.folder import STUDENT
+
+# Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
+# affair. The validation split is shared: what a student is chosen on must be new to its teacher, too.
+REGIME = ("fraction", "fraction_seed", "train_subset")
+# Groups whose choice a teacher's own training shares with the run that needs it
+SHARED_CHOICES = ("dataset", "recipe", "trainer", "debug")
+# What depends on the machine is the same for both
+SHARED_VALUES = ("device", "threads", "num_workers", "checkpoint_seconds")
+
+
+def prepare(composed: Composed) -> Config:
+    """Check a config and fill in what follows from it.
+
+    A teacher that the method does not use is dropped, with the measurements against it, so that it is
+    no part of the run's identity; peers become whole networks, and members of an ensemble whole teachers; a given
+    checkpoint gets its checksum, a given teacher the seed 0, and a teacher to be trained its own full config.
+
+    Raises:
+        ConfigError: With a line for everything that is wrong.
+    """
+    config = examine(composed)
+    rehearse(config)
+    for own in each_teacher(config).values():
+        if own["teacher"]["training"] is not None:
+            with _told_as("the teacher's own training"):
+                rehearse(own["teacher"]["training"])
+    return config
+
+
+def examine(composed: Composed) -> Config:
+    """The part of `prepare` that builds no networks: what a config says by itself.
+
+    Raises:
+        ConfigError: With a line for everything that is wrong.
+    """
+    config = {**composed.config, "choices": composed.choices}
+    config.pop("experiment", None)
+    config.pop("debug", None)
+    config.pop("recipe", None)
+    if gone := [field.name for field in fields(Run) if field.name not in config]:
+        validate(config, composed.interpolated)  # tells these with what else is wrong
+        raise ConfigError([f"missing key '{key}'" for key in gone])
+    _drop_unused(config)
+    if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
+        raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])
+    problems = [*_fill_peers(config), *name_members(config)]
+    try:
+        validate(config, composed.interpolated)
+        problems += [*_misfits(config), *unsharded(config), *strays(config)]
+    except ConfigError as error:
+        problems += error.problems
+    problems += [*_fill_checksum(config, "student"), *_fill_images(config)]
+    teachers = each_teacher(config)
+    for own in teachers.values():
+        problems += _fill_checksum(own, "teacher")
+    if problems:
+        raise ConfigError(problems)
+    for own in teachers.values():
+        if own["teacher"]["checkpoint"] == "auto":
+            own["teacher"] = {**own["teacher"], "training": _teacher_training(own, own["teacher"], own["choices"])}
+    if config["teacher"] is not None and config["teacher"]["members"]:
+        gather(config, teachers)
+    return config
+
+
+def _misfits(config: Config) -> Iterator[str]:
+    """What is wrong with parts whose values are right each by itself."""
+    duration = config["trainer"]["duration"]
+    units = {unit: duration[unit] for unit in ("epochs", "steps", "examples") if duration[unit] is not None}
+    if len(units) != 1:
+        found = " and ".join(f"{unit}={n}" for unit, n in units.items()) or "none"
+        remedy = " or ".join(f"trainer.duration.{unit}=null" for unit in units) or "trainer.duration.epochs=NUMBER"
+        yield f"trainer.duration: exactly one of epochs, steps, examples is needed, found {found}; add {remedy}"
+    for part in ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger"):
+        if part == "trainer" and len(units) != 1:
+            continue
+        try:
+            built = make(config[part])
+            if part == "augmentation" and config["teacher"] is not None and config["teacher"]["memo"]:
+                yield from _unmemoised(built, config["trainer"]["batch_size"])
+            if part == "trainer":
+                built.pick_device()
+                yield from misfits(config, built)
+            if part == "transfer":
+                dataset = config["dataset"]
+                yield from (f"transfer.{line}" for line in built.misfits(dataset["num_classes"], dataset["fraction"]))
+                if config["teacher"] is not None and config["teacher"]["memo"] and built.has_foreign:
+                    yield "teacher.memo=true keeps answers to views of the training set, and here are others"
+            if part == "trainer" and config["teacher"] is not None and config["teacher"]["optimize"] == "int8":
+                device = built.pick_device()
+                if device.type != "cpu":
+                    yield f"teacher.optimize=int8 is for a CPU, and this run is on {device}; bf16 is the fast one there"
+        except (UserError, ValueError) as error:
+            yield str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}"
+
+
+def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:
+    """Why the teacher's answers cannot be kept by view; nothing where they can."""
+    if isinstance(augmentation, MultiView):
+        yield "teacher.memo=true keeps answers to one view of each example, and this augmentation makes several"
+    elif augmentation.mixing is not None:
+        yield "teacher.memo=true keeps answers to views of one example, and this augmentation mixes two; see mixing"
+    elif augmentation.num_views is None:
+        yield (
+            "teacher.memo=true needs views that can be counted, and this augmentation has endless ones; "
+            "augmentation.cycle=30 makes 30 of each example"
+        )
+    if size < LEAST:
+        yield (
+            f"teacher.memo=true needs a trainer.batch_size of at least {LEAST}, found {size}: the bits of smaller "
+            "batches depend on their size"
+        )
+
+
+@contextmanager
+def _told_as(prefix: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError([f"{prefix}: {line}" for line in error.problems]) from None
+
+
+def _drop_unused(config: Config) -> None:
+    try:
+        method = locate(str(config["method"]["_target_"]))
+        evaluators = {name: locate(str(node["_target_"])) for name, node in config["evals"].items()}
+    except (KeyError, TypeError, ValueError):
+        return  # validation says what is wrong
+    teacher, peers = getattr(method, "uses_teacher", True), getattr(method, "has_peers", False)
+    config["teacher"] = config["teacher"] if teacher else None
+    config["evals"] = {
+        name: node
+        for name, node in config["evals"].items()
+        if (teacher or not getattr(evaluators[name], "needs_teacher", False))
+        and (peers or not getattr(evaluators[name], "needs_peers", False))
+    }
+
+
+def network_name(config: Config, role: str) -> str:
+    """What a network is called: its name in timm or torchvision where it is one of theirs, else its option."""
+    net = config[role]["net"]
+    return str(net["name"] if "name" in net else config["choices"][role])
+
+
+def weights_file(checkpoint: str, key: str) -> Path:
+    """The weights that a checkpoint names: a file, or the exported student of a run's directory."""
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        found = path / STUDENT
+        if not found.exists():
+            raise UserError(f"{key}={checkpoint}: this directory has no student.safetensors; is the run finished?")
+        return found
+    if not path.exists():
+        raise UserError(f"{key}={checkpoint}: no such file or directory")
+    return path
+
+
+def _fill_peers(config: Config) -> list[str]:
+    """Put whole networks where `method.peers` names them, so that they are part of the run's identity."""
+    method, student = config["method"], config["student"]
+    words = method.get("peers") if isinstance(method, dict) else None
+    if not isinstance(words, list) or not isinstance(student, dict):
+        return []  # validation says what is wrong
+    peers, problems = [], []
+    for i, word in enumerate(words):
+        try:
+            peers.append(network_node(word, student["net"], config["dataset"]))
+        except UserError as error:
+            problems.append(f"method.peers[{i}]: {error}")
+    if not problems:
+        config["method"] = {**method, "peers": peers}
+    return problems
+
+
+def _fill_checksum(config: Config, role: str) -> list[str]:
+    node = config.get(role)
+    if not isinstance(node, dict) or not isinstance(node.get("checkpoint"), str) or node["checkpoint"] == "auto":
+        return []
+    try:
+        checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
+    except UserError as error:
+        return [str(error)]
+    # a given teacher draws nothing: its seed makes no other experiment
+    unseeded = {"seed": 0} if role == "teacher" else {}
+    config[role] = {**node, **unseeded, "sha256": checksum}
+    return []
+
+
+def _fill_images(config: Config) -> list[str]:
+    transfer = config.get("transfer")
+    if not isinstance(transfer, dict):
+        return []  # validation says what is wrong
+    images = transfer.get("unlabelled")
+    if not isinstance(images, dict) or not isinstance(images.get("path"), str):
+        return []
+    path = Path(images["path"]).expanduser()
+    if not path.exists():
+        return [f"transfer.unlabelled.path={images['path']}: no such file or directory"]
+    config["transfer"] = {**transfer, "unlabelled": {**images, "sha256": sha256_of(path)}}
+    return []
+
+
+def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | None]) -> Config:
+    shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
+    transfer = config["transfer"]
+    own = ["method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
+    # given again, since a config may not compose without them, as ImageFolder's does not without a folder
+    facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
+    facts += _assignments("student.net", teacher["net"])
+    if transfer["held_out"]:
+        # the teacher sees the other part
+        own.append("transfer=heldout")
+        facts += _assignments("transfer", {key: transfer[key] for key in ("held_out", "held_out_seed")})
+        facts.append("transfer.part=rest")
+    if teacher["special_classes"] is not None:
+        facts += _assignments("transfer", {key: teacher[key] for key in ("special_classes", "special_share")})
+    if not any(str(o).startswith("teacher=") for o in teacher["recipe"]):
+        # it has no teacher, but the recipe's own may be one that does not compose without a name
+        own.append(f"teacher={choices['teacher']}")
+        facts += _assignments("teacher.net", teacher["net"])
+    with _told_as("teacher.recipe"):
+        composed = compose([*shared, *own, *facts, *map(str, teacher["recipe"])])
+    training = composed.config
+    training["student"]["net"] = teacher["net"]
+    training["paths"] = config["paths"]
+    training["logger"] = config["logger"]
+    for key in SHARED_VALUES:
+        training["trainer"][key] = config["trainer"][key]
+    with _told_as("teacher.recipe" if teacher["recipe"] else "the teacher's own training"):
+        return examine(Composed(training, composed.choices, composed.interpolated))
+
+
+def _assignments(prefix: str, node: Config) -> list[str]:
+    """Overrides that set a node's plain values."""
+    return [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
+
+
+def _literal(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return repr(value)

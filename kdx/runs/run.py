@@ -1,0 +1,246 @@
+"""One training, from a prepared config to a result on disk."""
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from kdx.config.compose import Config
+from kdx.config.identity import identity
+from kdx.core.distributed import by_leader, fails_first, join, leader_first, leads, rank, size
+from kdx.core.errors import StoppedError
+from kdx.core.method import Method
+from kdx.core.seed import derive, seed_all
+from kdx.data.loaders import Loaders
+from kdx.engine.checkpoint import Checkpoints
+from kdx.engine.clock import Clock
+from kdx.engine.optim.cuda_graph import CudaRecorder, Graphed
+from kdx.engine.optim.ema import Ema
+from kdx.engine.optim.memory import keep_freed_memory
+from kdx.engine.record.bar import Bar
+from kdx.engine.record.log import Log, View
+from kdx.engine.record.loggers import asked_by_agent
+from kdx.engine.record.wandb_view import ONLINE_ID
+from kdx.engine.trainer import Trainer
+from kdx.models.sync_norms import join_norms
+from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.sharded import shard
+from kdx.runs.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
+from kdx.runs.export import deliver, name, save_selected
+from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.fused import Company
+from kdx.runs.lock import PAUSE, Claimed, claimed
+from kdx.runs.prepare import network_name, weights_file
+from kdx.runs.results import Result, finished, write_yaml
+from kdx.runs.teacher import find_weights, load_teacher
+
+Steps = Generator[int, None, Result]
+Views = Callable[[Sequence[Mapping[str, float | None]]], Sequence[View]]  # from what is recorded already
+
+
+def no_views(_: object) -> Sequence[View]:
+    return ()
+
+
+def run(config: Config, views: Views = no_views) -> Result:
+    """Run a prepared config, or resume it, or return its finished result.
+
+    Which of the three depends on the run's directory alone, which its identity names: so any command
+    and any sweep can be repeated until it is done.
+
+    Args:
+        config: From `prepare`.
+        views: Makes further views of the run's record.
+
+    Raises:
+        UserError: Data, weights, device or directory are not as the config says.
+    """
+    steps = in_steps(config, Company(), views)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def in_steps(config: Config, company: Company, views: Views = no_views) -> Steps:
+    """`run` as a generator: it pauses before the first step and after each, and yields the number of steps taken.
+
+    Args:
+        config: From `prepare`.
+        company: The runs that it takes turns with.
+        views: As in `run`.
+    """
+    join()
+    folder = Path(config["paths"]["runs"]) / name(config)
+    if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
+        return result
+    with contextlib.ExitStack() as claim:
+        by_leader(lambda: claim.enter_context(claimed(folder)))
+        # another process may have finished it between the look and the claim
+        if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
+            return result
+        # while it is tried again it has not failed
+        by_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
+        try:
+            return (yield from _train(config, folder, company, views))
+        except StoppedError:
+            raise
+        except Exception:
+            if fails_first():
+                _note_failure(folder)
+            raise
+
+
+def _train(config: Config, folder: Path, company: Company, views: Views) -> Steps:
+    light = build_light(config)
+    # first, as missing data must be told before a teacher trains
+    loaders = leader_first(lambda: company.loaders(lambda: build_loaders(config, light), light.device))
+    weights = None if config["teacher"] is None else find_weights(config, train_teacher)
+    by_leader(lambda: _begin(config, folder))
+    _set_up_torch(light)  # after the teacher's own training, which has settings of its own
+    teacher = None
+    if weights is not None:
+        teacher = company.teacher(lambda: load_teacher(config, weights, loaders, light.device))
+    checkpoint = config["student"]["checkpoint"]
+    student = start_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
+    method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
+    method.to(light.device)
+    if light.settings.channels_last:
+        method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
+    if size() > 1:
+        join_norms(method, light.device)
+    if config["teacher"] is not None and config["teacher"]["shard"]:
+        assert teacher is not None and isinstance(teacher.network, Frozen)
+        shard(teacher.network.net, light.device)
+    trainer = build_trainer(config, folder, light, loaders, method)
+    for view in views(trainer.log.lines()) if leads() else ():
+        trainer.log.add_view(view)
+    summary = None
+    try:
+        yield trainer.clock.step
+        trainer.together = max(trainer.together, company.size)
+        for _ in trainer.steps():
+            yield trainer.clock.step
+        result = deliver(config, folder, light, loaders, trainer, teacher)
+        summary = {**trainer.selection.last, "folder": str(folder)}
+        return result
+    finally:
+        trainer.bar.stop()
+        trainer.log.close(summary)
+
+
+def _begin(config: Config, folder: Path) -> None:
+    if config["fresh"]:
+        _start_over(folder)
+    write_yaml(folder / CONFIG, config)
+
+
+def train_teacher(config: Config) -> Result:
+    config = {**config, "paths": {**config["paths"], "runs": config["paths"]["teachers"]}}
+    if asked_by_agent():  # who allots one W&B run, the student's
+        config["logger"] = {"_target_": "kdx.engine.record.loggers.Jsonl"}
+    folder = Path(config["paths"]["runs"]) / name(config)
+    if leads() and finished(folder) is None:
+        duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
+        length = " ".join(f"{n} {unit}" for unit, n in duration.items())
+        print(
+            f"kdx: training the teacher first: {network_name(config, 'student')} on {config['dataset']['name']}, "
+            f"{length} ({folder}); teacher.checkpoint=PATH takes one that exists",
+            file=sys.stderr,
+        )
+    return run_or_wait(config)
+
+
+def run_or_wait(config: Config, views: Views = no_views) -> Result:
+    """`run`, which waits where another process is at it, and takes over where that process dies."""
+    told = False
+    while True:
+        try:
+            return run(config, views)
+        except Claimed:
+            if not told and leads():
+                print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
+            told = True
+            time.sleep(PAUSE)
+
+
+def _set_up_torch(light: Light) -> None:
+    if light.device.type == "cpu":
+        keep_freed_memory()
+    if light.settings.threads is not None:
+        torch.set_num_threads(light.settings.threads)
+    # asked first, since setting it imports the compiler, which takes seconds
+    if torch.are_deterministic_algorithms_enabled() != light.settings.deterministic:
+        torch.use_deterministic_algorithms(light.settings.deterministic)
+
+
+def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
+    """The trainer of a run in its directory, at the last checkpoint where there is one."""
+    settings = light.settings
+    evaluators = build_evaluators(config["evals"], loaders, light.device)
+    ema = None if settings.ema is None else Ema(method.student, settings.ema)
+    if settings.compile:
+        method.student.compile()
+    update = make(
+        config["update"],
+        method=method,
+        optimizer=light.optimizer,
+        lr_schedule=light.lr_schedule,
+        autocast=settings.autocast,
+    )
+    if settings.cuda_graph:
+        update = Graphed(update, CudaRecorder(light.device))
+    steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    state = checkpoints.load()
+    keeps = light.logger.keeps_record and leads()
+    log = Log(folder / RECORD if keeps else None, state["log"] if state else 0)
+    view = light.logger.view(folder, identity(config), folder.name, config, log.lines()) if leads() else None
+    if view is not None:
+        log.add_view(view)
+    trainer = Trainer(
+        method=method,
+        update=update,
+        loader=loaders.train,
+        evaluators=evaluators,
+        clock=Clock(steps, loaders.train.steps_per_epoch, settings.schedule_epochs),
+        log=log,
+        checkpoints=checkpoints,
+        bar=Bar(folder.name.rsplit("-", 1)[0], steps * settings.batch_size),
+        device=light.device,
+        ema=ema,
+        log_steps=settings.log_steps,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        on_selected=lambda student: save_selected(config, folder, student),
+    )
+    # streams of their own, so that what is drawn for an example differs between processes as between examples
+    seed_all(derive(config["seed"], "run", *([rank()] if rank() else [])))
+    if state is not None:
+        trainer.load(state)
+    return trainer
+
+
+def _start_over(folder: Path) -> None:
+    (folder / DONE).unlink(missing_ok=True)
+    Checkpoints(folder / CHECKPOINTS).clear()
+    for stale in (
+        RESULT,
+        RECORD,
+        STUDENT,
+        SELECTED_STUDENT,
+        PREDICTIONS,
+        ONLINE_ID,
+        ERROR,
+    ):
+        (folder / stale).unlink(missing_ok=True)
+
+
+def _note_failure(folder: Path) -> None:
+    # where a full or read-only disk is what failed, the error itself still goes on to the caller
+    with contextlib.suppress(OSError):
+        (folder / ERROR).write_text(traceback.format_exc())

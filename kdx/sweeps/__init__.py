@@ -1,0 +1,1 @@
+"""Hydra's plugins: launchers, searches and ready-made axes."""

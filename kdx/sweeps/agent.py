@@ -1,0 +1,21 @@
+"""Runs that an agent of W&B's sweeps asks for: it starts `kdx train`, and its server waits for one W&B run."""
+
+from kdx.config.compose import Config
+from kdx.config.identity import identity
+from kdx.engine.record.log import recorded
+from kdx.pool.task import folder_of
+from kdx.runs.build import make
+from kdx.runs.folder import RECORD
+from kdx.runs.results import finished
+
+
+def show_again(config: Config) -> None:
+    """Show a run that was finished before it was asked for; there is nothing to show where it was not."""
+    result = None if config["fresh"] else finished(folder_of(config))
+    if result is None:
+        return
+    record = result.folder / RECORD
+    past = recorded(record) if record.exists() else []
+    view = make(config["logger"]).view(result.folder, identity(config), result.folder.name, config, past)
+    if view is not None:
+        view.close({**result.data["metrics"]["last"], "folder": str(result.folder)})

@@ -1,0 +1,90 @@
+"""Hydra's launcher of fused sweeps. Nothing heavy is imported before it launches."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, filter_overrides, setup_globals
+
+from kdx.config.compose import Config, ConfigError, plain
+from kdx.core.errors import UserError
+
+
+class ToldError(UserError):
+    """A run failed, and it was said when it did."""
+
+
+class FusedLauncher(BasicLauncher):
+    """Trains the runs of a sweep together, then lets each job find its result.
+
+    So a sweeper sees jobs as it always does, one after another and in order, whichever way they were trained.
+
+    Args:
+        limit: Most runs that train together.
+        jobs: Processes at a time.
+    """
+
+    # of this process' runs
+    launched: set[Path] = set()
+    failed: dict[Path, str] = {}
+
+    def __init__(self, limit: int, jobs: int):
+        super().__init__()
+        self.limit, self.jobs = limit, jobs
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        try:
+            self._train(job_overrides)
+        except KeyboardInterrupt:
+            print("kdx: stopped; the same command resumes", file=sys.stderr)
+            sys.exit(130)
+        return super().launch(job_overrides, initial_job_idx)
+
+    def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:
+        from kdx.pool.pool import run_all  # torch comes with it
+        from kdx.pool.task import folder_of
+
+        everywhere = set.intersection(*map(set, job_overrides))
+        configs = {}
+        for overrides in job_overrides:
+            config = self._config(overrides)
+            if config is not None:
+                own = [override for override in filter_overrides(overrides) if override not in everywhere]
+                configs[" ".join(own or filter_overrides(overrides))] = config
+        _, failures = run_all(configs, self.jobs, "failed", self.limit)
+        FusedLauncher.launched |= {folder_of(config) for config in configs.values()}
+        FusedLauncher.failed |= {failure.folder: failure.error for failure in failures}
+
+    def _config(self, overrides: Sequence[str]) -> Config | None:
+        """The prepared config of a job; None where it is wrong, which the job itself will say."""
+        from kdx.runs.prepare import prepare
+
+        assert self.hydra_context is not None and self.config is not None
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(cfg)
+        try:
+            return prepare(plain(cfg))
+        except ConfigError:
+            return None
+        finally:
+            HydraConfig.instance().cfg = before
+
+
+def as_launched(config: Config) -> Config:
+    """The config of a job as it finds its run: one that was launched here is over, and `fresh` asks for it no more.
+
+    Raises:
+        ToldError: The run failed; it is not tried a second time.
+    """
+    if not FusedLauncher.launched:
+        return config
+    from kdx.pool.task import folder_of
+
+    folder = folder_of(config)
+    if (error := FusedLauncher.failed.get(folder)) is not None:
+        raise ToldError(error)
+    return {**config, "fresh": False} if folder in FusedLauncher.launched else config

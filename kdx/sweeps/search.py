@@ -1,0 +1,170 @@
+"""Search over hyper-parameters with Optuna, as a sweeper of Hydra's."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from kdx.config.identity import fingerprint
+from kdx.core.errors import UserError
+from kdx.sweeps.trial import PRUNED, TRIAL, storage
+
+CUT_OFF = "cut off"  # marks a trial that a killed search left; another one took its place
+
+
+class Search(Sweeper):
+    """Runs trials until there are enough of them; the same command again goes on where it was cut off.
+
+    `key=interval(a,b)` searches real numbers, `key=int(interval(a,b))` whole ones, `key=tag(log,interval(a,b))` on a
+    logarithmic scale; any other sweep, such as `key=a,b`, chooses among its values. What trials do depends on those
+    before them alone, so that a search that was killed and repeated ends as one that was not.
+
+    Args:
+        metric: What a trial is judged by, under the protocol of the last epoch; never of the test set.
+        direction: Whether more or less of it is better.
+        trials: How many, those given up included.
+        batch: How many are launched at a time, for launchers that run several.
+        seed: Of the sampler.
+        sampler: An Optuna sampler, but for its seed.
+        pruner: An Optuna pruner; None lets every trial end.
+
+    References:
+        Akiba, Sano, Yanase, Ohta, Koyama, "Optuna: A Next-generation Hyperparameter Optimization Framework", 2019.
+        https://arxiv.org/abs/1907.10902
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        direction: Literal["maximize", "minimize"],
+        trials: int,
+        batch: int,
+        seed: int,
+        sampler: Any,
+        pruner: Any,
+    ):
+        self.metric, self.trials, self.batch = metric, trials, batch
+        self.direction: Literal["maximize", "minimize"] = direction
+        self.seed, self.sampler, self.pruner = seed, sampler, pruner
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        try:
+            self._search(arguments)
+        except UserError as error:
+            print(f"kdx: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    def _search(self, arguments: Sequence[str]) -> None:
+        import optuna
+
+        assert self.launcher is not None and self.config is not None
+        if "test" in self.metric.split("/"):
+            raise UserError(f"hydra.sweeper.metric={self.metric}: a search never looks at the test set; take val/top1")
+        if min(self.trials, self.batch) < 1:
+            raise UserError("hydra.sweeper.trials and hydra.sweeper.batch must be at least 1")
+        fixed, space = read_space(arguments)
+        if not space:
+            raise UserError("a search needs something to search: key=interval(a,b) or key=a,b")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        journal = self._journal(arguments)
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            storage=storage(journal), study_name="search", direction=self.direction, load_if_exists=True
+        )
+        _take_up(study)
+        done = _done(study)
+        while len(done) < self.trials:
+            study.sampler = self.sampler(seed=self.seed + len(done))
+            asked = [study.ask(space) for _ in range(min(self.batch, self.trials - len(done)))]
+            jobs = [
+                [
+                    *fixed,
+                    *(f"{key}={value}" for key, value in trial.params.items()),
+                    f"+hydra.job.env_set.{TRIAL}='{trial.number}:{journal}'",
+                ]
+                for trial in asked
+            ]
+            returns = self.launcher.launch(jobs, initial_job_idx=asked[0].number)
+            for trial, job in zip(asked, returns, strict=True):
+                value = job.return_value
+                if value == PRUNED:
+                    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                elif isinstance(value, float):
+                    study.tell(trial, value)
+                else:  # it was said why when it failed
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            done = _done(study)
+        self._conclude(study, journal)
+
+    def _journal(self, arguments: Sequence[str]) -> Path:
+        """The file of this search. The same command has the same file, also where it asks for more trials."""
+        assert self.config is not None
+        how = OmegaConf.to_container(self.config.hydra.sweeper)
+        assert isinstance(how, dict)
+        kept = {key: value for key, value in how.items() if key not in ("trials", "batch")}
+        name = fingerprint([sorted(arguments), kept])
+        return Path(self.config.paths.outputs).resolve() / "searches" / f"{name}.journal"
+
+    def _conclude(self, study: Any, journal: Path) -> None:
+        states = [trial.state.name for trial in _done(study)]
+        counted = ", ".join(
+            f"{states.count(state)} {word}"
+            for state, word in (("COMPLETE", "finished"), ("PRUNED", "given up"), ("FAIL", "failed"))
+            if state in states
+        )
+        if "COMPLETE" not in states:
+            print(f"no trial finished ({counted}); {journal}")
+            return
+        best = study.best_trial
+        found = " ".join(f"{key}={value}" for key, value in best.params.items())
+        print(f"best {self.metric}: {best.value:.4f} with {found} (trial {best.number}; {counted}; {journal})")
+
+
+def read_space(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Overrides that stay as they are, and an Optuna distribution for each key that is searched."""
+    fixed, space = [], {}
+    for text, override in zip(arguments, OverridesParser.create().parse_overrides(list(arguments)), strict=True):
+        if override.is_sweep_override():
+            space[override.get_key_element()] = _distribution(override)
+        else:
+            fixed.append(text)
+    return fixed, space
+
+
+def _distribution(override: Override) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not override.is_interval_sweep():
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    interval: Any = override.value()
+    kind = IntDistribution if isinstance(interval.start, int) else FloatDistribution
+    return kind(interval.start, interval.end, log="log" in interval.tags)
+
+
+def _take_up(study: Any) -> None:
+    """Ask again for trials that a killed search has left: their runs resume."""
+    from optuna import Trial
+    from optuna.trial import TrialState
+
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        Trial(study, left._trial_id).set_user_attr(CUT_OFF, True)
+        study.tell(left.number, state=TrialState.FAIL)
+        study.enqueue_trial(left.params)
+
+
+def _done(study: Any) -> list[Any]:
+    """Trials that are over, however they ended."""
+    return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and CUT_OFF not in t.user_attrs]

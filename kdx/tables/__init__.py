@@ -1,0 +1,1 @@
+"""Numbers of many runs: statistics, tables and their files."""

@@ -1,0 +1,58 @@
+"""What stands below a paper's table: how to read its numbers, what made them, and what is missing."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from kdx.tables.footnotes import PROTOCOLS, footnotes
+from kdx.tables.paper_cells import Cell, Scale
+from kdx.tables.statistics import CONFIDENCE, ENOUGH
+
+
+class Facts(Protocol):
+    """The part of a table that its captions speak of."""
+
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def baseline(self) -> str | None: ...
+    @property
+    def shows(self) -> Literal["metric", "gain"]: ...
+    @property
+    def scales(self) -> Mapping[str, Scale]: ...
+
+
+def captions(table: Facts, scale: str, cells: Sequence[Cell], runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines for the notes of a table.
+
+    Args:
+        table: The table.
+        scale: The preset that it is shown at.
+        cells: Its cells without the teachers'.
+        runs: What the `result.json` behind its numbers say.
+    """
+    preset, percent = table.scales[scale], f"{100 * CONFIDENCE:.0f} %"
+    notes = [
+        f"ours: mean ± sample standard deviation over n of {len(preset.seeds)} seeds, numbers of "
+        f"{PROTOCOLS[table.protocol]}; scale {scale}: {' '.join(preset.overrides) or 'the recipe to the letter'}"
+    ]
+    if preset.paper:
+        notes.append(
+            f"a verdict compares numbers of one protocol, from {ENOUGH} seeds on: a difference within the margin of "
+            f"{percent} agrees (Welch's where the source prints deviation and runs); a source that prints "
+            "no deviation is taken to spread as ours does, and one that does not count its runs to have one"
+        )
+    if table.shows == "gain":
+        notes.append(f"all numbers are gains over {table.baseline}, ours seed by seed")
+    elif table.baseline is not None:
+        notes.append(f"gain over {table.baseline}: paired by seed, with its {percent} interval")
+    notes += footnotes(runs) if runs else []
+    few = sum(cell.ours is not None and cell.ours.n < ENOUGH for cell in cells)
+    if few:
+        notes.append(f"fewer than {ENOUGH} seeds in {few} cells: their spread says little, so there is no verdict")
+    reasons: dict[str, int] = {}
+    for cell in cells:
+        if cell.hole:
+            reasons[cell.hole] = reasons.get(cell.hole, 0) + 1
+    if reasons:
+        notes.append("holes: " + "; ".join(f"{reason} ({n})" for reason, n in reasons.items()))
+    return notes

@@ -1,0 +1,25 @@
+"""The table of a study, on disk and in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdx.tables.picture import draw
+from kdx.tables.table import TEACHER, Table
+
+
+def publish(table: Table, paths: Mapping[str, str], name: str, more: Sequence[str] = ()) -> None:
+    """Write `table.md`, `table.csv` and `table.png` of a study, and print the table.
+
+    Args:
+        table: What to show.
+        paths: The config's paths.
+        name: What the study's files are called.
+        more: Lines of Markdown that follow the table.
+    """
+    folder = Path(paths["outputs"]) / "studies" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text("\n".join([table.markdown(), *more, ""]) if more else table.markdown())
+    (folder / "table.csv").write_text(table.csv())
+    draw(table, folder / "table.png", first=TEACHER if TEACHER in table.cells else None)
+    print("\n".join([table.text(), "", *more]) if more else table.text())
+    print(f"\n{folder}/table.md, table.csv, table.png")

@@ -1,0 +1,248 @@
+"""A sheet as Markdown, LaTeX, CSV and text: reported, ours, difference, verdict, and what to know of each number."""
+
+import csv as csv_module
+import io
+import math
+import re
+from collections.abc import Callable
+
+from kdx.tables.footnotes import align, pipes
+from kdx.tables.paper_cells import PROVENANCE, Cell, Printed, Sheet
+from kdx.tables.statistics import Comparison
+
+# one letter for each provenance, and one for each protocol that is not ours
+PROVENANCE_MARKS = {"read": "r", "secondary": "s", "memory": "m", "measured": "i"}
+PROTOCOL_MARKS = {"last": "l", "best_on_test": "b", "val_selected": "v", "unstated": "u"}
+PROTOCOL_NAMES = {
+    "last": "last epoch",
+    "best_on_test": "best epoch on the test set",
+    "val_selected": "best epoch on a validation split",
+    "unstated": "epoch not stated",
+}
+UNITS = {"percent": "%", "plain": "", "errors": "test errors", "count": "test examples"}
+FEW_CELLS = 40  # what a terminal shows in full
+CSV_HEADER = [
+    *("row", "column", "metric", "unit"),
+    *("reported", "reported_std", "reported_runs", "source", "provenance", "reported_protocol"),
+    *("protocol", "mean", "std", "n", "wanted", "low", "high"),
+    *("gain", "gain_low", "gain_high", "difference", "margin", "verdict", "hole"),
+]
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+}
+
+
+def markdown(sheet: Sheet) -> str:
+    """A section for each column."""
+    lines = [f"# {sheet.title}", "", sheet.paper, ""]
+    for column in sheet.columns:
+        lines += [f"## {column}", "", pipes(_header(sheet, column))]
+        lines.append("|:--" + "|--:" * (len(_header(sheet, column)) - 2) + "|:--|")
+        lines += [pipes([_bars(c) for c in _row(cell, sheet, _sup, _bold)]) for cell in sheet.cells[column]]
+        lines.append("")
+    return "\n".join([*lines, *(f"- {note}" for note in _below(sheet)), ""])
+
+
+def latex(sheet: Sheet) -> str:
+    r"""One longtable with booktabs rules: needs \usepackage{booktabs,longtable}."""
+    header = _header(sheet, sheet.columns[0])[1:]
+    width = len(header) + 1
+    lines = [
+        "% needs \\usepackage{booktabs,longtable}",
+        f"\\begin{{longtable}}{{l{'r' * (width - 2)}l}}",
+        f"\\caption{{{escape(sheet.title)}}}\\\\",
+        "\\toprule",
+        " & ".join(["", *map(escape, header)]).lstrip() + " \\\\",
+    ]
+    for column in sheet.columns:
+        what = _header(sheet, column)[0]
+        lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{escape(f'{column}: {what}')}}}}} \\\\"]
+        for cell in sheet.cells[column]:
+            lines.append(" & ".join(_row(cell, sheet, _tex_sup, _tex_bold, escape)) + " \\\\")
+    lines += ["\\bottomrule", "\\end{longtable}", "\\begin{footnotesize}", f"\\noindent {escape(sheet.paper)}", ""]
+    for note in _below(sheet):
+        lines += [f"\\noindent {escape(note)}", ""]
+    return "\n".join([*lines[:-1], "\\end{footnotesize}", ""])
+
+
+def csv(sheet: Sheet) -> str:
+    """A line for each cell with all its numbers, unrounded, in its unit; empty where there is none."""
+    out = io.StringIO()
+    writer = csv_module.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for column in sheet.columns:
+        for cell in sheet.cells[column]:
+            writer.writerow(["" if _nothing(value) else value for value in _values(cell, sheet)])
+    return out.getvalue()
+
+
+def text(sheet: Sheet) -> str:
+    """For a terminal: all columns of a small table, else those with numbers of ours."""
+    total = sum(map(len, sheet.cells.values()))
+    run = [column for column in sheet.columns if any(cell.ours for cell in sheet.cells[column])]
+    shown = list(sheet.columns) if total <= FEW_CELLS else run
+    lines = [sheet.title]
+    for column in shown:
+        grid = [
+            _header(sheet, column),
+            *(_row(cell, sheet, lambda mark: f" {mark}", str) for cell in sheet.cells[column]),
+        ]
+        rows = align(grid)
+        lines += ["", column, "-" * len(rows[0]), *rows]
+    hidden = [column for column in sheet.columns if column not in shown]
+    if hidden:
+        lines += ["", f"nothing run yet: {', '.join(hidden)}"]
+    return "\n".join([*lines, "", *_below(sheet)])
+
+
+def escape(plain: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return "".join(SPECIAL.get(sign, sign) for sign in plain)
+
+
+def marks(printed: Printed, protocol: str) -> str:
+    """ "r", or "r,b": how a published number came here, and its protocol where it is not ours."""
+    own = PROVENANCE_MARKS[printed.of.provenance]
+    return own if printed.of.protocol == protocol else f"{own},{PROTOCOL_MARKS[printed.of.protocol]}"
+
+
+def _header(sheet: Sheet, column: str) -> list[str]:
+    first = sheet.cells[column][0]
+    what = f"{first.metric}, {UNITS[first.unit]}" if first.unit == "percent" else UNITS[first.unit] or first.metric
+    gain = [f"gain over {sheet.baseline}"] if sheet.baseline is not None else []
+    return [what, "reported", "ours (n)", *gain, "difference", "verdict"]
+
+
+def _row(
+    cell: Cell,
+    sheet: Sheet,
+    sup: Callable[[str], str],
+    bold: Callable[[str], str],
+    clean: Callable[[str], str] = lambda plain: plain,
+) -> list[str]:
+    """The cells of a line; what is not there is a dash, what should be there a hole."""
+    reported = "-"
+    if cell.printed is not None:
+        spread = "" if cell.printed.std is None else f" ± {_number(cell.printed.std, cell)}"
+        mark = sup(marks(cell.printed, sheet.protocol))
+        reported = f"{clean(_number(cell.printed.value, cell) + spread)}{mark}"
+    ours = bold(clean(f"[{cell.hole}]"))
+    if cell.ours is not None:
+        whole = cell.ours.n >= cell.wanted
+        n = f"({cell.ours.n})" if whole else f"({cell.ours.n} of {cell.wanted})"
+        ours = clean(f"{cell.ours.show(1, _digits(cell))} ") + (clean(n) if whole else bold(clean(n)))
+    difference = "-" if cell.difference is None else _signed(cell.difference, cell)
+    difference += "" if cell.margin is None else f" (±{_fixed(cell.margin, cell)})"
+    gain = [clean(_gain(cell.gain, cell))] if sheet.baseline is not None else []
+    return [clean(cell.row), reported, ours, *gain, clean(difference), cell.verdict or "-"]
+
+
+def _gain(gain: Comparison | None, cell: Cell) -> str:
+    if gain is None:
+        return "-"
+    low, high = gain.interval
+    shown = _signed(gain.gain.mean, cell)
+    return shown if math.isnan(low) or not gain.enough else f"{shown} [{_signed(low, cell)}, {_signed(high, cell)}]"
+
+
+def _digits(cell: Cell) -> int:
+    return {"percent": 2, "plain": 4, "errors": 1, "count": 1}[cell.unit]
+
+
+def _fixed(value: float, cell: Cell) -> str:
+    return f"{value:.{_digits(cell)}f}"
+
+
+def _signed(value: float, cell: Cell) -> str:
+    return f"{value:+.{_digits(cell)}f}"
+
+
+def _number(value: float, cell: Cell) -> str:
+    """A published number with the digits that it was printed with, or two in percent."""
+    shown = repr(float(value)).removesuffix(".0")
+    fixed = _fixed(value, cell)
+    return fixed if cell.unit == "percent" and len(fixed) >= len(shown) else shown
+
+
+def _below(sheet: Sheet) -> list[str]:
+    """Where the published numbers are from, what their marks say, and the notes."""
+    shown = [cell.printed for of in sheet.cells.values() for cell in of if cell.printed is not None]
+    lines = []
+    for key, of in sheet.sources.items():
+        if not any(printed.source == key for printed in shown):
+            continue
+        runs = "runs not stated" if of.runs is None else f"mean of {of.runs} runs" if of.runs > 1 else "1 run"
+        lines.append(
+            f"reported ({', '.join(of.values)}): {of.source}; {PROVENANCE[of.provenance]}; "
+            f"{PROTOCOL_NAMES[of.protocol]}; {runs}"
+        )
+    used = {printed.of.provenance for printed in shown}
+    legend = [f"{mark} {PROVENANCE[name]}" for name, mark in PROVENANCE_MARKS.items() if name in used]
+    other = {printed.of.protocol for printed in shown} - {sheet.protocol}
+    legend += [
+        f"{mark} {PROTOCOL_NAMES[name]}, another protocol than ours: not compared"
+        for name, mark in PROTOCOL_MARKS.items()
+        if name in other
+    ]
+    return [*lines, *(["marks: " + "; ".join(legend)] if legend else []), *sheet.notes]
+
+
+def _values(cell: Cell, sheet: Sheet) -> list[object]:
+    printed, ours, gain = cell.printed, cell.ours, cell.gain
+    return [
+        cell.row,
+        cell.column,
+        cell.metric,
+        cell.unit,
+        *(
+            (printed.value, printed.std, printed.of.runs, printed.source, printed.of.provenance, printed.of.protocol)
+            if printed
+            else [None] * 6
+        ),
+        sheet.protocol,
+        *((ours.mean, ours.std, ours.n) if ours else [None] * 3),
+        cell.wanted,
+        *(ours.interval if ours else [None] * 2),
+        *((gain.gain.mean, *gain.interval) if gain else [None] * 3),
+        cell.difference,
+        cell.margin,
+        cell.verdict,
+        cell.hole,
+    ]
+
+
+def _nothing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _sup(mark: str) -> str:
+    return f"<sup>{mark}</sup>"
+
+
+def _tex_sup(mark: str) -> str:
+    return f"\\textsuperscript{{{mark}}}"
+
+
+def _bold(plain: str) -> str:
+    return f"**{plain}**"
+
+
+def _tex_bold(plain: str) -> str:
+    return f"\\textbf{{{plain}}}"
+
+
+def _bars(cell: str) -> str:
+    return re.sub(r"(?<!\\)\|", r"\\|", cell)

@@ -1,0 +1,199 @@
+"""Numbers of many runs side by side, each with its mean, spread and n."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdx.runs.results import Protocol, Result
+from kdx.tables.footnotes import PROTOCOLS, align, footnotes, pipes
+from kdx.tables.statistics import ENOUGH, Summary, caution, paired_gain
+
+TEACHER = "teacher"
+# columns that compare a row with another
+DERIVED = ("cost", "gain")
+LABELS = {
+    "test/top1": ("top-1 %", 100, 2),
+    "test/top5": ("top-5 %", 100, 2),
+    "test/nll": ("NLL", 1, 4),
+    "test/ece": ("ECE %", 100, 2),
+    "test/brier": ("Brier", 1, 4),
+    "teacher/test/top1": ("its teacher's top-1 %", 100, 2),
+    "peer1/test/top1": ("peer 1 %", 100, 2),
+    "ensemble/test/top1": ("ensemble %", 100, 2),
+    "fidelity/test/agreement": ("agreement %", 100, 2),
+    "fidelity/test/kl": ("KL to teacher", 1, 4),
+    "derivatives/test/rmse": ("RMSE", 1, 2),
+    "derivatives/test/jacobian_rmse": ("RMSE of the slope", 1, 2),
+    "boundary/test/magsim": ("MagSim", 1, 3),
+    "boundary/test/angsim": ("AngSim", 1, 3),
+    "robustness/test/fgsm": ("top-1 % under FGSM", 100, 2),
+    "robustness/test/pgd": ("top-1 % under PGD", 100, 2),
+    "bias/test/before/recall": ("recall %", 100, 2),
+    "bias/test/match_prior/top1": ("top-1 %, bias by prior", 100, 2),
+    "bias/test/match_prior/recall": ("recall %, bias by prior", 100, 2),
+    "bias/test/match_prior/shift": ("bias by prior", 1, 2),
+    "bias/test/test_optimal/top1": ("top-1 %, bias chosen on test", 100, 2),
+    "bias/test/test_optimal/recall": ("recall %, bias chosen on test", 100, 2),
+    "bias/test/test_optimal/shift": ("bias chosen on test", 1, 2),
+    "inside/test/top1": ("inside %", 100, 2),
+    "seconds": ("seconds", 1, 1),
+    "cost": ("cost of a step", 1, 2),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells by row and column.
+
+    Attributes:
+        title: Heading.
+        columns: Metric names.
+        cells: A summary for each measured (row, column); a cell that was not measured is absent.
+        n: Seeds by row.
+        gains: Paired differences to the baseline in the first column, by row.
+        notes: Protocol, hardware and code behind the numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    cells: Mapping[str, Mapping[str, Summary]]
+    n: Mapping[str, int]
+    gains: Mapping[str, Summary]
+    notes: Sequence[str]
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        title: str,
+        results: Mapping[str, Sequence[Result]],
+        columns: Sequence[str],
+        protocol: Protocol,
+        baseline: str | None,
+        cost_row: str | None,
+        teacher_row: bool,
+    ) -> "Table":
+        """Summarise the runs of each row.
+
+        The column "cost" is a step's time over that of `cost_row`, the column "gain" the first column's difference
+        to `baseline`, both seed by seed.
+        """
+        # a column counts for a row only where each of its runs measured it
+        values: dict[str, dict[str, list[float]]] = {}
+        for row, runs in results.items():
+            measured = {c: [_value(r, c, protocol) for r in runs] for c in columns if c not in DERIVED}
+            if "cost" in columns and cost_row is not None:
+                pairs = zip(runs, results[cost_row], strict=True)
+                measured["cost"] = [_step(run) / _step(reference) for run, reference in pairs]
+            values[row] = {c: [v for v in vs if v is not None] for c, vs in measured.items() if None not in vs}
+        cells = {row: {c: Summary.of(vs) for c, vs in of.items()} for row, of in values.items()}
+        if teacher_row and (teachers := _teachers(results, columns)):
+            cells = {TEACHER: teachers, **cells}
+        main = columns[0]
+        gains = {}
+        if baseline is not None:
+            gains = {
+                row: paired_gain(of[main], values[baseline][main])
+                for row, of in values.items()
+                if row != baseline and main in of and main in values[baseline]
+            }
+        if "gain" in columns:
+            cells = {row: of | ({"gain": gains[row]} if row in gains else {}) for row, of in cells.items()}
+        n = {row: max((c.n for c in of.values()), default=0) for row, of in cells.items()}
+        told = {} if "gain" in columns else gains
+        notes = _notes(results, protocol, baseline, main, told)
+        if "gain" in columns:
+            notes.insert(0, f"gain: difference to {baseline} in {form(main, columns)[0]}, paired over seeds")
+        return cls(title, columns, cells, n, gains, notes)
+
+    def header(self) -> list[str]:
+        return ["", *(form(c, self.columns)[0] for c in self.columns), "n"]
+
+    def rows(self) -> list[list[str]]:
+        """Formatted cells; "-" where nothing was measured."""
+        lines = []
+        for row, of in self.cells.items():
+            shown = []
+            for column in self.columns:
+                _, scale, digits = form(column, self.columns)
+                shown.append(of[column].show(scale, digits) if column in of else "-")
+            lines.append([row, *shown, str(self.n[row])])
+        return lines
+
+    def markdown(self) -> str:
+        lines = [f"# {self.title}", "", pipes(self.header())]
+        lines.append("|" + "|".join([":--", *["--:"] * (len(self.columns) + 1)]) + "|")
+        lines += [pipes(row) for row in self.rows()]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = align([self.header(), *self.rows()])
+        rule = "-" * len(lines[0])
+        return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self.notes])
+
+    def csv(self) -> str:
+        """One line for each cell: row, metric, mean, std, n; fractions, not percent."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["row", "metric", "mean", "std", "n"])
+        for row, of in self.cells.items():
+            for column, summary in of.items():
+                writer.writerow([row, column, summary.mean, summary.std, summary.n])
+        return out.getvalue()
+
+
+def form(column: str, columns: Sequence[str]) -> tuple[str, float, int]:
+    """How a column is shown: its heading, the factor on its values, and their digits."""
+    if column == "gain":
+        _, scale, digits = form(columns[0], ())
+        return "gain", scale, digits
+    return LABELS.get(column, (column, 1, 4))
+
+
+def _value(result: Result, column: str, protocol: Protocol) -> float | None:
+    if column == "seconds":
+        return float(result.data["seconds"])
+    value, told = result.metric(column, protocol), result.data["teacher"] or {}
+    fact = column.removeprefix("teacher/")
+    if value is None and fact != column and fact in told:
+        return float(told[fact])
+    return value
+
+
+def _step(result: Result) -> float:
+    return float(result.data["milliseconds_per_step"])
+
+
+def _teachers(results: Mapping[str, Sequence[Result]], columns: Sequence[str]) -> dict[str, Summary]:
+    """Measurements of the different teachers behind the runs; empty where no run has one."""
+    # a method without a teacher says nothing of one
+    told = [r.data["teacher"] for runs in results.values() for r in runs if r.data["teacher"] is not None]
+    facts = {teacher["sha256"]: teacher for teacher in told}
+    measured = [c for c in columns if facts and all(c in f for f in facts.values())]
+    return {c: Summary.of([f[c] for f in facts.values()]) for c in measured}
+
+
+def _notes(
+    results: Mapping[str, Sequence[Result]],
+    protocol: Protocol,
+    baseline: str | None,
+    main: str,
+    gains: Mapping[str, Summary],
+) -> list[str]:
+    runs = [r.data for of in results.values() for r in of]
+    label, scale, digits = form(main, ())
+    notes = [
+        f"{row} against {baseline}: {'+' if gain.mean >= 0 else ''}{gain.show(scale, digits)} {label}, "
+        f"paired over {gain.n} seeds"
+        for row, gain in gains.items()
+    ]
+    notes.append(
+        f"mean ± sample standard deviation over n seeds {sorted({d['seed'] for d in runs})}; numbers of "
+        f"{PROTOCOLS[protocol]}"
+    )
+    notes += footnotes(runs)
+    if any(caution(len(of)) for of in results.values()):
+        notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
+    return notes

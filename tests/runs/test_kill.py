@@ -1,0 +1,173 @@
+"""Runs that are killed at the worst moments and started again, against runs that nobody disturbed."""
+
+import os
+from pathlib import Path
+
+import pytest
+from deaths import Moment, kill_at
+from traces import logged, outcome, record
+
+from kdx.runs.run import name, run
+
+CHECKPOINTS = "kdx.engine.checkpoint.Checkpoints"
+RUN = "kdx.runs.run"
+DELIVER = "kdx.runs.export"
+# dropout, an average of the weights, mixed and augmented inputs, a validation split, moments of two orders
+DROPOUT = ("student=mlp_400", "student.net.hidden=[12,12]")
+EVERYTHING = (
+    "augmentation=mixup_cutmix",
+    "dataset.val_fraction=0.2",
+    "trainer.ema=0.8",
+    "optimizer=adamw",
+    "evals.test.every=0.25",
+    "evals.val.every=0.25",
+    "trainer.checkpoint_seconds=0",
+)
+ADAPTERS = (
+    "method=fitnet",
+    "method.terms.hint.teacher_role=pooled",
+    "augmentation=strong",
+    "trainer.checkpoint_seconds=0",
+)
+# networks that step in turns, each with an optimiser of its own
+TURNS = {
+    "peers": ("method=dml", "method.peers=[same,same]", "optimizer=adamw", "trainer.checkpoint_seconds=0"),
+    "an adversary": ("method=adv_features", "trainer.checkpoint_seconds=0"),
+    "a generator": ("method=dafl", "trainer.checkpoint_seconds=0"),
+}
+# what a method remembers of the steps before, and batches of two parts
+MEMORIES = {
+    "labelled and unlabelled": (
+        "transfer=noise",
+        "transfer.labelled_share=0.3",
+        "augmentation=mixup",
+        "trainer.checkpoint_seconds=0",
+    ),
+    "a specialist": (
+        "method=supervised",
+        "transfer=specialist",
+        "transfer.special_classes=[3,1]",
+        "augmentation=mixup",
+        "trainer.checkpoint_seconds=0",
+    ),
+    "predictions": ("method=pskd", "trainer.checkpoint_seconds=0"),
+    "errors": ("method=kdcl", "method.exchange.rule=general", "trainer.checkpoint_seconds=0"),
+}
+
+# a line, an evaluation and a checkpoint at each of 8 steps, so that the best epoch may lie before a death
+MOMENTS = {
+    "before anything is trained": Moment(RUN, "build_loaders"),
+    "in the first step": Moment("kdx.engine.optim.update.Joint", "__call__", 1),
+    "before the first checkpoint": Moment(CHECKPOINTS, "save", 1),
+    "between two checkpoints": Moment("kdx.engine.optim.update.Joint", "__call__", 6),
+    "before a line of the record": Moment("kdx.engine.record.log.Log", "write", 3),
+    "after a line, before its checkpoint": Moment(CHECKPOINTS, "save", 6),
+    "half-way through a checkpoint": Moment("torch", "save", 4, half=True),
+    "half-way through the first checkpoint": Moment("torch", "save", 1, half=True),
+    "before a checkpoint is put aside": Moment("os", "replace", 3, "previous.pt"),
+    "before a checkpoint is in place": Moment("os", "replace", 5, ".last.pt."),
+    "at the export of the selected student": Moment(DELIVER, "save_weights", 1, "student_val"),
+    "in an evaluation": Moment("kdx.evals.classification.Classification", "measure", 3),
+    "before the last checkpoint": Moment(CHECKPOINTS, "save", 8),
+    "before the export": Moment(DELIVER, "save_weights", 1, "student.safetensors"),
+    "before the result": Moment(DELIVER, "write_json"),
+    "in the result": Moment("os", "replace", 1, "result.json"),
+    "before the mark of the end": Moment("pathlib.Path", "touch", 1, "DONE"),
+    "after the mark of the end": Moment(CHECKPOINTS, "clear"),
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> dict:
+    """The folder of the teachers, and what undisturbed runs left."""
+    return {"teachers": str(tmp_path_factory.mktemp("teachers")), "calm": {}}
+
+
+@pytest.fixture
+def start(tiny, shared, tmp_path):
+    """A config whose teacher others share, and what its undisturbed run leaves."""
+
+    def make(overrides: tuple[str, ...]) -> tuple[dict, dict]:
+        config = tiny(*overrides, student=DROPOUT)
+        if config["teacher"] is not None:
+            config["teacher"]["training"]["paths"]["teachers"] = shared["teachers"]
+        if overrides not in shared["calm"]:
+            calm = {**config, "paths": {**config["paths"], "runs": str(tmp_path / "calm")}}
+            shared["calm"][overrides] = outcome(run(calm).folder)
+        return config, shared["calm"][overrides]
+
+    return make
+
+
+def folder_of(config: dict) -> Path:
+    return Path(config["paths"]["runs"]) / name(config)
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_killed_and_resumed_is_undisturbed(start, moment: Moment):
+    config, calm = start(EVERYTHING)
+    assert kill_at(config, moment) == -9
+    result = run(config)
+    assert outcome(result.folder) == calm
+    if moment.function != "clear":  # killed once it was done, it is not touched again
+        assert not list((result.folder / "checkpoints").iterdir())
+    assert not list(result.folder.rglob("*.part")) or moment.function in ("replace", "clear")
+
+
+@pytest.mark.parametrize("moment", ["after a line, before its checkpoint", "before a checkpoint is in place"])
+def test_adapters_resume_too(start, moment: str):
+    config, calm = start(ADAPTERS)
+    assert kill_at(config, MOMENTS[moment]) == -9
+    assert outcome(run(config).folder) == calm
+
+
+@pytest.mark.parametrize("overrides", [*TURNS.values(), *MEMORIES.values()], ids=[*TURNS, *MEMORIES])
+def test_turns_and_memories_resume_too(start, overrides: tuple[str, ...]):
+    config, calm = start(overrides)
+    assert kill_at(config, Moment(CHECKPOINTS, "save", 6)) == -9
+    assert outcome(run(config).folder) == calm
+
+
+def test_killed_again_and_again(start):
+    config, calm = start(EVERYTHING)
+    deaths = 0
+    while kill_at(config, Moment(CHECKPOINTS, "save", 3, "")) == -9:
+        deaths += 1
+        assert deaths < 8
+    assert deaths == 3  # two steps at each start, and the rest
+    assert outcome(run(config).folder) == calm
+
+
+def test_killed_while_the_teacher_trains(tiny, start, shared):
+    _, calm = start(EVERYTHING)
+    alone = tiny(*EVERYTHING, student=DROPOUT)
+    assert kill_at(alone, Moment(CHECKPOINTS, "save", 3)) == -9
+    assert not (folder_of(alone) / "metrics.jsonl").exists()
+    (teacher,) = Path(alone["paths"]["teachers"]).iterdir()
+    assert not (teacher / "DONE").exists()
+    assert outcome(run(alone).folder) == calm
+    assert outcome(teacher) == outcome(Path(shared["teachers"]) / teacher.name)
+
+
+def test_a_damaged_checkpoint_falls_back_on_the_one_before(start):
+    config, calm = start(EVERYTHING)
+    assert kill_at(config, MOMENTS["after a line, before its checkpoint"]) == -9
+    last = folder_of(config) / "checkpoints" / "last.pt"
+    os.truncate(last, last.stat().st_size // 2)
+    assert outcome(run(config).folder) == calm
+
+
+def test_half_a_file_beside_no_checkpoint_is_a_start(start):
+    config, calm = start(EVERYTHING)
+    checkpoints = folder_of(config) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / ".last.pt.").write_bytes(b"PK half a file")
+    assert outcome(run(config).folder) == calm
+
+
+def test_a_view_of_a_killed_run_holds_every_line_once(tiny):
+    config = tiny("method=supervised", "logger=wandb", "trainer.checkpoint_seconds=0")
+    assert kill_at(config, Moment(CHECKPOINTS, "save", 6)) == -9
+    folder = run(config).folder
+    shown = [{key: value for key, value in line.items() if not key.startswith("time/")} for line in logged(folder)]
+    assert shown == record(folder) and [line["step"] for line in shown] == [3, 5, 6, 8]

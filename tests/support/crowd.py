@@ -1,0 +1,57 @@
+"""Several processes that train a run together, as torchrun starts them but without its seconds."""
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Config = dict[str, Any]
+
+
+def trained_by(size: int, configs: Sequence[Config], rank_does: Callable[[int], None] | None = None) -> list[int]:
+    """Train configs one after another; the exit codes of the processes, 0 where all went well.
+
+    Once one has failed the others have seconds to end by themselves, as torchrun gives them.
+
+    Args:
+        size: Processes.
+        configs: Prepared.
+        rank_does: Called first in each process with its rank.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["kdx.pool.run_fused", "timm.data.mixup"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [context.Process(target=_train, args=(r, size, port, configs, rank_does)) for r in range(size)]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + 120
+    while any(p.is_alive() for p in processes) and time.monotonic() < deadline:
+        if any(p.exitcode for p in processes):
+            deadline = min(deadline, time.monotonic() + 10)
+        time.sleep(0.02)
+    for process in processes:
+        process.kill()
+        process.join()
+    return [process.exitcode or 0 for process in processes]
+
+
+def _train(rank: int, size: int, port: int, configs: Sequence[Config], rank_does: Callable[[int], None] | None) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    import torch
+
+    from kdx.core.distributed import leave
+    from kdx.runs.run import run
+
+    torch.set_num_threads(1)
+    if rank_does is not None:
+        rank_does(rank)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        for config in configs:
+            run(config)
+    leave()
