@@ -73,6 +73,11 @@ test-slow: $(READY)  ## run the tests that take longer
 test-all: $(READY)  ## run all tests
 	$(TESTS)
 
+.PHONY: compare
+compare: $(READY)  ## train briefly at BASE=commit and as it is here, and compare each bit (SET=dkd,crd for some cases)
+	@test -n "$(BASE)" || { echo "say which commit: make compare BASE=HEAD" >&2; exit 2; }
+	$(BIN)/python scripts/compare.py $(BASE) $(if $(SET),--set $(SET))
+
 # ---- check ----
 
 .PHONY: check
