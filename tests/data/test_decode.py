@@ -114,7 +114,7 @@ def test_torchvision_itself_is_not_imported(tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(jpeg())
     program = (
-        "import sys\nfrom kdx.data import decode\ndecode.get_worker_info = object\n"
+        "import sys\nfrom kdx.data.sources import decode\ndecode.get_worker_info = object\n"
         f"assert decode.decode({str(path)!r}, 3).shape == (38, 45, 3)\n"
         "assert 'torchvision' not in sys.modules and 'PIL' not in sys.modules"
     )
