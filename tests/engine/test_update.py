@@ -38,7 +38,8 @@ def batch(size: int, soft: bool = False) -> Batch:
 
 
 def update(scene: Distill, **changed) -> Joint:
-    settings = {"autocast": None, "clip_norm": None, "accumulate": 1, "lr_schedule": Linear(0.0, 1.0, until=4)}
+    settings = {"autocast": None, "clip_norm": None, "accumulate": 1, "gradient": None}
+    settings |= {"lr_schedule": Linear(0.0, 1.0, until=4)}
     optimizer = SGD(
         lr=0.4, weight_decay=0.01, decay_norm_and_bias=True, momentum=0.9, nesterov=False, implementation="foreach"
     )

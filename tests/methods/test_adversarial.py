@@ -91,8 +91,8 @@ def test_the_discriminator_learns_to_tell_them_apart():
 
 def test_nothing_but_turns_will_do():
     for kind, extra in ((Joint, {}), (Peers, {"optimizers": {}})):
-        with pytest.raises(UserError, match="Adversarial work against each other .* choose update=turns"):
-            kind(method=method(), optimizer=sgd(), accumulate=1, **extra, **SETTINGS)
+        with pytest.raises(UserError, match="Adversarial optimize opposing terms.* choose update=turns"):
+            kind(method=method(), optimizer=sgd(), accumulate=1, gradient=None, **extra, **SETTINGS)
 
 
 def test_what_cannot_be_is_refused_in_a_sentence():

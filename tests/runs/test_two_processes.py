@@ -20,13 +20,18 @@ from kdx.runs.run import name, run
 # every number of the record within 2e-5, or 2e-5 of itself: sums of float32 in another order are 2e-6 apart here
 # every batch of 7 is shared as 4 and 3, the last of 5 as 3 and 2
 ODD = ("trainer.batch_size=7", "trainer.log_steps=1", "dataset.val_fraction=0.2", "evals.val.every=0.5")
+GATE = [f"+update.gradient.{key}" for key in ("_target_=own_gradients.Gate", "labels=ce", "teacher=kd")]
+VARIATE = [f"+update.gradient.{key}" for key in ("_target_=own_gradients.ControlVariate", "period=2")]
 SCENES = {
     # batch norms of student and adapter, whose statistics are of the whole batch; an average of the weights
     "kd": ("method=kd", "trainer.ema=0.8", *ODD),
     "an adapter": ("method=fitnet", "update.clip_norm=0.5", *ODD),
+    # what a user's own gradient sees of a term is the gradient of the whole batch
+    "a gate on two gradients": ("method=kd", *GATE, *ODD),
 }
 MORE = {
     "in parts": ("method=kd", "update.accumulate=2", "student=mlp_400", "student.net.dropout=0", *ODD),
+    "a second gradient": ("method=kd", *VARIATE, *ODD),
     "mixed": ("method=kd", "augmentation=mixup_cutmix", *ODD),
     "folded statistics": ("method=reviewkd", *ODD),
     "peers": ("method=dml", "method.peers=[same,same]", "update=peers", "optimizer=adamw", *ODD),
@@ -99,6 +104,9 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
     for scene, config in there.items():
         config["teacher"] = {**config["teacher"], "shard": True} if scene in SHARDED else config["teacher"]
     assert trained_by(2, list(there.values()), halves) == [0, 0]
+    if (gated := configs.get("a gate on two gradients")) is not None:
+        opposed = [line["train/opposed"] for line in record(folder_of(gated)) if "train/opposed" in line]
+        assert {0.0, 1.0} == set(opposed), "the gate must open and close"
     for scene, config in configs.items():
         assert_same(config, there[scene], STRAYS.get(scene, 2e-5))
 
