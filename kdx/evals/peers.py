@@ -1,11 +1,11 @@
 """Accuracy and calibration of the networks that learn beside the student, and of all of them together."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from kdx.core.functional import mean_log_probs
 from kdx.evals.base import SplitEvaluator
 from kdx.evals.classification import BINS
 from kdx.metrics.accuracy import TopK
@@ -32,7 +32,9 @@ class Peers(SplitEvaluator):
         for batch in self.batches():
             logits = {role: net(batch.inputs).logits.float() for role, net in models.items() if role != "teacher"}
             if TOGETHER not in logits:
-                logits[TOGETHER] = mean_log_probs(list(logits.values()))
+                log_probs = torch.stack([own.log_softmax(1) for own in logits.values()])
+                shares = log_probs.new_full((len(log_probs),), 1 / len(log_probs))
+                logits[TOGETHER] = mean_log_probs(log_probs, shares)
             for role, own in logits.items():
                 if role not in measures:
                     measures[role] = TopK(ks=(1, 5) if own.shape[1] >= 5 else (1,)), Calibration(bins=BINS)
@@ -45,8 +47,3 @@ class Peers(SplitEvaluator):
             for part in parts
             for name, value in part.compute().items()
         }
-
-
-def mean_log_probs(logits: Sequence[Tensor]) -> Tensor:
-    """Logarithm of the mean of the probabilities of several networks, each [B, C]: logits of their ensemble."""
-    return torch.stack([own.log_softmax(1) for own in logits]).logsumexp(0) - math.log(len(logits))

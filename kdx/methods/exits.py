@@ -14,6 +14,7 @@ from kdx.losses.base.adapters import Norm
 from kdx.losses.features.byot import active_difference
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import kl_divergence
+from kdx.methods.term_sum import check_names, temperature_report
 from kdx.models.probe import probe
 
 TERMS = {"ce", "kd", "hint"}
@@ -55,9 +56,7 @@ class Exits(Method):
         roles: Sequence[str] | None,
     ):
         super().__init__()
-        stray = weights.keys() ^ TERMS
-        if stray:
-            raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
+        check_names(TERMS, weights)
         self.student = student
         self.weights, self.temperature = dict(weights), temperature
         self.ce = CrossEntropy(label_smoothing=label_smoothing)
@@ -87,8 +86,7 @@ class Exits(Method):
                 "hint": [active_difference(e.feature("pooled"), vector) for e in exits],
             }
             terms = {name: torch.stack(of).sum(0).mean() for name, of in values.items()}
-        report = {"temperature": torch.tensor(temperature)} if isinstance(self.temperature, Schedule) else {}
-        return Step(terms, report, deepest.detach())
+        return Step(terms, temperature_report(self.temperature, progress), deepest.detach())
 
 
 class Exit(nn.Module):

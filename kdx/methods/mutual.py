@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
-from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.tree import Tree
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.online.peer_term import Exchange
+from kdx.methods.term_sum import check_names, temperature_report
 from kdx.models.branch import Branch, Branched
 from kdx.models.probe import probe
 
@@ -70,9 +71,7 @@ class Mutual(Method):
         super().__init__()
         if not peers:
             raise UserError("mutual learning needs at least one peer: method.peers=[same]")
-        stray = weights.keys() ^ {"ce", *exchange.names}
-        if stray:
-            raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
+        check_names({"ce", *exchange.names}, weights)
         if scale_trunk and shared is None:
             raise UserError("scale_trunk divides the gradient of shared stages, but method.shared is null")
         if shared is not None and inputs == "own":
@@ -119,7 +118,7 @@ class Mutual(Method):
     def forward(self, batch: Batch, progress: Progress) -> Step:
         members = self.outputs(self._inputs(batch))
         terms = self._terms(members, range(len(members)), batch, progress)
-        return Step(terms, self._report(progress), members[0].detach())
+        return Step(terms, temperature_report(self.temperature, progress), members[0].detach())
 
     def turns(self, batch: Batch, progress: Progress) -> Iterator[Turn]:
         inputs = self._inputs(batch)
@@ -129,7 +128,7 @@ class Mutual(Method):
         for i, party in enumerate(self.parties()):
             seen = [member if j == i else member.detach() for j, member in enumerate(members)]
             terms = self._terms(seen, (i,), batch, progress)
-            yield Turn(party, Step(terms) if i else Step(terms, self._report(progress), before))
+            yield Turn(party, Step(terms) if i else Step(terms, temperature_report(self.temperature, progress), before))
             if i < len(self.peers):
                 # statistics have taken in this batch already
                 with torch.no_grad(), kept_buffers(networks[i]):
@@ -154,11 +153,6 @@ class Mutual(Method):
             labels = [self.ce(members[i], members[i], batch, progress) for i in learners]
             values = {"ce": torch.stack(labels).sum(0), **self.exchange(members, learners, batch, progress)}
         return {name: value.mean() for name, value in values.items()}
-
-    def _report(self, progress: Progress) -> dict[str, Tensor]:
-        if not isinstance(self.temperature, Schedule):
-            return {}
-        return {"temperature": torch.tensor(at(self.temperature, progress))}
 
 
 class Ensemble(nn.Module):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
 from kdx.metrics.base import Metric
@@ -87,11 +88,6 @@ def _lloyd(points: Tensor, centres: Tensor, steps: int) -> tuple[Tensor, Tensor]
     return assigned, ((points - centres[assigned]) ** 2).sum()
 
 
-def unit(points: Tensor) -> Tensor:
-    """Points [N, D] scaled to length 1; one at the origin stays."""
-    return points / points.norm(dim=1, keepdim=True).clamp(min=torch.finfo(points.dtype).tiny)
-
-
 def confusable_classes(
     covariance: Tensor,
     clusters: PositiveInt,
@@ -122,7 +118,7 @@ def confusable_classes(
     if components is not None:
         spread = covariance.diagonal().clamp(min=torch.finfo(covariance.dtype).tiny).sqrt()
         values, vectors = torch.linalg.eigh(covariance / spread.outer(spread))
-        points = unit(vectors[:, -components:] * values[-components:].clamp(min=0).sqrt())
+        points = unit(vectors[:, -components:] * values[-components:].clamp(min=0).sqrt(), 1)
     assigned = k_means(points, clusters, seed, restarts, steps).tolist()
     sets: Sequence[list[int]] = [[c for c, of in enumerate(assigned) if of == k] for k in range(clusters)]
     return sorted(sets, key=lambda classes: (-len(classes), classes))

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kdx.core.functional import divergence
+
 TEMPERATURES = (1, 4)  # of labels, and of most distillation
 
 
@@ -28,7 +30,7 @@ class Deviation:
         self.largest = max(self.largest, float((p - q).abs().max()))
         for t in TEMPERATURES:
             log_p, log_q = (p / t).log_softmax(1), (q / t).log_softmax(1)
-            self.kl[t] += float((log_p.exp() * (log_p - log_q)).sum())
+            self.kl[t] += float(divergence(log_p, log_q).sum())
 
     def compute(self) -> dict[str, float]:
         """The measurements over all examples so far, of which there must be one."""

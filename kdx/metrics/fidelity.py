@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from kdx.core.functional import divergence
 from kdx.metrics.base import Metric
 
 
@@ -16,7 +17,7 @@ def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (student_logits.argmax(1) == teacher_logits.argmax(1)) & valid
 
 
-def divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
+def prediction_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
     """KL(p || q) at temperature 1, in nats, between the predictions p and q.
 
     Args:
@@ -26,9 +27,7 @@ def divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
     Returns:
         float64 [B].
     """
-    log_p, log_q = logits.double().log_softmax(1), other_logits.double().log_softmax(1)
-    p = log_p.exp()
-    return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(1)
+    return divergence(logits.double().log_softmax(1), other_logits.double().log_softmax(1))
 
 
 class Fidelity(Metric):
@@ -46,8 +45,8 @@ class Fidelity(Metric):
         """Count a batch: logits of both networks, [B, C] each."""
         self.count(student_logits)
         self.add("agreement", agreement(student_logits, teacher_logits).sum())
-        self.add("kl", divergence(teacher_logits, student_logits).sum())
-        self.add("reverse_kl", divergence(student_logits, teacher_logits).sum())
+        self.add("kl", prediction_divergence(teacher_logits, student_logits).sum())
+        self.add("reverse_kl", prediction_divergence(student_logits, teacher_logits).sum())
 
     def compute(self) -> dict[str, float]:
         return {name: self.mean(name) for name in ("agreement", "kl", "reverse_kl")}

@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_evaluators import CPU, Fixed, networks, split
 
+from kdx.core.functional import mean_log_probs
 from kdx.evals.classification import Classification
-from kdx.evals.peers import Peers, mean_log_probs
+from kdx.evals.peers import Peers
 
 
 def several(size: int, classes: int) -> dict[str, Fixed]:
@@ -42,5 +43,5 @@ def test_a_method_with_an_ensemble_of_its_own_is_asked_for_it():
 
 def test_log_probabilities_survive_large_logits():
     certain = torch.tensor([[200.0, -200.0]])
-    found = mean_log_probs([certain, certain.flip(1)])
+    found = mean_log_probs([certain.log_softmax(1), certain.flip(1).log_softmax(1)], torch.tensor([0.5, 0.5]))
     assert torch.allclose(found, torch.tensor([[0.5, 0.5]]).log())

@@ -15,7 +15,7 @@ from kdx.losses.base.weighting import Confidence, Constant, Dropped, OneOfThem, 
 from kdx.losses.features.fitnet import FitNet
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dkd import DKD
-from kdx.losses.logits.ensemble import EachMember, EnsembleKD, mean_log_probs
+from kdx.losses.logits.ensemble import EachMember, EnsembleKD, softened_mean
 from kdx.losses.logits.kd import KD, kl_divergence
 from kdx.losses.logits.logit_mse import LogitMSE
 
@@ -223,7 +223,7 @@ def test_what_cannot_be_added_up_is_refused():
     with pytest.raises(ValueError, match="arithmetic"):
         EnsembleKD(1.0, wrong, Constant(), "batchmean")
     with pytest.raises(ValueError, match="arithmetic"):
-        mean_log_probs(torch.zeros(1, 1, 2), torch.ones(1, 1), 1.0, wrong)
+        softened_mean(torch.zeros(1, 1, 2), torch.ones(1, 1), 1.0, wrong)
 
 
 def test_an_ensemble_of_equals_is_one_of_them():

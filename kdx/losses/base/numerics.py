@@ -69,38 +69,3 @@ def soft_log_probs(logits: Tensor, temperature: float) -> Tensor:
         ValueError: The temperature is not above 0.
     """
     return tempered(logits, temperature).log_softmax(1)
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) of each row, in nats.
-
-    Args:
-        log_p: Log-probabilities [B, C]; -inf is a probability of exactly 0.
-        log_q: Log-probabilities [B, C].
-
-    Returns:
-        [B].
-    """
-    p = log_p.exp()
-    # 0 * log 0 is 0: without the mask a class that is ruled out (-inf on both sides) would give NaN
-    return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(1)
-
-
-def unit(x: Tensor, dim: int) -> Tensor:
-    """Vectors along `dim` scaled to length 1; a zero vector stays zero and gets no gradient.
-
-    `torch.nn.functional.normalize` divides a zero vector by 1e-12, which multiplies its gradient by 1e12.
-    """
-    norm = x.norm(dim=dim, keepdim=True)
-    known = norm > 0
-    return torch.where(known, x / torch.where(known, norm, 1.0), 0.0)
-
-
-def centred(x: Tensor, dim: int) -> Tensor:
-    """`x` less its mean along `dim`; what rounding leaves of a constant is exactly zero, without gradient.
-
-    Losses that divide by the spread would otherwise scale rounding noise up to unit size.
-    """
-    out = x - x.mean(dim, keepdim=True)
-    noise = 8 * torch.finfo(x.dtype).eps * x.norm(dim=dim, keepdim=True)
-    return torch.where(out.norm(dim=dim, keepdim=True) > noise, out, 0.0)

@@ -1,18 +1,18 @@
 """Attention transfer: where in the image the activations are large."""
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import positions
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired, Roles
 
 
 def to_common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def attention_transfer(student_features: Tensor, teacher_features: Tensor, power
     return (attention(mine, power) - attention(theirs, power)).square().mean(1)
 
 
-class AT(Term):
+class AT(Paired):
     """Attention transfer, summed over pairs of maps.
 
     Args:
@@ -59,26 +59,16 @@ class AT(Term):
         power: Exponent of the activations, at least 1; a number or a schedule.
     """
 
-    def __init__(self, roles: Sequence[str] | Mapping[str, str], power: Annotated[float, Ge(1)] | Schedule):
-        super().__init__()
-        self.pairs = pair_roles(roles, "AT")
+    called = "AT"
+
+    def __init__(self, roles: Roles, power: Annotated[float, Ge(1)] | Schedule):
+        super().__init__(roles)
         self.power = power
 
-    def student_roles(self) -> tuple[str, ...]:
-        return tuple(mine for mine, _ in self.pairs)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return tuple(theirs for _, theirs in self.pairs)
-
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        teacher = require_teacher(teacher, "AT")
-        for mine, theirs in self.pairs:
-            require_map(student.feature(mine, "student"), mine, "student", "AT")
-            require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "AT")
+        self.maps(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         power = at(self.power, progress)
-        first, *rest = (
-            attention_transfer(student.feature(mine), teacher.feature(theirs), power) for mine, theirs in self.pairs
-        )
-        return sum(rest, first)
+        rows = [attention_transfer(mine, theirs, power) for mine, theirs in self.features(student, teacher)]
+        return torch.stack(rows).sum(0)

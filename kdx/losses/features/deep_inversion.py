@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.core.functional import divergence
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 
 
 def roughness(images: Tensor) -> Tensor:

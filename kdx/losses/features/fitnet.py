@@ -4,9 +4,8 @@ from torch import Tensor, nn
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.term import Term
+from kdx.losses.base.pairs import Paired
 
 
 @full_precision
@@ -57,7 +56,7 @@ def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) 
     return nn.Sequential(conv, nn.BatchNorm2d(t_channels), nn.ReLU())
 
 
-class FitNet(Term):
+class FitNet(Paired):
     """Mean squared difference between the adapted student's feature and the teacher's.
 
     The adapter is trained with the student: `map_adapter` for maps, a linear layer for vectors.
@@ -67,27 +66,22 @@ class FitNet(Term):
         teacher_role: The teacher's feature, the hint.
     """
 
+    called = "FitNet"
     adapter: nn.Module
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        mine = student.feature(self.student_role, "student")
-        hinted = require_teacher(teacher, "FitNet").feature(self.teacher_role, "teacher")
+        ((mine, hinted),) = self.shapes(student, teacher)
+        ((role, other),) = self.pairs
         if len(mine) != len(hinted) or len(mine) not in (1, 3):
             raise ValueError(
                 f"FitNet matches a map with a map or a vector with a vector; without the batch axis, the student's "
-                f"'{self.student_role}' has shape {mine}, the teacher's '{self.teacher_role}' {hinted}"
+                f"'{role}' has shape {mine}, the teacher's '{other}' {hinted}"
             )
         self.adapter = map_adapter(mine, hinted) if len(mine) == 3 else nn.Linear(mine[0], hinted[0])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return hint(self.adapter(student.feature(self.student_role)), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return hint(self.adapter(mine), theirs)

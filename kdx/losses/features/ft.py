@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.functional import unit
 from kdx.core.ranges import Fraction, NonNegative
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import Norm
 from kdx.losses.base.memory_format import examples
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 from kdx.losses.features.at import to_common_size
 
@@ -57,7 +58,7 @@ class FT(Paired):
     three convolutions each way, reconstructs the teacher's map; the student has no part in it. From then on,
     the value is the distance of the student's translation to the paraphrased teacher, and the paraphraser has
     no gradient, so that it stays as it is. The weight goes along by a schedule, and the labels wait with
-    `During`.
+    `Staged`.
 
     Args:
         student_role: The student's last map.

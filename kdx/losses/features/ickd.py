@@ -2,11 +2,12 @@
 
 from torch import Tensor, nn
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.memory_format import channel_products, positions
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 

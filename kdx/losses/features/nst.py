@@ -1,16 +1,14 @@
 """NST: the distribution of a layer's neurons, compared by maximum mean discrepancy."""
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import channel_products, positions
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired, Roles
 from kdx.losses.features.at import to_common_size
 
 
@@ -59,7 +57,7 @@ def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Te
     return _kernel(others, b, b) + _kernel(ours, a, a) - 2 * _kernel(theirs.mT @ mine, b, a)
 
 
-class NST(Term):
+class NST(Paired):
     """Neuron selectivity transfer, summed over pairs of maps.
 
     Args:
@@ -67,24 +65,14 @@ class NST(Term):
             role to the teacher's.
     """
 
-    def __init__(self, roles: Sequence[str] | Mapping[str, str]):
-        super().__init__()
-        self.pairs = pair_roles(roles, "NST")
+    called = "NST"
 
-    def student_roles(self) -> tuple[str, ...]:
-        return tuple(mine for mine, _ in self.pairs)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return tuple(theirs for _, theirs in self.pairs)
+    def __init__(self, roles: Roles):
+        super().__init__(roles)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        teacher = require_teacher(teacher, "NST")
-        for mine, theirs in self.pairs:
-            require_map(student.feature(mine, "student"), mine, "student", "NST")
-            require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "NST")
+        self.maps(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        first, *rest = (
-            neuron_selectivity(student.feature(mine), teacher.feature(theirs)) for mine, theirs in self.pairs
-        )
-        return sum(rest, first)
+        rows = [neuron_selectivity(mine, theirs) for mine, theirs in self.features(student, teacher)]
+        return torch.stack(rows).sum(0)

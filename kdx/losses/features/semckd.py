@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import block
 from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import examples
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import promoted
 from kdx.losses.base.term import Term
 from kdx.losses.features.at import to_common_size
@@ -70,6 +71,7 @@ class SemCKD(Term):
     """
 
     divisible = False
+    reads_logits = False
 
     def __init__(
         self,

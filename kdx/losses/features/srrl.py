@@ -35,6 +35,7 @@ class SRRL(Paired):
         Learning", 2021. https://openreview.net/forum?id=ZzwDy_wiWv
     """
 
+    reads_logits = True
     called = "SRRL"
     connector: nn.Module
 

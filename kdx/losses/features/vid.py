@@ -1,7 +1,6 @@
 """VID: a lower bound of the mutual information between student's and teacher's features."""
 
 import math
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +9,9 @@ from torch.nn import functional as F
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.term import Term
+from kdx.losses.base.pairs import Paired, Roles
 from kdx.losses.features.at import to_common_size
 
 LEAST_VARIANCE = 1e-5
@@ -63,7 +61,7 @@ class _Regressor(nn.Module):
         return gaussian_nll(self.mean(student), teacher, F.softplus(self.raw_variance) + LEAST_VARIANCE)
 
 
-class VID(Term):
+class VID(Paired):
     """Gaussian negative log-likelihood of the teacher's maps, summed over pairs of maps.
 
     The means are small convolutional networks on the student's maps, the variances one number for each
@@ -75,34 +73,21 @@ class VID(Term):
         initial_variance: Where the variances begin.
     """
 
-    def __init__(self, roles: Sequence[str] | Mapping[str, str], initial_variance: Positive):
-        super().__init__()
-        self.pairs = pair_roles(roles, "VID")
+    called = "VID"
+
+    def __init__(self, roles: Roles, initial_variance: Positive):
+        super().__init__(roles)
         if initial_variance <= LEAST_VARIANCE:
             raise ValueError(f"VID's initial variance must be above {LEAST_VARIANCE}, got {initial_variance}")
         self.initial_variance = initial_variance
         self.regressors = nn.ModuleList()
 
-    def student_roles(self) -> tuple[str, ...]:
-        return tuple(mine for mine, _ in self.pairs)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return tuple(theirs for _, theirs in self.pairs)
-
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        teacher = require_teacher(teacher, "VID")
-        channels = [
-            (
-                require_map(student.feature(mine, "student"), mine, "student", "VID")[0],
-                require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "VID")[0],
-            )
-            for mine, theirs in self.pairs
-        ]
+        channels = [(mine[0], theirs[0]) for mine, theirs in self.maps(student, teacher)]
         self.regressors = nn.ModuleList(_Regressor(*both, self.initial_variance) for both in channels)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         rows = [
-            regressor(student.feature(mine), teacher.feature(theirs))
-            for regressor, (mine, theirs) in zip(self.regressors, self.pairs, strict=True)
+            regressor(*pair) for regressor, pair in zip(self.regressors, self.features(student, teacher), strict=True)
         ]
         return torch.stack(rows).sum(0)

@@ -5,7 +5,8 @@ from torch.nn import functional as F
 
 from kdx.core.ranges import PartialFraction
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import UNLABELLED, Batch, Outputs
+from kdx.core.types import UNLABELLED, Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
 
@@ -51,10 +52,14 @@ class CrossEntropy(Term):
     """
 
     needs_teacher = False
+    skips_unlabelled = True
 
     def __init__(self, label_smoothing: PartialFraction | Schedule):
         super().__init__()
         self.label_smoothing = label_smoothing
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", "cross-entropy")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         labels = batch.labels if batch.soft_labels is None else batch.soft_labels

@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.functional import divergence, mean_log_probs
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels, require_same_logits
 from kdx.losses.base.heads import network_with
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Weighting
 from kdx.losses.logits.kd import Reduction, over_classes
@@ -21,7 +22,7 @@ Across = Literal["mean", "sum"]
 
 
 @full_precision
-def mean_log_probs(members: Tensor, weights: Tensor, temperature: float, mean: Mean) -> Tensor:
+def softened_mean(members: Tensor, weights: Tensor, temperature: float, mean: Mean) -> Tensor:
     """Log of the mean of softened distributions.
 
     Args:
@@ -37,7 +38,7 @@ def mean_log_probs(members: Tensor, weights: Tensor, temperature: float, mean: M
     weights = (weights / weights.sum(1, keepdim=True)).T.unsqueeze(2)
     log_p = (members / temperature).log_softmax(2)
     if mean == "arithmetic":
-        return (log_p + weights.log()).logsumexp(0)
+        return mean_log_probs(log_p, weights)
     if mean == "geometric":
         return (log_p * weights).sum(0).log_softmax(1)
     raise ValueError(f"mean must be 'arithmetic' or 'geometric', got {mean!r}")
@@ -104,7 +105,7 @@ class EnsembleKD(Members):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         members, weights = self.weigh(teacher, batch)
         temperature = at(self.temperature, progress)
-        log_p = mean_log_probs(torch.stack([m.logits.detach() for m in members]), weights, temperature, self.mean)
+        log_p = softened_mean(torch.stack([m.logits.detach() for m in members]), weights, temperature, self.mean)
         log_q = soft_log_probs(student.logits, temperature)
         return over_classes(divergence(log_p, log_q) * temperature**2, log_q.shape[1], self.reduction)
 
@@ -133,6 +134,7 @@ class EachMember(Members):
         if across not in ("mean", "sum"):
             raise ValueError(f"across must be 'mean' or 'sum', got {across!r}")
         self.term = term
+        self.skips_unlabelled, self.keyed_by_index = term.skips_unlabelled, term.keyed_by_index
         self.across: Across = across
 
     def student_roles(self) -> tuple[str, ...]:

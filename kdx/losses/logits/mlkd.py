@@ -12,6 +12,7 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
 from kdx.losses.logits.kd import kl_divergence
 
 Kept = Literal["all", "each", "share"]
@@ -142,7 +143,7 @@ class ClassAlignment(InstanceAlignment):
         return cells.mean().expand(len(student))
 
 
-class LeastConfident(Term):
+class LeastConfident(Wrapper):
     """Another term, on the half of a batch that the teacher is least sure of.
 
     Its mean stays over the whole batch.
@@ -156,23 +157,13 @@ class LeastConfident(Term):
     divisible = False
 
     def __init__(self, term: Term, keep: Kept):
-        super().__init__()
+        super().__init__(term)
         _check(keep)
-        self.term = term
         self.keep: Kept = keep
-
-    def student_roles(self) -> tuple[str, ...]:
-        return self.term.student_roles()
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return self.term.teacher_roles()
-
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.term.attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         require_same_logits(student, teacher, "MLKD")
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         rows = self.term(student, teacher, batch, progress)

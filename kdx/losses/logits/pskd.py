@@ -8,7 +8,7 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Probability
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_labels
+from kdx.losses.base.checks import require_labels, require_vector
 from kdx.losses.base.term import Term
 from kdx.losses.logits.cross_entropy import cross_entropy
 
@@ -32,6 +32,7 @@ class PastPredictions(Term):
 
     needs_teacher = False
     divisible = False
+    keyed_by_index = True
     memory: Tensor
 
     def __init__(self, share: Probability | Schedule):
@@ -39,6 +40,7 @@ class PastPredictions(Term):
         self.share = share
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", "PS-KD")
         require_labels(spec, "PS-KD")
         # rows of probabilities; zeros for what was never seen
         self.register_buffer("memory", torch.zeros(spec.num_examples, spec.num_classes))

@@ -1,17 +1,17 @@
 """Tf-KD: a teacher that is no network but a hand-made distribution around the label."""
 
-import math
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from kdx.core.functional import divergence
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_labels
-from kdx.losses.base.numerics import divergence, full_precision
+from kdx.losses.base.checks import require_labels, require_vector
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
 from kdx.losses.logits.dkd import is_target
 from kdx.losses.logits.kd import kl_divergence
@@ -78,8 +78,9 @@ class VirtualTeacher(Term):
         self.softened: Softened = softened
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", "Tf-KD")
         require_labels(spec, "Tf-KD")
-        if math.prod(student.logits) < 2:
+        if student.logits[0] < 2:
             raise ValueError("a virtual teacher spreads the rest over the other classes and needs at least 2 classes")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:

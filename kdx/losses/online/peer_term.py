@@ -5,9 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kdx.core.functional import divergence
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.checks import require_rows
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 
 
 class Exchange(nn.Module):
@@ -25,6 +27,14 @@ class Exchange(nn.Module):
     names: ClassVar[tuple[str, ...]] = ("mutual",)
     combines: ClassVar[bool] = False
     divisible: bool = True
+
+    def __call__(
+        self, members: Sequence[Outputs], learners: Sequence[int], batch: Batch, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Check the rank of the logits, then call `forward`. Raises ValueError where logits are not [B, C]."""
+        for i, member in enumerate(members):
+            require_rows(member.logits, f"peer{i}" if i else "student", type(self).__name__)
+        return super().__call__(members, learners, batch, progress)
 
     def build(self, members: Sequence[Shapes], shared: str | None, spec: DataSpec) -> None:
         """Make what depends on shapes. Raises ValueError, in a sentence, for members that cannot work.

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.ranges import PartialFraction, Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 ELEMENTS_AT_ONCE = 2**26
@@ -99,6 +100,7 @@ class CRD(Paired):
     """
 
     divisible = False
+    keyed_by_index = True
     called = "CRD"
     embed_student: nn.Module
     embed_teacher: nn.Module

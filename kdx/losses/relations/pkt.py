@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
 
 EPSILON = 1e-7
 """Keeps the logarithm of a probability of 0 finite; the authors' value."""
@@ -42,7 +42,7 @@ def probabilistic_transfer(student_features: Tensor, teacher_features: Tensor) -
     return (p * ((p + EPSILON) / (q + EPSILON)).log()).mean(1)
 
 
-class PKT(Term):
+class PKT(Paired):
     """Divergence of neighbour probabilities within a batch. Any feature will do: it is flattened.
 
     Args:
@@ -51,20 +51,14 @@ class PKT(Term):
     """
 
     divisible = False
+    called = "PKT"
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        student.feature(self.student_role, "student")
-        require_teacher(teacher, "PKT").feature(self.teacher_role, "teacher")
+        self.shapes(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return probabilistic_transfer(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return probabilistic_transfer(mine, theirs)

@@ -5,11 +5,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
 
 ELEMENTS_AT_ONCE = 2**24
 """Largest intermediate tensor of the angles before they are computed in pieces."""
@@ -91,7 +91,7 @@ def angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return torch.cat(rows)  # pyright: ignore[reportArgumentType]
 
 
-class RKDDistance(Term):
+class RKDDistance(Paired):
     """Difference of the relative distances between the samples of a batch. Features are flattened.
 
     Args:
@@ -100,27 +100,22 @@ class RKDDistance(Term):
     """
 
     divisible = False
+    called = "RKD"
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        student.feature(self.student_role, "student")
-        require_teacher(teacher, "RKD").feature(self.teacher_role, "teacher")
+        self.shapes(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return distance_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return distance_loss(mine, theirs)
 
 
 class RKDAngle(RKDDistance):
     """Difference of the angles that the samples of a batch form. Knobs as in `RKDDistance`."""
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return angle_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return angle_loss(mine, theirs)

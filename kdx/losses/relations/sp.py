@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
 from kdx.losses.base.memory_format import examples
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
 
 
 def similarities(features: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def similarity_preservation(student_features: Tensor, teacher_features: Tensor) 
     return (similarities(student_features) - similarities(teacher_features.detach())).square().mean(1)
 
 
-class SP(Term):
+class SP(Paired):
     """Difference of the similarity matrices of a batch. Any feature will do: it is flattened.
 
     Args:
@@ -45,20 +45,14 @@ class SP(Term):
     """
 
     divisible = False
+    called = "SP"
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        student.feature(self.student_role, "student")
-        require_teacher(teacher, "SP").feature(self.teacher_role, "teacher")
+        self.shapes(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return similarity_preservation(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return similarity_preservation(mine, theirs)

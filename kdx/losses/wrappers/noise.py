@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdx.core.ranges import NonNegative, Probability
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
 
 Network = Literal["teacher", "student"]
 Mode = Literal["multiplicative", "additive"]
@@ -50,7 +51,7 @@ def perturbed(
     return logits * (1 + xi) if mode == "multiplicative" else logits + xi
 
 
-class NoisyLogits(Term):
+class NoisyLogits(Wrapper):
     """Another term, given noisy logits of one network; see `perturbed`.
 
     Around a student the gradient goes through the noise: a logit that is scaled passes its gradient on scaled.
@@ -71,29 +72,19 @@ class NoisyLogits(Term):
         fraction: Probability | Schedule,
         sigma: NonNegative | Schedule,
     ):
-        super().__init__()
-        self.term, self.network = term, network
+        super().__init__(term)
+        self.network = network
         self.mode: Mode = mode
         self.granularity: Granularity = granularity
         self.select: Select = select
         self.fraction, self.sigma = fraction, sigma
-        self.needs_teacher = term.needs_teacher
-
-    def student_roles(self) -> tuple[str, ...]:
-        return self.term.student_roles()
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return self.term.teacher_roles()
-
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.term.attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         if self.network == "teacher" and not self.needs_teacher:
             raise ValueError(
                 f"noise on the teacher has no effect on {type(self.term).__name__}, which does not read it"
             )
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         fraction, sigma = at(self.fraction, progress), at(self.sigma, progress)

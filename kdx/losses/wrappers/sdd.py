@@ -12,6 +12,8 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels, require_map, require_teacher
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
+from kdx.losses.wrappers.over_rows import row_batch
 
 ROLE = "final"
 """The last map, whose mean over H and W is what the classifier reads."""
@@ -61,7 +63,7 @@ def disagrees(local: Tensor, whole: Tensor, labels: Tensor) -> Tensor:
     return (local.argmax(2) == labels[:, None]) != (whole.argmax(1) == labels)[:, None]
 
 
-class SDD(Term):
+class SDD(Wrapper):
     """Another term on the logits of each region, mean over regions.
 
     Regions where the teacher is right and wrong about the image (or the other way about) hold what the
@@ -76,10 +78,9 @@ class SDD(Term):
     """
 
     def __init__(self, term: Term, scales: Sequence[PositiveInt], disagreement_weight: NonNegative | Schedule):
-        super().__init__()
+        super().__init__(term)
         if not scales:
             raise ValueError("SDD needs at least one scale, such as [1, 2, 4]")
-        self.term = term
         self.scales = tuple(scales)
         self.disagreement_weight = disagreement_weight
         # a tuple hides them from the module: they belong to the networks
@@ -93,7 +94,7 @@ class SDD(Term):
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self._heads = tuple(getattr(net, "head", None) for net in (student, teacher))
-        self.term.attach(student, teacher)
+        super().attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         teacher = require_teacher(teacher, "SDD")
@@ -105,7 +106,7 @@ class SDD(Term):
                     f"SDD asks the {whose}'s classifier about parts of its last map: that must be a linear layer that "
                     f"reads {width} numbers, found {head}"
                 )
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         mine, theirs = (
@@ -115,9 +116,9 @@ class SDD(Term):
         )
         theirs = theirs.detach()
         size, regions, _ = mine.shape
-        labels, index = (t.repeat_interleave(regions) for t in (batch.labels, batch.index))
+        owner = torch.arange(size, device=mine.device).repeat_interleave(regions)
         parts = Outputs(mine.flatten(0, 1)), Outputs(theirs.flatten(0, 1))
-        rows = self.term(*parts, Batch.of_classes(mine.flatten(0, 1), labels, index), progress).view(size, regions)
+        rows = self.term(*parts, row_batch(batch, owner), progress).view(size, regions)
         apart = disagrees(theirs, teacher.logits, batch.labels)
         return torch.where(apart, at(self.disagreement_weight, progress) * rows, rows).mean(1)
 
