@@ -78,7 +78,7 @@ def batch_on(device: torch.device) -> Batch:
         torch.randn(BATCH, 3, 32, 32, generator=drawn).to(memory_format=torch.channels_last)  # pyright: ignore
         for _ in range(3)
     ]
-    return Batch(images[0], LABELS[index], index, None, tuple(images[1:])).to(device)
+    return Batch.of_classes(images[0], LABELS[index], index, None, tuple(images[1:])).to(device)
 
 
 class Multiplications(TorchDispatchMode):
@@ -107,7 +107,7 @@ def multiplications(update: Joint, batch: Batch, progress: Progress) -> int:
 
 def compare(method: Joint, base: Joint, batch: Batch, progress: Progress, rounds: int) -> dict[str, float]:
     """Median milliseconds a step of both, the median ratio, and that of their multiplications."""
-    device = batch.inputs.device.type
+    device = batch.device.type
     counts = [multiplications(update, batch, progress) for update in (method, base)]
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(-WARM_UP, rounds):

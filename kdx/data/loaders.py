@@ -80,7 +80,7 @@ class _Loader:
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         for (_, step), (views, index, number) in zip(where, parts, strict=True):
             inputs, *further = (self._normalize(v).contiguous(memory_format=self.memory_format) for v in views)
-            yield step, Batch(inputs, self._steps.data.labels[index], index, views=tuple(further), view=number)
+            yield step, Batch.of_classes(inputs, self._steps.data.labels[index], index, None, tuple(further), number)
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(

@@ -37,7 +37,7 @@ def _send(batch: Batch, device: torch.device, stream: torch.cuda.Stream) -> tupl
 
 
 def _receive(batch: Batch, arrived: torch.cuda.Event) -> Batch:
-    stream = torch.cuda.current_stream(batch.inputs.device)
+    stream = torch.cuda.current_stream(batch.device)
     stream.wait_event(arrived)
     for tensor in batch.tensors:
         tensor.record_stream(stream)  # else its memory could be given to a later copy while this stream still reads

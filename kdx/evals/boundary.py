@@ -74,7 +74,7 @@ class Boundary(SplitEvaluator):
         right = (mine.argmax(1) == batch.labels) & (theirs.argmax(1) == batch.labels)
         others = theirs[right].argsort(1, descending=True)[:, 1:]
         others = others[:, : self.targets]
-        return batch.inputs[right].repeat_interleave(others.shape[1], 0), others.flatten()
+        return batch.input_tensor[right].repeat_interleave(others.shape[1], 0), others.flatten()
 
     def _move(self, net: nn.Module, inputs: Tensor, towards: Tensor) -> tuple[Tensor, Tensor]:
         """The boundary samples, and which of them crossed."""

@@ -30,7 +30,7 @@ class Derivatives(SplitEvaluator):
         totals, count = torch.zeros(2, dtype=torch.float64), 0
         with torch.enable_grad(), differentiable(teacher):
             for batch in self.batches():
-                inputs = batch.inputs.detach().requires_grad_()
+                inputs = batch.input_tensor.detach().requires_grad_()
                 mine, theirs = (net(inputs).float().logits for net in (student, teacher))
                 gaps = jacobian(mine, inputs, False) - jacobian(theirs, inputs, False)
                 squares = ((mine - theirs).detach().double().square().sum(), gaps.double().square().sum())

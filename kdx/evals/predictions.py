@@ -31,7 +31,7 @@ def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device
     for step, batch in enumerate(on_device(dealt(loader, *models.values()), device)):
         row = {"label": batch.labels.int()}
         for role, net in asked.items():
-            logits = net(step, batch.inputs, lambda names: ()).logits
+            logits = net(step, batch.input_tensor, lambda names: ()).logits
             broken = logits.isnan().any(1)
             row[f"{role}/prediction"] = logits.argmax(1).masked_fill(broken, -1).int()
             row[f"{role}/confidence"] = logits.double().softmax(1).amax(1).float()

@@ -52,7 +52,7 @@ class Robustness(SplitEvaluator):
                     moved = attack(
                         lambda x: net(x).logits,
                         lambda logits, labels=batch.labels: F.cross_entropy(logits, labels, reduction="none"),
-                        batch.inputs,
+                        batch.input_tensor,
                         self.mean,
                         self.std,
                     )

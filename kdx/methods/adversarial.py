@@ -70,13 +70,13 @@ class Adversarial(Distill):
 
     def turns(self, batch: Batch, progress: Progress) -> Iterator[Turn]:
         student, teacher = self.outputs(batch)
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             fake, real = self.adapter(self._rows(student)), self._rows(teacher)
             odds = self.discriminator(real), self.discriminator(fake.detach())
             found_out = torch.cat([odds[0] > 0, odds[1] <= 0]).float().mean()
             value = discrimination(*odds).mean()
         yield Turn("discriminator", Step({"discriminator": value}, {"discriminator/accuracy": found_out}))
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             terms = {name: term(student, teacher, batch, progress).mean() for name, term in self.terms.items()}
             terms["adversarial"] = deception(self.discriminator(fake)).mean()
         report = {}

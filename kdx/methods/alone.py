@@ -69,7 +69,7 @@ class Alone(Method):
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         student = self.student(batch.inputs).float()
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             # terms without a teacher do not read the second argument
             terms = {name: term(student, student.detach(), batch, progress).mean() for name, term in self.terms.items()}
         report = {}

@@ -78,7 +78,7 @@ class BoundarySamples(Distill):
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         student, teacher = self.outputs(batch)
-        device = batch.inputs.device
+        device = batch.device
         with torch.autocast(device.type, enabled=False):
             terms = {
                 name: term(student, teacher, batch, progress).mean()
@@ -119,8 +119,8 @@ class BoundarySamples(Distill):
         others = teacher_logits.scatter(1, base[:, None], -torch.inf)
         targets = torch.multinomial(others.softmax(1), 1).squeeze(1)
         with self._differentiable(self.teacher).through_inputs():
-            inputs = self.attack(lambda x: self.teacher(x).logits, batch.inputs[chosen], targets)
-        samples = Batch(inputs, batch.labels[chosen], batch.index[chosen])
+            inputs = self.attack(lambda x: self.teacher(x).logits, batch.input_tensor[chosen], targets)
+        samples = Batch.of_classes(inputs, batch.labels[chosen], batch.index[chosen])
         frozen = self.norms == "frozen" or len(chosen) == 1
         with frozen_norms(self.student) if frozen else nullcontext():
             student = self.student(inputs).float()

@@ -79,8 +79,8 @@ class DataFree(Distill):
         return {"generator": (self.generator,), "student": (self.student, self.terms)}
 
     def turns(self, batch: Batch, progress: Progress) -> Iterator[Turn]:
-        size, device = len(batch), batch.inputs.device
-        images = self.generator(torch.randn(size, self.generator.latent, device=device)).to(batch.inputs.dtype)
+        size, device = len(batch), batch.device
+        images = self.generator(torch.randn(size, self.generator.latent, device=device)).to(batch.input_tensor.dtype)
         with network_with(self.teacher, "through_inputs").through_inputs():
             taught = self.teacher(images).float()
         with torch.autocast(device.type, enabled=False):
@@ -92,7 +92,7 @@ class DataFree(Distill):
         yield Turn("generator", Step(made))
         images, taught = images.detach(), taught.detach()
         none = torch.full((size,), UNLABELLED, device=device)
-        data = Batch(images, none, torch.arange(size, device=device))
+        data = Batch.of_classes(images, none, torch.arange(size, device=device))
         student = self.student(images).float()
         with torch.autocast(device.type, enabled=False):
             terms = {name: term(student, taught, data, progress).mean() for name, term in self.terms.items()}

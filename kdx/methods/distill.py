@@ -80,7 +80,7 @@ class Distill(Method):
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         student, teacher = self.outputs(batch)
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             terms = {name: term(student, teacher, batch, progress).mean() for name, term in self.terms.items()}
         report = {}
         if isinstance(self.temperature, Schedule):

@@ -80,7 +80,7 @@ class Exits(Method):
         exits = [e(raw.feature(role)).float() for role, e in zip(self.roles, self.exits, strict=True)]
         deepest, temperature = raw.float(), at(self.temperature, progress)
         vector = deepest.feature("pooled")
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             values = {
                 "ce": [self.ce(e, e, batch, progress) for e in (deepest, *exits)],
                 "kd": [kl_divergence(e.logits, deepest.logits, temperature, "batchmean") for e in exits],

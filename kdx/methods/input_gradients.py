@@ -69,7 +69,7 @@ class InputGradients(Distill):
         )
 
     def outputs(self, batch: Batch) -> tuple[Outputs, Outputs]:
-        inputs = batch.inputs.detach().requires_grad_()
+        inputs = batch.input_tensor.detach().requires_grad_()
         with torch.enable_grad(), self._differentiable(self.teacher).through_inputs():
             taught = self.teacher(inputs).float()
             theirs = self._gradient(taught, taught, inputs, batch, graph=False)

@@ -11,6 +11,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.tree import Tree
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.online.peer_term import Exchange
@@ -104,7 +105,7 @@ class Mutual(Method):
             return {}
         return {"student": (self.student,), **{f"peer{i}": (peer,) for i, peer in enumerate(self.peers, 1)}}
 
-    def outputs(self, inputs: Sequence[Tensor]) -> list[Outputs]:
+    def outputs(self, inputs: Sequence[Tree]) -> list[Outputs]:
         """What each member makes of its inputs, in full precision."""
         student = self.student(inputs[0])
         if self.shared is None:
@@ -134,7 +135,7 @@ class Mutual(Method):
                 with torch.no_grad(), kept_buffers(networks[i]):
                     members[i] = networks[i](inputs[i]).float()
 
-    def _inputs(self, batch: Batch) -> list[Tensor]:
+    def _inputs(self, batch: Batch) -> Sequence[Tree]:
         """What each member is shown."""
         if self.inputs == "same":
             return [batch.inputs] * (len(self.peers) + 1)
@@ -149,7 +150,7 @@ class Mutual(Method):
     def _terms(
         self, members: Sequence[Outputs], learners: Sequence[int], batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             labels = [self.ce(members[i], members[i], batch, progress) for i in learners]
             values = {"ce": torch.stack(labels).sum(0), **self.exchange(members, learners, batch, progress)}
         return {name: value.mean() for name, value in values.items()}

@@ -67,7 +67,7 @@ class AdversarialTraining(Method):
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         moved = self.student(self._against(batch)).float()
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             value = self.ce(moved, moved, batch, progress).mean()
         # what it says of the batch as it is was never asked
         top1 = (moved.logits.argmax(1) == batch.labels).float().mean()
@@ -80,4 +80,4 @@ class AdversarialTraining(Method):
             return F.cross_entropy(logits, labels, reduction="none")
 
         with evaluating(self.student) if self.attack_mode == "eval" else nullcontext():
-            return self.attack(lambda x: self.student(x).logits, objective, batch.inputs, self._mean, self._std)
+            return self.attack(lambda x: self.student(x).logits, objective, batch.input_tensor, self._mean, self._std)

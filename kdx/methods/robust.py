@@ -101,4 +101,4 @@ class RobustDistill(Distill):
             return F.cross_entropy(logits, labels, reduction="none")
 
         with evaluating(self.student) if self.attack_mode == "eval" else nullcontext():
-            return self.attack(lambda x: self.student(x).logits, objective, batch.inputs, self._mean, self._std)
+            return self.attack(lambda x: self.student(x).logits, objective, batch.input_tensor, self._mean, self._std)

@@ -94,7 +94,7 @@ class Sobolev(Distill):
         )
 
     def outputs(self, batch: Batch) -> tuple[Outputs, Outputs]:
-        inputs = batch.inputs.detach()
+        inputs = batch.input_tensor.detach()
         frozen = self._differentiable(self.teacher)
         with frozen.through_inputs():
             directions = self._draw(inputs)

@@ -69,5 +69,5 @@ class TwoViews(Distill):
     def _view(self, batch: Batch, strong: bool, progress: Progress) -> tuple[Outputs, dict[str, Tensor]]:
         chosen = {name: term for name, term in self.terms.items() if (name in self._strong) == strong}
         student, teacher = self.outputs(batch)
-        with torch.autocast(batch.inputs.device.type, enabled=False):
+        with torch.autocast(batch.device.type, enabled=False):
             return student, {name: term(student, teacher, batch, progress).mean() for name, term in chosen.items()}

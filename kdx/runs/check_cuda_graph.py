@@ -100,7 +100,7 @@ def made_up(spec: DataSpec, views: int) -> Batch:
     inputs = torch.randn(EXAMPLES, *spec.input_shape)
     labels = torch.arange(EXAMPLES) % spec.num_classes
     further = tuple(torch.randn_like(inputs) for _ in range(views))
-    return Batch(inputs, labels, torch.arange(EXAMPLES), views=further)
+    return Batch.of_classes(inputs, labels, torch.arange(EXAMPLES), views=further)
 
 
 def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], list[str]]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from kdx.config.compose import Config
+from kdx.core.tree import leaves
 from kdx.data.loaders import Loaders
 from kdx.data.on_device import OnDevice
 from kdx.data.shared_loader import SharedLoader
@@ -52,7 +53,7 @@ class Company:
 
         def shared() -> Loaders:
             loaders = alone()
-            train = SharedLoader(loaders.train, lambda batch: self._answers.hold((batch.inputs, *batch.views)))
+            train = SharedLoader(loaders.train, lambda batch: self._answers.hold(leaves((batch.inputs, *batch.views))))
             return replace(loaders, train=train)
 
         if self._loaders is None:

@@ -86,7 +86,7 @@ def agrees(teacher: Frozen, loaders: Loaders, device: torch.device) -> bool:
     They have other sizes, and other examples at its place.
     """
     batch = next(iter(loaders.train.epoch(0)))
-    inputs = batch.inputs.to(device)
+    inputs = batch.input_tensor.to(device)
     whole = teacher(inputs).logits
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     sizes = {min(size, len(batch)) for size in (LEAST, LEAST + 1, 2 * LEAST + 5)}

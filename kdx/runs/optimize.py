@@ -40,7 +40,7 @@ def optimized(config: Config, exact: Frozen, loaders: Loaders, device: torch.dev
 
 def _examples(loaders: Loaders, epoch: int, count: int) -> Iterator[Tensor]:
     for batch in loaders.train.epoch(epoch):
-        yield batch.inputs
+        yield batch.input_tensor
         count -= len(batch)
         if count <= 0:
             return

@@ -1,7 +1,7 @@
 """Where a run's teacher comes from, and whether it is the teacher that was meant."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def _seen_by(classes: Sequence[int] | None, loaders: Loaders) -> Iterable[Batch]
     """The test set with the labels of a specialist."""
     for batch in loaders.evals["test"]:
         if classes is not None:
-            batch = replace(batch, labels=special(batch.labels, classes, loaders.spec.num_classes))
+            batch = batch.with_targets(labels=special(batch.labels, classes, loaders.spec.num_classes))
         yield batch
 
 

@@ -6,7 +6,7 @@ from kdx.core.types import Batch, Outputs, Shapes, find_role
 
 def batch(size: int, soft: bool, views: int) -> Batch:
     rows = torch.arange(size)
-    return Batch(
+    return Batch.of_classes(
         rows[:, None].float(),
         rows % 3,
         rows + 100,

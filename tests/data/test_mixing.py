@@ -20,7 +20,7 @@ def constant_images(count: int) -> Batch:
     # the pixel value of an image is its class
     labels = torch.arange(count)
     inputs = labels.float().view(-1, 1, 1, 1).expand(-1, 3, 16, 16).contiguous(memory_format=torch.channels_last)
-    return Batch(inputs, labels, labels)
+    return Batch.of_classes(inputs, labels, labels)
 
 
 @pytest.mark.parametrize("mixing", ALL)
@@ -88,7 +88,7 @@ def test_without_mixing_there_are_no_soft_labels():
 @pytest.mark.parametrize("mixing", ALL)
 def test_a_mixed_sample_has_a_label_where_both_of_its_pair_have_one(mixing):
     whole = mixing.apply(constant_images(7), 7, 0, 0, 0)
-    out = mixing.apply(replace(constant_images(7), labels=torch.tensor([0, -1, 2, 3, 4, 5, 6])), 7, 0, 0, 0)
+    out = mixing.apply(constant_images(7).with_targets(labels=torch.tensor([0, -1, 2, 3, 4, 5, 6])), 7, 0, 0, 0)
     unknown = torch.tensor([False, True, False, False, True, False, False])  # 1, and 4 which is mixed with it
     assert torch.equal(out.inputs, whole.inputs)
     assert torch.equal(out.labels[~unknown], whole.labels[~unknown]) and set(out.labels[unknown].tolist()) == {-1}

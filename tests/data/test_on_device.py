@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 def batch(number: int) -> Batch:
     x = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(number))
     index = torch.arange(3) + number
-    return Batch(
+    return Batch.of_classes(
         x.contiguous(memory_format=torch.channels_last), index + 1, index, x[:, 0, 0], (x + 1, x + 2), index, 7
     )
 

@@ -8,7 +8,7 @@ import torch
 from kdx.core.types import Batch, Outputs, Step
 from kdx.engine.record.meter import Meter, NonFiniteError
 
-BATCH = Batch(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]), torch.arange(4))
+BATCH = Batch.of_classes(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]), torch.arange(4))
 
 
 def step(ce: float, kd: float) -> Step:
@@ -59,8 +59,8 @@ def test_a_state_of_bad_numbers_is_not_saved():
 
 
 def test_accuracy_counts_labelled_examples_alone():
-    some = replace(BATCH, labels=torch.tensor([0, -1, 0, -1]))  # one right, one wrong
-    none = replace(BATCH, labels=torch.full((4,), -1))
+    some = BATCH.with_targets(labels=torch.tensor([0, -1, 0, -1]))  # one right, one wrong
+    none = BATCH.with_targets(labels=torch.full((4,), -1))
     meter = Meter()
     for n, batch in enumerate((BATCH, some, none)):
         meter.add(n, step(1.0, 1.0), batch)
@@ -71,7 +71,7 @@ def test_accuracy_counts_labelled_examples_alone():
 
 
 def test_a_short_batch_weighs_what_it_holds():
-    short = Batch(torch.zeros(1, 1), torch.tensor([1]), torch.arange(1))
+    short = Batch.of_classes(torch.zeros(1, 1), torch.tensor([1]), torch.arange(1))
     wrong = Step({"ce": torch.tensor(1.0)}, {}, Outputs(torch.tensor([[1.0, 0]])))
     meter = Meter()
     for n in range(5):

@@ -59,7 +59,7 @@ def pair(kind: type[Pair] = Pair) -> Pair:
 
 def batch(size: int = 6) -> Batch:
     inputs = torch.randn(size, 3, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    return Batch(inputs, torch.zeros(size, dtype=torch.long), torch.arange(size))
+    return Batch.of_classes(inputs, torch.zeros(size, dtype=torch.long), torch.arange(size))
 
 
 SGD_ = {

@@ -34,7 +34,7 @@ def batch(size: int, soft: bool = False) -> Batch:
     labels = torch.randint(3, (size,), generator=generator)
     rows = torch.rand(size, 3, generator=generator, dtype=torch.float64).softmax(1) if soft else None
     inputs = torch.randn(size, 1, 2, 4, generator=generator, dtype=torch.float64)
-    return Batch(inputs, labels, torch.arange(size), rows)
+    return Batch.of_classes(inputs, labels, torch.arange(size), rows)
 
 
 def update(scene: Distill, **changed) -> Joint:

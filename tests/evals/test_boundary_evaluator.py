@@ -31,7 +31,8 @@ def measured(student: nn.Module, teacher: nn.Module, batch_size: int = 7, steps:
     x = torch.cat([torch.rand(20, 2) + torch.tensor([1.0, 0.0]), -torch.rand(20, 2) - torch.tensor([1.0, 0.0])])
     y = torch.tensor([0] * 20 + [1] * 20)
     batches = [
-        Batch(x[i : i + batch_size], y[i : i + batch_size], y[i : i + batch_size]) for i in range(0, 40, batch_size)
+        Batch.of_classes(x[i : i + batch_size], y[i : i + batch_size], y[i : i + batch_size])
+        for i in range(0, 40, batch_size)
     ]
     attack = BoundaryAttack(steps=steps, step_size=0.02, margin=1e-3, low=-10.0, high=10.0)
     with torch.no_grad():
@@ -106,7 +107,7 @@ def test_targets_are_the_teachers_most_likely_others():
     attack = Look(steps=2, step_size=0.1, margin=1e-3, low=-9.0, high=9.0)
     for count, expected in ((2, 2), (None, 3)):
         seen.clear()
-        Boundary({"test": [Batch(x, y, y)]}, CPU, "test", attack, count, None).run(
+        Boundary({"test": [Batch.of_classes(x, y, y)]}, CPU, "test", attack, count, None).run(
             {"student": student, "teacher": teacher}
         )
         inputs, targets = seen[0]

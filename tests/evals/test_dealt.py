@@ -29,7 +29,7 @@ class Net(nn.Module):
 def batches(sizes: list[int]) -> list[Batch]:
     g = torch.Generator().manual_seed(0)
     each = [(torch.randn(n, 6, generator=g), torch.randint(6, (n,), generator=g)) for n in sizes]
-    return [Batch(inputs, labels, torch.arange(len(labels))) for inputs, labels in each]
+    return [Batch.of_classes(inputs, labels, torch.arange(len(labels))) for inputs, labels in each]
 
 
 def hands(monkeypatch, size: int, measure):

@@ -16,7 +16,9 @@ def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():
     x = 10 * torch.rand(7, 1, 1, 3, generator=torch.Generator().manual_seed(0)) - 5
     student = StyblinskiTang()
     student.coefficients[0] += 0.5  # every x_i counts 0.5 more
-    batches = [Batch(part, torch.zeros(len(part), dtype=torch.long), torch.arange(len(part))) for part in x.split(4)]
+    batches = [
+        Batch.of_classes(part, torch.zeros(len(part), dtype=torch.long), torch.arange(len(part))) for part in x.split(4)
+    ]
     evaluator = Derivatives({"test": batches}, torch.device("cpu"), "test", None)
     found = evaluator.run({"student": student, "teacher": Frozen(StyblinskiTang(), None, None)})
     expected = (0.5 * x.flatten(1).sum(1)).square().mean().sqrt().item()

@@ -40,7 +40,8 @@ def networks(size: int, classes: int) -> dict[str, Fixed]:
 def split(size: int, classes: int, batch_size: int) -> list[Batch]:
     inputs, labels = torch.arange(size)[:, None].float(), (torch.arange(size) * 7) % classes
     return [
-        Batch(*part) for part in zip(*(t.split(batch_size) for t in (inputs, labels, torch.arange(size))), strict=True)
+        Batch.of_classes(*part)
+        for part in zip(*(t.split(batch_size) for t in (inputs, labels, torch.arange(size))), strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ def test_order_confidence_and_broken_logits():
     logits = torch.randn(7, 4, generator=torch.Generator().manual_seed(0))
     logits[3, 2] = float("nan")
     labels, index = torch.tensor([0, 1, 2, 3, 0, 1, 2]), torch.arange(7)
-    batches = [Batch(logits[i : i + 3], labels[i : i + 3], index[i : i + 3]) for i in (0, 3, 6)]
+    batches = [Batch.of_classes(logits[i : i + 3], labels[i : i + 3], index[i : i + 3]) for i in (0, 3, 6)]
     found = predictions({"student": Table(), "teacher": Table()}, batches, torch.device("cpu"))
     assert found["label"].tolist() == labels.tolist()
     assert found["student/prediction"].equal(found["teacher/prediction"])

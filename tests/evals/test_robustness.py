@@ -31,7 +31,8 @@ def batches(batch_size: int) -> list[Batch]:
     y = (pixel > 0.5).long()
     x = ((pixel - 0.5) / 0.25).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
     return [
-        Batch(x[i : i + batch_size], y[i : i + batch_size], y[i : i + batch_size]) for i in range(0, 40, batch_size)
+        Batch.of_classes(x[i : i + batch_size], y[i : i + batch_size], y[i : i + batch_size])
+        for i in range(0, 40, batch_size)
     ]
 
 

@@ -28,7 +28,7 @@ def members(count: int) -> list[Outputs]:
     return [Outputs(drawn(B, C), {"stage1": trunk, "pooled": drawn(B, D)}) for _ in range(count)]
 
 
-BATCH = Batch(torch.zeros(B, 1), torch.arange(B) % C, torch.arange(B))
+BATCH = Batch.of_classes(torch.zeros(B, 1), torch.arange(B) % C, torch.arange(B))
 
 
 def made(term, count: int, shared: str | None = "stage1"):

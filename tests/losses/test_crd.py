@@ -24,7 +24,7 @@ def term(negatives: int = 12, spec=SPEC) -> CRD:
 def step(made: CRD, index: list[int]) -> torch.Tensor:
     outputs = [random_outputs(len(index), CLASSES, shapes, torch.float32) for shapes in (STUDENT, TEACHER)]
     where = torch.tensor(index)
-    return made(*outputs, Batch(torch.zeros(len(index), 1), where % CLASSES, where), START)
+    return made(*outputs, Batch.of_classes(torch.zeros(len(index), 1), where % CLASSES, where), START)
 
 
 def test_negatives_are_different_examples_of_other_classes():
@@ -133,7 +133,7 @@ def test_the_gradient_is_that_of_the_memory_before_it_moved():
     resting.load_state_dict(made.state_dict())
     resting.eval()
     outputs = [random_outputs(3, CLASSES, s) for s in (STUDENT, TEACHER)]
-    batch = Batch(torch.zeros(3, 1), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
+    batch = Batch.of_classes(torch.zeros(3, 1), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 2]))
     gradients = []
     for each in (made, resting):
         leaf = outputs[0].feature("pooled").clone().requires_grad_()

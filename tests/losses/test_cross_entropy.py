@@ -26,8 +26,8 @@ def test_the_term_prefers_the_soft_labels_of_a_batch():
     z, labels, index = torch.randn(3, 4), torch.tensor([0, 1, 2]), torch.arange(3)
     soft = torch.full((3, 4), 0.25)
     term = CrossEntropy(label_smoothing=0.0)
-    hard = term(Outputs(z), Outputs(z), Batch(z, labels, index), START)
-    mixed = term(Outputs(z), Outputs(z), Batch(z, labels, index, soft), START)
+    hard = term(Outputs(z), Outputs(z), Batch.of_classes(z, labels, index), START)
+    mixed = term(Outputs(z), Outputs(z), Batch.of_classes(z, labels, index, soft), START)
     torch.testing.assert_close(hard, -z.log_softmax(1).diagonal())
     torch.testing.assert_close(mixed, -z.log_softmax(1).mean(1))
 
@@ -57,7 +57,7 @@ def test_its_mean_over_a_batch_is_the_mean_over_the_labelled_examples(smoothing)
     term = CrossEntropy(label_smoothing=smoothing)
     for given, known in ((labels, [0, 2, 5]), (labels.clamp(max=-1), [])):
         soft = torch.eye(4)[given.clamp(min=0)] * (given >= 0)[:, None]
-        for batch in (Batch(z, given, given), Batch(z, given, given, soft)):
+        for batch in (Batch.of_classes(z, given, given), Batch.of_classes(z, given, given, soft)):
             rows = term(Outputs(z), Outputs(z), batch, START)
             expected = cross_entropy(z[known], given[known], smoothing).mean() if known else torch.tensor(0.0)
             assert float(rows.mean().detach()) == pytest.approx(float(expected.detach()))

@@ -25,7 +25,7 @@ START, LATER = Progress(0, 100, 100), Progress(5, 100, 100)
 def batch(size: int = 8) -> tuple[Outputs, Outputs, Batch]:
     torch.manual_seed(0)
     z, v, y = 3 * torch.randn(size, 5).double(), 3 * torch.randn(size, 5).double(), torch.arange(size) % 5
-    return Outputs(z), Outputs(v), Batch(z, y, y)
+    return Outputs(z), Outputs(v), Batch.of_classes(z, y, y)
 
 
 def test_the_value_is_exact_and_the_gradient_turned_round():

@@ -95,13 +95,13 @@ def test_mixing_is_seen_through_the_dominant_class(sample: tuple[Tensor, Tensor,
     z, v, y = sample
     soft = torch.full((32, 10), 0.1)
     term, start = DKD(1.0, 8.0, 4.0), Progress(0, 1, 1)
-    plain, mixed = (Batch(z, y, torch.arange(32), labels) for labels in (None, soft))
+    plain, mixed = (Batch.of_classes(z, y, torch.arange(32), labels) for labels in (None, soft))
     assert torch.equal(term(Outputs(z), Outputs(v), mixed, start), term(Outputs(z), Outputs(v), plain, start))
 
 
 def test_each_weight_may_be_a_schedule(sample: tuple[Tensor, Tensor, Tensor]):
     z, v, y = sample
     term = DKD(WarmUp(to=1.0, epochs=2), WarmUp(to=8.0, epochs=4), 4.0)
-    rows = term(Outputs(z), Outputs(v), Batch(z, y, torch.arange(32)), Progress(0, 10, 10))
+    rows = term(Outputs(z), Outputs(v), Batch.of_classes(z, y, torch.arange(32)), Progress(0, 10, 10))
     expected = 0.5 * target_divergence(z, v, y, 4.0) + 2.0 * nontarget_divergence(z, v, y, 4.0)
     torch.testing.assert_close(rows, expected)

@@ -40,7 +40,7 @@ def scene(members: int = MEMBERS) -> tuple[Outputs, Outputs, Batch]:
     student = Outputs((3 * torch.randn(SIZE, CLASSES).double()).requires_grad_())
     each = tuple(Outputs(3 * torch.randn(SIZE, CLASSES).double()) for _ in range(members))
     labels = torch.arange(SIZE) % CLASSES
-    return student, Outputs(torch.zeros(SIZE, CLASSES).double(), {}, each), Batch(labels, labels, labels)
+    return student, Outputs(torch.zeros(SIZE, CLASSES).double(), {}, each), Batch.of_classes(labels, labels, labels)
 
 
 def mean_of(rows: list[list[float]], weights: list[float], mean: str) -> list[float]:
@@ -137,7 +137,7 @@ def test_confidence_equals_the_loop(measure: Any):
 def test_soft_labels_are_what_confidence_is_measured_by_where_there_are_any():
     _, teacher, batch = scene()
     soft = torch.nn.functional.one_hot(batch.labels, CLASSES).double()
-    mixed = Batch(batch.inputs, (batch.labels + 1) % CLASSES, batch.index, soft)
+    mixed = Batch.of_classes(batch.inputs, (batch.labels + 1) % CLASSES, batch.index, soft)
     ours = weights_of(Confidence("cross_entropy"), teacher, mixed)
     torch.testing.assert_close(ours, weights_of(Confidence("cross_entropy"), teacher, batch))
 
@@ -192,7 +192,9 @@ def test_extreme_members_leave_finite_values_and_gradients(mean: Any):
     teacher = Outputs(logits[0], {}, tuple(Outputs(v) for v in logits))
     label = torch.zeros(1, dtype=torch.int64)
     for weighting in (Constant(), Confidence("cross_entropy"), Confidence("entropy"), OneOfThem(), Dropped(1)):
-        rows = EnsembleKD(1.0, mean, weighting, "batchmean")(student, teacher, Batch(label, label, label), START)
+        rows = EnsembleKD(1.0, mean, weighting, "batchmean")(
+            student, teacher, Batch.of_classes(label, label, label), START
+        )
         assert rows.isfinite().all() and gradient(rows, student).isfinite().all()
 
 

@@ -9,7 +9,7 @@ from kdx.losses.features.ft import FT, factor_distance
 
 STUDENT, TEACHER = Shapes((CLASSES,), {"last": (4, 4, 4)}), Shapes((CLASSES,), {"last": (6, 2, 2)})
 LABELS = torch.zeros(3, dtype=torch.int64)
-BATCH = Batch(torch.zeros(3, 1), LABELS, LABELS)
+BATCH = Batch.of_classes(torch.zeros(3, 1), LABELS, LABELS)
 
 
 def built() -> FT:

@@ -17,7 +17,9 @@ def test_gradient_reaches_the_student_alone():
     term = JacobianDistance()
     y = torch.arange(2)
     logits = torch.zeros(2, CLASSES)
-    rows = term(Outputs(logits, {"jacobian": mine}), Outputs(logits, {"jacobian": theirs}), Batch(y, y, y), START)
+    rows = term(
+        Outputs(logits, {"jacobian": mine}), Outputs(logits, {"jacobian": theirs}), Batch.of_classes(y, y, y), START
+    )
     rows.sum().backward()
     torch.testing.assert_close(mine.grad, 2 * (mine - theirs).detach())
     assert theirs.grad is None

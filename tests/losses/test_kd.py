@@ -105,7 +105,7 @@ def test_another_reduction_is_refused():
 def test_the_temperature_may_be_a_schedule(logits: tuple[Tensor, Tensor]):
     z, v = logits
     term = KD(Linear(start=1.0, end=5.0, until=10), "batchmean")
-    batch = Batch(torch.zeros(8, 1), torch.zeros(8, dtype=torch.long), torch.arange(8))
+    batch = Batch.of_classes(torch.zeros(8, 1), torch.zeros(8, dtype=torch.long), torch.arange(8))
     rows = term(Outputs(z), Outputs(v), batch, Progress(step=5, steps=10, epochs=10))
     assert torch.equal(rows, kl_divergence(z, v, 3.0, "batchmean"))
 

@@ -119,7 +119,7 @@ def exchange(rule: str, networks: int) -> Consensus:
 def test_all_learn_from_one_target_that_none_of_them_moves(rule: str):
     logits, labels, _ = case(3)
     members = [Outputs(z.clone().requires_grad_()) for z in logits]
-    batch = Batch(torch.zeros(B, 1), labels, torch.arange(B))
+    batch = Batch.of_classes(torch.zeros(B, 1), labels, torch.arange(B))
     term = exchange(rule, 3)
     value = term(members, (1,), batch, NOW)["mutual"].sum() if rule != "general" else None
     if value is None:  # the first of the turns is where the batch is counted
@@ -137,7 +137,7 @@ def test_the_running_covariance_is_a_mean_from_the_first_batch_on():
     term, seen = exchange("general", 2), []
     for step in range(3):
         logits, labels, targets = case(2, scale=1.0 + step)
-        batch = Batch(torch.zeros(B, 1), labels, torch.arange(B))
+        batch = Batch.of_classes(torch.zeros(B, 1), labels, torch.arange(B))
         term([Outputs(z) for z in logits], (0, 1), batch, NOW)
         seen.append(error_covariance(logits, targets))
         shares = [0.5 ** (step - i) for i in range(step + 1)]

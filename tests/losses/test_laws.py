@@ -26,7 +26,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 def pair(size: int = 6) -> tuple[Outputs, Outputs, Batch]:
     labels = torch.arange(size) % CLASSES
     outputs = (reference.random_outputs(size, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
-    return *outputs, Batch(torch.zeros(size, 1), labels, torch.arange(size))
+    return *outputs, Batch.of_classes(torch.zeros(size, 1), labels, torch.arange(size))
 
 
 def mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
@@ -119,7 +119,7 @@ def test_permuting_the_batch_permutes_the_result(case: Case):
     student, teacher, batch = pair()
     term, order = build(case, STUDENT, TEACHER), torch.tensor([3, 1, 5, 0, 4, 2])
     expected = term(student, teacher, batch, START)[order]
-    shuffled = Batch(batch.inputs[order], batch.labels[order], batch.index[order])
+    shuffled = Batch.of_classes(batch.inputs[order], batch.labels[order], batch.index[order])
     rows = term(mapped(student, lambda t: t[order]), mapped(teacher, lambda t: t[order]), shuffled, START)
     torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-12)
 
@@ -131,7 +131,7 @@ def test_says_whether_a_part_of_the_batch_is_enough(case: Case):
     def rows(part: slice) -> Tensor:
         torch.manual_seed(0)
         given = mapped(student, lambda t: t[part]), mapped(teacher, lambda t: t[part])
-        return term(*given, Batch(batch.inputs[part], batch.labels[part], batch.index[part]), START)
+        return term(*given, Batch.of_classes(batch.inputs[part], batch.labels[part], batch.index[part]), START)
 
     whole = rows(slice(None))
     apart = all(

@@ -33,7 +33,7 @@ def test_constant_logits_become_0_without_a_gradient():
 def test_shift_and_positive_scale_of_either_network_do_not_matter(inside):
     torch.manual_seed(0)
     z, v, y = torch.randn(6, 5).double(), torch.randn(6, 5).double(), torch.arange(6) % 5
-    term, batch, start = LogitStandardization(inside), Batch(y, y, y), Progress(0, 1, 1)
+    term, batch, start = LogitStandardization(inside), Batch.of_classes(y, y, y), Progress(0, 1, 1)
     expected = term(Outputs(z), Outputs(v), batch, start)
     moved = term(Outputs(30 * z - 4), Outputs(0.2 * v + 9), batch, start)
     torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-6)
@@ -55,7 +55,7 @@ def test_any_term_on_logits_may_wear_it(name: str):
     term = build(case, STUDENT, TEACHER)
     student, teacher = (reference.random_outputs(6, 5, shapes) for shapes in (STUDENT, TEACHER))
     labels = torch.arange(6) % 5
-    batch = Batch(torch.zeros(6, 1), labels, labels)
+    batch = Batch.of_classes(torch.zeros(6, 1), labels, labels)
     expected = term(student, teacher, batch, START)
     moved = [replace(o, logits=k * o.logits + b) for o, k, b in ((student, 30.0, -4.0), (teacher, 0.2, 9.0))]
     torch.testing.assert_close(term(*moved, batch, START), expected, rtol=1e-5, atol=1e-6)

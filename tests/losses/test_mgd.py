@@ -22,7 +22,7 @@ def masks(masked, fraction: float, size: int = 64) -> torch.Tensor:
     term.generate = spy = Spy()
     outputs = random_outputs(size, CLASSES, dict(shapes.features), torch.float32)
     labels = torch.zeros(size, dtype=torch.int64)
-    term(outputs, outputs, Batch(torch.zeros(size, 1), labels, labels), START)
+    term(outputs, outputs, Batch.of_classes(torch.zeros(size, 1), labels, labels), START)
     return spy.seen / outputs.feature("stage1")
 
 

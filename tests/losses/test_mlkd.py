@@ -22,7 +22,7 @@ START = Progress(0, 1, 1)
 def data(size: int = 7, classes: int = 5) -> tuple[Outputs, Outputs, Batch]:
     torch.manual_seed(0)
     z, v, y = 2 * torch.randn(size, classes).double(), 2 * torch.randn(size, classes).double(), torch.arange(size)
-    return Outputs(z), Outputs(v), Batch(z, y % classes, y)
+    return Outputs(z), Outputs(v), Batch.of_classes(z, y % classes, y)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])

@@ -28,7 +28,7 @@ def pair(size: int = 6) -> tuple[Outputs, Outputs, Batch]:
     torch.manual_seed(1)
     student, teacher = (reference.random_outputs(size, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
     labels = torch.arange(size) % CLASSES
-    return student, teacher, Batch(labels, labels, labels)
+    return student, teacher, Batch.of_classes(labels, labels, labels)
 
 
 @pytest.mark.parametrize(("mode", "granularity", "select"), EVERY)
@@ -86,7 +86,7 @@ def test_a_noisy_teacher_is_regression_plus_a_constant_on_average():
     labels = batch.labels.repeat(repeat)
     torch.manual_seed(0)
     term = NoisyLogits(LogitMSE("half_sum"), "teacher", "multiplicative", "logit", "sample", 0.5, 0.6)
-    found = term(student, teacher, Batch(labels, labels, labels), START).view(repeat, 4).mean(0)
+    found = term(student, teacher, Batch.of_classes(labels, labels, labels), START).view(repeat, 4).mean(0)
     v = teacher.logits[:4]
     expected = logit_mse(student.logits[:4], v, "half_sum") + 0.5 * 0.5 * 0.36 * v.square().sum(1)
     torch.testing.assert_close(found, expected, rtol=0.03, atol=0)
@@ -100,7 +100,10 @@ def test_a_noisy_student_is_regularised_by_the_size_of_its_own_logits():
     torch.manual_seed(0)
     term = NoisyLogits(LogitMSE("half_sum"), "student", "multiplicative", "logit", "sample", 0.5, 0.6)
     noisy = term(
-        Outputs(z.repeat(repeat, 1)), Outputs(teacher.logits.repeat(repeat, 1)), Batch(labels, labels, labels), START
+        Outputs(z.repeat(repeat, 1)),
+        Outputs(teacher.logits.repeat(repeat, 1)),
+        Batch.of_classes(labels, labels, labels),
+        START,
     )
     (found,) = torch.autograd.grad(noisy.view(repeat, 4).mean(0).sum(), z)
     # of |z - v|^2 / 2 + fraction sigma^2 |z|^2 / 2

@@ -23,7 +23,7 @@ def epochs(count: int):
     for epoch in range(count):
         for rows in torch.randperm(N, generator=generator).split(4):
             logits = 2 * torch.randn(len(rows), C, generator=generator, dtype=torch.float64)
-            yield epoch, logits.requires_grad_(), Batch(torch.zeros(len(rows), 1), rows % C, rows)
+            yield epoch, logits.requires_grad_(), Batch.of_classes(torch.zeros(len(rows), 1), rows % C, rows)
 
 
 def test_targets_are_labels_and_what_was_predicted_when_last_seen():
@@ -60,6 +60,6 @@ def test_the_memory_is_saved_and_evaluation_leaves_it():
 
 def test_mixed_examples_are_refused():
     _, logits, batch = next(iter(epochs(1)))
-    mixed = Batch(batch.inputs, batch.labels, batch.index, soft_labels=torch.full((4, C), 0.25))
+    mixed = Batch.of_classes(batch.inputs, batch.labels, batch.index, soft_labels=torch.full((4, C), 0.25))
     with pytest.raises(UserError, match="cannot where examples are mixed; choose an augmentation without mixing"):
         term()(Outputs(logits), Outputs(logits), mixed, Progress(0, 4, 4))

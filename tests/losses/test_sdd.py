@@ -39,7 +39,7 @@ def data(size: int = 6) -> tuple[torch.Tensor, torch.Tensor, Batch]:
     torch.manual_seed(1)
     labels = torch.arange(size) % 5
     maps = torch.randn(size, 3, 8, 8).double(), torch.randn(size, 6, 4, 4).double()
-    return *maps, Batch(labels, labels, labels)
+    return *maps, Batch.of_classes(labels, labels, labels)
 
 
 @pytest.mark.parametrize(

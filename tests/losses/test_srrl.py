@@ -9,7 +9,7 @@ from kdx.losses.features.srrl import SRRL
 
 SHAPES = Shapes((CLASSES,), {"pooled": (6,)})
 LABELS = torch.zeros(4, dtype=torch.int64)
-BATCH = Batch(torch.zeros(4, 1), LABELS, LABELS)
+BATCH = Batch.of_classes(torch.zeros(4, 1), LABELS, LABELS)
 
 
 def built(feature_weight: float, logit_weight: float) -> SRRL:

@@ -12,7 +12,7 @@ from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.wrappers.staged import During
 
 LABELS = torch.zeros(3, dtype=torch.int64)
-BATCH = Batch(torch.zeros(3, 1), LABELS, LABELS)
+BATCH = Batch.of_classes(torch.zeros(3, 1), LABELS, LABELS)
 
 
 class Loud(Term):

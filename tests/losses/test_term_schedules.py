@@ -79,7 +79,7 @@ def second_rows(case: Case, which: type[Term], name: str, change: Any) -> torch.
     for part in [t for t in term.modules() if isinstance(t, which)]:
         setattr(part, name, replaced(getattr(part, name), change(first(getattr(part, name)))))
     labels = torch.arange(6) % CLASSES
-    batch = Batch(torch.zeros(6, 1), labels, torch.arange(6))
+    batch = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6))
     student, teacher = (reference.random_outputs(6, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
     for _ in range(2):  # what is remembered from step to step shows the second time
         rows = term(student, teacher, batch, START)

@@ -31,7 +31,7 @@ def test_the_variance_begins_where_it_is_told(variance: float):
     term = built(variance)
     outputs = Outputs(torch.zeros(1, 10), {"a": torch.randn(1, 3, 8, 8), "b": torch.randn(1, 5, 4, 4)})
     index = torch.zeros(1, dtype=torch.long)
-    rows = term(outputs, outputs, Batch(index, index, index), Progress(0, 1, 1))
+    rows = term(outputs, outputs, Batch.of_classes(index, index, index), Progress(0, 1, 1))
     mean = term.regressors[0].mean(torch.nn.functional.avg_pool2d(outputs.features["a"], 2))
     torch.testing.assert_close(rows, gaussian_nll(mean, outputs.features["b"], torch.full((5,), variance)))
 
@@ -46,7 +46,7 @@ def test_the_variances_are_parameters_and_find_the_mean_squared_error():
     optimizer = torch.optim.Adam(raw, lr=0.1)
     for _ in range(300):
         optimizer.zero_grad()
-        term(outputs, outputs, Batch(index, index, index), Progress(0, 1, 1)).mean().backward()
+        term(outputs, outputs, Batch.of_classes(index, index, index), Progress(0, 1, 1)).mean().backward()
         optimizer.step()
     mean = term.regressors[0].mean(torch.nn.functional.avg_pool2d(outputs.features["a"], 2))
     expected = (mean - outputs.features["b"]).square().mean((0, 2, 3))

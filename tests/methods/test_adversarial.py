@@ -37,7 +37,7 @@ def method(role: str = "logits", **changed) -> Adversarial:
 
 def batch(size: int = 6) -> Batch:
     inputs = torch.randn(size, 1, 2, 4, generator=torch.Generator().manual_seed(size), dtype=torch.float64)
-    return Batch(inputs, torch.arange(size) % 3, torch.arange(size))
+    return Batch.of_classes(inputs, torch.arange(size) % 3, torch.arange(size))
 
 
 def sgd(lr: float = 0.1) -> SGD:

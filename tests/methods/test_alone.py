@@ -30,7 +30,7 @@ def test_terms_are_the_students_own():
     terms = {"ce": CrossEntropy(0.0), "virtual": VirtualTeacher(0.9, temperature, "distribution")}
     alone = Alone(Net(), SPEC, terms, {"ce": 0.9, "virtual": 0.1}, temperature)
     x, y = torch.randn(8, 3, 2, 2), torch.arange(8) % 5
-    step = alone(Batch(x, y, y), Progress(5, 10, 10))
+    step = alone(Batch.of_classes(x, y, y), Progress(5, 10, 10))
     z = alone.student(x).logits
     torch.testing.assert_close(step.terms["ce"], F.cross_entropy(z, y))
     torch.testing.assert_close(step.terms["virtual"], virtual_divergence(z, y, 0.9, 11.0, "distribution").mean())

@@ -54,7 +54,7 @@ def batch(method: BoundarySamples, size: int = 40) -> Batch:
     """Half of the labels are what the teacher says."""
     x, index = torch.randn(size, 1, 4, 4), torch.arange(size)
     y = method.teacher(x).logits.argmax(1)
-    return Batch(x, torch.where(index % 2 == 0, y, (y + 1) % 4), index)
+    return Batch.of_classes(x, torch.where(index % 2 == 0, y, (y + 1) % 4), index)
 
 
 @pytest.mark.parametrize("correct", ["teacher", "both"])
@@ -85,7 +85,7 @@ def test_targets_are_drawn_by_the_teachers_probabilities_of_the_others():
     base = int(logits.argmax())
     x = one.repeat(20000, 1, 1, 1)
     y = torch.full((20000,), base)
-    method(Batch(x, y, y), START)
+    method(Batch.of_classes(x, y, y), START)
     _, targets = CALLS[0]
     p = logits.softmax(0)
     expected = p / (1 - p[base])
@@ -125,7 +125,9 @@ def test_the_boundary_term_is_the_mean_over_the_moved_samples_alone():
 def test_nothing_is_moved_where_nothing_is_right_or_the_weight_is_zero():
     method = built(weight=Ramp(1.0, 0.0, until=0.5))
     examples = batch(method)
-    wrong = Batch(examples.inputs, (method.teacher(examples.inputs).logits.argmax(1) + 1) % 4, examples.index)
+    wrong = Batch.of_classes(
+        examples.inputs, (method.teacher(examples.inputs).logits.argmax(1) + 1) % 4, examples.index
+    )
     step = method(wrong, START)
     assert not CALLS and step.terms["bss"] == 0 and step.report["boundary/moved"] == 0
     before = torch.get_rng_state()

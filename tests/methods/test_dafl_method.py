@@ -39,7 +39,7 @@ def method(**changed) -> DataFree:
 
 
 def batch(size: int = 7) -> Batch:
-    return Batch(torch.zeros(size, 2, 4, 8, dtype=torch.float64), torch.arange(size) % 3, torch.arange(size))
+    return Batch.of_classes(torch.zeros(size, 2, 4, 8, dtype=torch.float64), torch.arange(size) % 3, torch.arange(size))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_both_turns_are_steps_along_gradients_taken_by_hand_on_the_same_images()
 
 def test_of_a_batch_nothing_is_read_but_its_size():
     scenes = method(), method()
-    broken = replace(batch(), inputs=torch.full((7, 2, 4, 8), torch.nan), labels=torch.full((7,), 99))
+    broken = replace(batch(), inputs=torch.full((7, 2, 4, 8), torch.nan)).with_targets(labels=torch.full((7,), 99))
     for scene, data in zip(scenes, (batch(), broken), strict=True):
         torch.manual_seed(1)
         step = Turns(method=scene, optimizer=sgd(), optimizers={}, **SETTINGS)(data, NOW)

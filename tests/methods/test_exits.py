@@ -26,7 +26,7 @@ def exits(net: nn.Module | None = None, **changed) -> Exits:
 
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
-    return Batch(
+    return Batch.of_classes(
         torch.randn(4, 2, 9, 9, generator=generator, dtype=torch.float64), torch.arange(4) % 3, torch.arange(4)
     )
 

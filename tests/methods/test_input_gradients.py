@@ -29,7 +29,7 @@ def built(quantity: Any = "cross_entropy", normalised: bool = False, own: Any = 
 
 def batch(size: int = 4) -> Batch:
     index = torch.arange(size)
-    return Batch(torch.randn(size, 1, 2, 2).double(), index % 3, index)
+    return Batch.of_classes(torch.randn(size, 1, 2, 2).double(), index % 3, index)
 
 
 def numeric(network: nn.Module, inputs: torch.Tensor, number) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Every file of configs/method, held to the same laws. A new file joins by being there."""
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -230,7 +230,7 @@ def test_without_labels_it_is_refused_in_a_sentence_or_does_not_miss_them(config
         trainer.method.load_state_dict(before)
         trainer.method.train()
         with seeded(0, "labels"):
-            given = replace(batch, labels=labels), Progress(3, 8, 8.0)
+            given = batch.with_targets(labels=labels), Progress(3, 8, 8.0)
             if trainer.method.needs_turns:
                 steps = [turn.step for turn in trainer.method.turns(*given)]
             else:

@@ -41,7 +41,7 @@ def mutual(networks: int = 2, **changed) -> Mutual:
 def batch(views: int = 0, size: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(views)
     inputs, *others = torch.randn(views + 1, size, 2, 8, 8, generator=generator, dtype=torch.float64)
-    return Batch(inputs, torch.arange(size) % 3, torch.arange(size), views=tuple(others))
+    return Batch.of_classes(inputs, torch.arange(size) % 3, torch.arange(size), views=tuple(others))
 
 
 def reached(method: Mutual, value: torch.Tensor) -> set[str]:

@@ -95,7 +95,7 @@ def test_works_or_says_why_not(stem: str, pair: tuple[str, str]):
     torch.manual_seed(1)
     index = torch.arange(BATCH)
     views = tuple(torch.randn(BATCH, 3, SIZE, SIZE) for _ in range(3))
-    batch = Batch(views[0], index, index, None, views[1:])
+    batch = Batch.of_classes(views[0], index, index, None, views[1:])
     reached: dict[str, torch.Tensor] = {}
     for epoch in (0, 40) if stem in TWO_STAGES else (40,):
         progress = Progress(epoch, 240, 240)

@@ -1,6 +1,5 @@
 """Adversarial training: what is attacked, what is learnt from there, and that it makes a network robust."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ def built(mode: Any = "eval", student: Any = None, smoothing: float = 0.0, **cha
 def batch(size: int = 12) -> Batch:
     torch.manual_seed(1)
     index = torch.arange(size)
-    return Batch((torch.rand(size, 1, 4, 4) - 0.4) / 0.3, index % 4, index)
+    return Batch.of_classes((torch.rand(size, 1, 4, 4) - 0.4) / 0.3, index % 4, index)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -55,7 +54,7 @@ def test_mixed_labels_are_what_the_attack_works_against():
     method, examples = built(), batch()
     one_hot = F.one_hot(examples.labels, 4).float()
     values = [
-        method(replace(examples, soft_labels=soft), START).terms["adversarial"]
+        method(examples.with_targets(soft_labels=soft), START).terms["adversarial"]
         for soft in (None, one_hot, one_hot.roll(1, 1))
     ]
     torch.testing.assert_close(values[0], values[1])
@@ -89,7 +88,7 @@ def test_of_two_pixels_it_learns_the_one_that_the_attack_cannot_turn():
     sign = (2 * labels - 1).float()
     inputs = torch.stack([0.3 * sign, 0.05 * sign], 1).view(-1, 1, 1, 2)
     spec = DataSpec(2, (1, 1, 2), 20, (0.5,), (1.0,), labels)
-    examples = Batch(inputs, labels, torch.arange(20))
+    examples = Batch.of_classes(inputs, labels, torch.arange(20))
 
     def learnt(radius: float) -> torch.Tensor:
         attack = PGD(radius=radius, step_size=0.05, steps=4, start="centre")

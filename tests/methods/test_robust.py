@@ -33,7 +33,7 @@ def built(objective: Any = "cross_entropy", mode: Any = "eval", student: Any = N
 def batch(size: int = 12) -> Batch:
     torch.manual_seed(1)
     index = torch.arange(size)
-    return Batch((torch.rand(size, 1, 4, 4) - 0.4) / 0.3, index % 4, index)
+    return Batch.of_classes((torch.rand(size, 1, 4, 4) - 0.4) / 0.3, index % 4, index)
 
 
 def value(method: RobustDistill, inputs: torch.Tensor, clean: Batch, objective: str) -> torch.Tensor:
@@ -89,7 +89,7 @@ def test_mixed_labels_are_what_the_attack_works_against():
     method.student.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
     moved = []
     for labels in (None, hard, soft):
-        method(Batch(examples.inputs, examples.labels, examples.index, labels), START)
+        method(Batch.of_classes(examples.inputs, examples.labels, examples.index, labels), START)
         moved.append(seen[-1])
     torch.testing.assert_close(moved[0], moved[1])
     assert not torch.equal(moved[0], moved[2])

@@ -29,7 +29,7 @@ def built(student: Any = None, teacher: Any = None) -> SimKD:
 
 
 def batch(size: int = 6) -> Batch:
-    return Batch(torch.randn(size, 3, 16, 16), torch.arange(size) % CLASSES, torch.arange(size))
+    return Batch.of_classes(torch.randn(size, 3, 16, 16), torch.arange(size) % CLASSES, torch.arange(size))
 
 
 def test_logits_are_the_teachers_classifier_on_the_projected_map():

@@ -58,7 +58,7 @@ def built(
 def batch(size: int = 4) -> Batch:
     torch.manual_seed(1)
     index = torch.arange(size)
-    return Batch(torch.randn(size, 1, 2, 2), index % 3, index)
+    return Batch.of_classes(torch.randn(size, 1, 2, 2), index % 3, index)
 
 
 def value(method: Sobolev, examples: Batch) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_the_whole_jacobian_by_differences(quantity: Any, rank: int):
                 for net in (method.student, method.teacher)
             ]
         expected += (columns[0] - columns[1]).square().sum(1)
-    found = value(method, Batch(inputs, examples.labels, examples.index))
+    found = value(method, Batch.of_classes(inputs, examples.labels, examples.index))
     assert found.item() == pytest.approx(expected.mean().item(), rel=1e-6)
 
 
@@ -103,7 +103,7 @@ def test_the_whole_jacobian_by_differences(quantity: Any, rank: int):
 def test_the_mean_over_directions_is_the_whole_jacobian(derivative: Any, share: int, quantity: Any):
     one = batch(1)
     expected = value(built("full", quantity), one).item()
-    many = Batch(one.inputs.repeat(4000, 1, 1, 1), torch.zeros(4000).long(), torch.arange(4000))
+    many = Batch.of_classes(one.inputs.repeat(4000, 1, 1, 1), torch.zeros(4000).long(), torch.arange(4000))
     # one direction for each of many copies, and several for each of fewer
     assert value(built(derivative, quantity), many).item() == pytest.approx(expected, rel=0.06)
     assert value(built(derivative, quantity, directions=3), many).item() == pytest.approx(expected, rel=0.04)
@@ -114,7 +114,7 @@ def test_the_mean_over_directions_is_the_whole_jacobian(derivative: Any, share: 
 @pytest.mark.parametrize("derivative", ["full", "projected", "forward"])
 def test_the_gradient_to_the_weights_is_the_derivative_of_the_value(derivative: Any):
     method, examples = built(derivative, "log_probs", directions=2).double(), batch()
-    examples = Batch(examples.inputs.double(), examples.labels, examples.index)
+    examples = Batch.of_classes(examples.inputs.double(), examples.labels, examples.index)
     weight = dict(method.student.named_parameters())["layers.0.weight"]
 
     def seeded() -> torch.Tensor:
@@ -150,12 +150,12 @@ def test_batch_norms_do_not_tie_examples_together(derivative: Any):
     y = torch.arange(6)
     before = method.student.state_dict()["convs.0.1.num_batches_tracked"].item()
     torch.manual_seed(3)
-    outputs, _ = method.outputs(Batch(x, y, y))
+    outputs, _ = method.outputs(Batch.of_classes(x, y, y))
     assert method.student.state_dict()["convs.0.1.num_batches_tracked"].item() == before + 1
     if derivative == "full":
         # with its running statistics as they are after the step's one pass in training mode
         method.student.eval()
-        found = method.outputs(Batch(x[:2], y[:2], y[:2]))[0].feature("jacobian")
+        found = method.outputs(Batch.of_classes(x[:2], y[:2], y[:2]))[0].feature("jacobian")
         torch.testing.assert_close(found, outputs.feature("jacobian")[:2], rtol=1e-4, atol=1e-6)
     assert sum(p.grad is not None for p in method.teacher.parameters()) == 0
 

@@ -36,7 +36,7 @@ def fitted(size: int, seed: int, weight: float, steps: int) -> tuple[float, floa
     method = make(node, student=student, teacher=Frozen(StyblinskiTang(), None, None), spec=SPEC)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
     index = torch.arange(size)
-    batch = Batch(x, torch.zeros_like(index), index)
+    batch = Batch.of_classes(x, torch.zeros_like(index), index)
     for step in range(steps):
         progress = Progress(step, steps, 1)
         optimizer.zero_grad()

@@ -31,7 +31,7 @@ class Net(nn.Module):
 def batch() -> Batch:
     torch.manual_seed(1)
     weak, strong, labels = torch.randn(8, 3, 2, 2), 2 * torch.randn(8, 3, 2, 2) + 1, torch.arange(8) % 5
-    return Batch(weak, labels, torch.arange(8), views=(strong,))
+    return Batch.of_classes(weak, labels, torch.arange(8), views=(strong,))
 
 
 def method() -> TwoViews:

@@ -135,7 +135,7 @@ def test_members_that_know_a_batch_are_asked_about_it(x):
 
     index = torch.arange(6)
     ensemble = Ensemble({"a": Knows(), "b": Knows()}, GeometricMean((1.0, 1.0)), (1.0, 1.0), None)
-    assert ask(ensemble, Batch(x, index, index)).logits[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert ask(ensemble, Batch.of_classes(x, index, index)).logits[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_half_precision_members_are_combined_in_full():

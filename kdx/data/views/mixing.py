@@ -70,9 +70,10 @@ class Mixing:
             before = np.random.get_state()
             np.random.seed(derive(seed, "mixing", epoch, step) % 2**32)
             try:
-                _, soft[:paired] = mixup(batch.inputs[:paired], labels[:paired])
+                _, soft[:paired] = mixup(batch.input_tensor[:paired], labels[:paired])
             finally:
                 np.random.set_state(before)
             known[:paired] &= known[:paired].flip(0)
         dominant = torch.where(known, torch.argmax(soft, 1), UNLABELLED)
-        return replace(batch, labels=dominant, soft_labels=soft * known[:, None], view=None)
+        mixed = batch.with_targets(labels=dominant, soft_labels=soft * known[:, None])
+        return replace(mixed, view=None)

@@ -152,7 +152,7 @@ class Turns(Parties):
         outputs, losses = None, []
         while True:
             # the method runs up to its next turn
-            with torch.autocast(batch.inputs.device.type, self.autocast, enabled=self.autocast is not None):
+            with torch.autocast(batch.device.type, self.autocast, enabled=self.autocast is not None):
                 turn = next(turns, None)
             if turn is None:
                 break

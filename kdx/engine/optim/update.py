@@ -103,7 +103,7 @@ def backward(method: Method, batch: Batch, progress: Progress, accumulate: int, 
     steps, own = [], weight(len(batch), batch.whole)
     for part in parts:
         share = own * len(part) / len(batch)
-        with torch.autocast(part.inputs.device.type, autocast, enabled=autocast is not None):
+        with torch.autocast(part.device.type, autocast, enabled=autocast is not None):
             step = method(part, progress)
         loss = weigh(step.terms, method.weights, progress)
         (loss if share == 1 else loss * share).backward()

@@ -117,7 +117,7 @@ class SDD(Term):
         size, regions, _ = mine.shape
         labels, index = (t.repeat_interleave(regions) for t in (batch.labels, batch.index))
         parts = Outputs(mine.flatten(0, 1)), Outputs(theirs.flatten(0, 1))
-        rows = self.term(*parts, Batch(mine.flatten(0, 1), labels, index), progress).view(size, regions)
+        rows = self.term(*parts, Batch.of_classes(mine.flatten(0, 1), labels, index), progress).view(size, regions)
         apart = disagrees(theirs, teacher.logits, batch.labels)
         return torch.where(apart, at(self.disagreement_weight, progress) * rows, rows).mean(1)
 

@@ -69,10 +69,10 @@ class Memo(nn.Module):
         self.found += len(batch) - len(missing)
         self.asked += len(missing)
         if len(missing):
-            fresh = self._ask(batch.inputs, missing, np.flatnonzero(known))
+            fresh = self._ask(batch.input_tensor, missing, np.flatnonzero(known))
             self.table.write(rows[missing], fresh)
             values[missing] = fresh
-        logits, *features = torch.from_numpy(values).to(batch.inputs.device).float().split(self.sizes, 1)
+        logits, *features = torch.from_numpy(values).to(batch.device).float().split(self.sizes, 1)
         kept = {role: f.contiguous() for role, f in zip(self.net.roles, features, strict=True)}
         return Outputs(logits.contiguous(), kept)
 

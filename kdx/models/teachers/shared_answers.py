@@ -44,7 +44,7 @@ class Answers:
             of = teacher.of
 
             def repeat(batch: Batch) -> Outputs:
-                return self._answer("batch", batch.inputs, lambda: of(batch))
+                return self._answer("batch", batch.input_tensor, lambda: of(batch))
 
             teacher.of = repeat
 
