@@ -59,11 +59,21 @@ demo: $(READY)  ## two minutes: train a teacher, distill it, print the table
 bench: $(READY)  ## measure the training loop's speed on this machine
 	$(BIN)/python scripts/bench.py
 
+.PHONY: readme
+readme: $(READY)  ## run the demo, and regenerate README's picture and table and all generated documentation
+	$(BIN)/python scripts/readme.py --demo
+
+.PHONY: docs
+docs: $(READY)  ## build the site of READMEs and docstrings: build/site/index.html
+	$(BIN)/python scripts/docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict -f build/mkdocs.yml
+	@echo "build/site/index.html"
+
 # ---- test ----
 
 .PHONY: test
-test: $(READY)  ## run the tests that take seconds
-	$(TESTS) -m "not slow"
+test: $(READY)  ## run the tests that take seconds (ROOM=losses: those of one room)
+	$(TESTS) -m "not slow" $(if $(ROOM),tests/$(ROOM))
 
 .PHONY: test-slow
 test-slow: $(READY)  ## run the tests that take longer
