@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -129,6 +130,11 @@ class TrainLoader(_Loader):
         channels_last: bool,
         mix: Mix | None = None,
     ):
+        if augmentation.needs_bytes and data.dtype != np.uint8:
+            raise DataError(
+                f"augmentation.policy and ResizedCrop work on 8-bit images, and this data set gives {data.dtype}; "
+                "choose augmentation=none, shift or standard"
+            )
         order = _order(data, batch_size, mix)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)

@@ -183,8 +183,9 @@ def _adapt_input(net: nn.Module, name: str, channels: int, keep_sum: bool) -> No
 
 
 def trained_on(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std of the inputs that a library's own weights for a network want; None where it is of no library."""
+    """Mean and std of the inputs that the weights of timm or torchvision expect; None for a network of neither."""
     if not isinstance(net, Tapped):
         return None
-    facts = getattr(net.net, "pretrained_cfg", None)
-    return (tuple(facts["mean"]), tuple(facts["std"])) if facts else IMAGENET
+    if facts := getattr(net.net, "pretrained_cfg", None):
+        return tuple(facts["mean"]), tuple(facts["std"])
+    return IMAGENET if type(net.net).__module__.startswith("torchvision.") else None

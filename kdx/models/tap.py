@@ -10,6 +10,9 @@ from kdx.core.types import Outputs
 from kdx.models.teachers.frozen import Frozen
 
 
+_ANSWER = "<output of the head>"
+
+
 class _Tape:
     """What the hooks of one network write to; empty and closed between calls, so that nothing is kept alive."""
 
@@ -31,6 +34,11 @@ class _Tape:
 
     def clear(self) -> None:
         self.open, self.found, self.versions = False, {}, {}
+
+
+def _equal(answer: Tensor, logits: Tensor) -> bool:
+    """Whether a head's output is the network's, up to trailing axes of length 1."""
+    return answer.numel() == logits.numel() and torch.equal(answer.detach().reshape(logits.shape), logits.detach())
 
 
 def _version(x: Tensor) -> int:
@@ -68,17 +76,19 @@ class Tapped(nn.Module):
         net: The network; its forward returns logits [B, C]. It is not edited; it carries hooks that do
             nothing unless called through here.
         taps: Module path by role, such as `{"stage1": "layer1"}`.
-        head: Module path of the final classifier.
+        head: Module path of the final classifier; None for a network without one, which has no `pooled`.
         strict: Whether a tapped module must run, and give a single tensor; else its role is left out where it does not.
+        guessed: Whether `head` is a guess. The first call then compares the head's output with the network's, and
+            drops `head` and `pooled` if they differ.
 
     Raises:
         ValueError: A path that the network does not have; the message names close ones.
     """
 
-    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str, strict: bool):
+    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str | None, strict: bool, guessed: bool = False):
         super().__init__()
         modules = dict(net.named_modules())
-        for path in (*taps.values(), head):
+        for path in (*taps.values(), *(() if head is None else (head,))):
             if path not in modules:
                 close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4) or list(modules)[1:6]
                 raise ValueError(f"{type(net).__name__} has no module '{path}'; close to it: {', '.join(close)}")
@@ -89,12 +99,17 @@ class Tapped(nn.Module):
         self._tape = _Tape()
         for role, path in self.taps.items():
             modules[path].register_forward_hook(_OutputHook(self._tape, role))
-        if "pooled" not in self.taps:
+        if head is not None and "pooled" not in self.taps:
             modules[head].register_forward_pre_hook(_InputHook(self._tape, "pooled"))
+        self._guessed = guessed and head is not None
+        if head is not None and guessed:
+            modules[head].register_forward_hook(_OutputHook(self._tape, _ANSWER))
 
     @property
     def head(self) -> nn.Module:
         """The final classifier: a linear layer, in a few networks a 1x1 convolution."""
+        if self.head_path is None:
+            raise AttributeError(f"{type(self.net).__name__} has no final classifier that is a module of its own")
         return self.net.get_submodule(self.head_path)
 
     def forward(self, x: Tensor) -> Outputs:
@@ -107,6 +122,13 @@ class Tapped(nn.Module):
                     "mode (a probe does), after which that feature is copied"
                 )
             logits, found, _ = self._run(x)
+        answer = found.pop(_ANSWER, None)
+        if self._guessed:
+            self._guessed = False
+            if answer is None or not _equal(answer, logits):
+                self.head_path = None
+        if self.head_path is None and "pooled" not in self.taps:
+            found.pop("pooled", None)
         silent = [role for role in self.taps if role not in found]
         if silent and self.strict:
             raise ValueError(
@@ -125,7 +147,8 @@ class Tapped(nn.Module):
         finally:
             tape.clear()
         if not isinstance(logits, Tensor):
-            raise ValueError(f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits")
+            hint = "; annotate its forward as -> Outputs" if isinstance(logits, Outputs) else ""
+            raise ValueError(f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits{hint}")
         return logits, found, changed
 
     def _vector(self, x: Tensor) -> Tensor:

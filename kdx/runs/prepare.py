@@ -254,8 +254,10 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:
-    """Overrides that set a node's plain values."""
-    return [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
+    """Overrides that set a node's plain values, and all of the parts that the node builds when they are needed."""
+    plain = [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
+    made = {k: v for k, v in node.items() if isinstance(v, dict) and v.get("_partial_")}
+    return plain + [f"++{prefix}.{k}.{key}={_literal(v)}" for k, own in made.items() for key, v in own.items()]
 
 
 def _literal(value: Any) -> str:

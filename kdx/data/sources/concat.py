@@ -22,8 +22,8 @@ class Joined(ImageSet):
     foreign = True
 
     def __init__(self, parts: Sequence[ImageSet], chosen: Tensor | None = None):
-        if len({(part.shape, part.scale) for part in parts}) != 1:
-            raise ValueError("sets can only be joined where they have one shape and one scale")
+        if len({(part.shape, part.scale, part.dtype) for part in parts}) != 1:
+            raise ValueError("sets can only be joined if they have the same shape, scale and dtype")
         if any(part.nearby is not None for part in parts):
             raise DataError("images of another source are mixed with those of all shards: dataset.at_once=null")
         self.parts = tuple(parts)
@@ -33,7 +33,7 @@ class Joined(ImageSet):
         labels = torch.cat([part.labels for part in parts])
         origin = torch.cat([part.origin + first for part, first in zip(parts, pools, strict=False)])
         super().__init__(labels[self.chosen], parts[0].scale, origin[self.chosen], int(pools[-1]))
-        self.shape = parts[0].shape
+        self.shape, self.dtype = parts[0].shape, parts[0].dtype
         self.decodes = any(part.decodes for part in parts)
 
     def subset(self, indices: Tensor) -> "Joined":
@@ -43,7 +43,7 @@ class Joined(ImageSet):
         chosen = self.chosen[indices]
         whose = torch.bucketize(chosen, self.starts[1:], right=True)
         c, h, w = self.shape
-        images = np.empty((len(indices), h, w, c), np.uint8)
+        images = np.empty((len(indices), h, w, c), self.dtype)
         for number, part in enumerate(self.parts):
             here = (whose == number).nonzero().flatten()
             if len(here):

@@ -111,6 +111,8 @@ class Files(Source):
 
 def brought(data: ImageSet, home: ImageSet) -> Tensor:
     """Images of one set in the shape and with the pixel values of another, uint8 [N, H, W, C]."""
+    if data.dtype != np.uint8:
+        raise DataError(f"images of another data set must be of 8 bits to be brought to this one's, found {data.dtype}")
     parts = []
     for indices in torch.arange(len(data)).split(1024):
         source, rows = data.rows(indices)
@@ -136,6 +138,8 @@ def _pixels(values: Tensor, scale: int) -> Tensor:
 
 
 def _unlabelled(images: Tensor, home: ImageSet) -> TensorSet:
+    if home.dtype != np.uint8:
+        raise DataError(f"other images can join a data set of 8-bit images alone, and this one gives {home.dtype}")
     return TensorSet(images, torch.full((len(images),), UNLABELLED), home.scale)
 
 

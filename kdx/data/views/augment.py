@@ -15,7 +15,7 @@ from torch import Tensor
 from kdx.core.ranges import PositiveInt, Probability
 from kdx.core.seed import derive, generator
 from kdx.data.sets import ImageSet
-from kdx.data.views.crop import Crop
+from kdx.data.views.crop import Crop, ResizedCrop
 from kdx.data.views.mixing import Mixing
 from kdx.data.views.pixels import mirror
 from kdx.data.views.policy import Policy
@@ -53,6 +53,11 @@ class Augmentation:
     policy: Policy | None
     mixing: Mixing | None
     cycle: PositiveInt | None
+
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether it works on uint8 images alone, as colour operations and resizing do."""
+        return self.policy is not None or isinstance(self.crop, ResizedCrop)
 
     @property
     def num_views(self) -> int | None:
@@ -107,7 +112,7 @@ class Augmentation:
         return Draws(crop, flip, policy, turn=epoch)
 
     def views(self, data: ImageSet, indices: Tensor, draws: Draws) -> Tensor:
-        """Views of some examples before normalisation and mixing, uint8 [B, H, W, C]."""
+        """Views of some examples before normalisation and mixing, [B, H, W, C] in the set's dtype."""
         origin = data.origin[indices]
         if self.crop is not None and draws.crop is not None:
             images = self.crop.views(data, indices, draws.crop[origin])
@@ -144,6 +149,10 @@ class MultiView(Augmentation):
             raise ValueError("several views need at least one augmentation under further")
         if any(view.mixing is not None for view in (self, *self.further)):
             raise ValueError("views of the same example cannot be mixed with other examples: set mixing to null")
+
+    @property
+    def needs_bytes(self) -> bool:
+        return super().needs_bytes or any(view.needs_bytes for view in self.further)
 
     def draw(self, pool: int, seed: int, epoch: int) -> Draws:
         drawn = (view.draw(pool, derive(seed, "view", i), epoch) for i, view in enumerate(self.further, 1))

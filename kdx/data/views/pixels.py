@@ -12,16 +12,16 @@ def windows(source: np.ndarray, rows: np.ndarray, offsets: np.ndarray, pad: int)
     """Cut each image out of itself padded with zeros, at its own offset.
 
     Args:
-        source: uint8 [M, H, W, C].
+        source: [M, H, W, C], uint8 or float32.
         rows: Which images, int [B].
         offsets: Top and left of each window in the padded image, int [B, 2] in 0..2*pad.
         pad: Zeros on each side.
 
     Returns:
-        uint8 [B, H, W, C], a copy.
+        [B, H, W, C], a copy.
     """
     _, h, w, c = source.shape
-    padded = np.zeros((len(rows), h + 2 * pad, (w + 2 * pad) * c), np.uint8)
+    padded = np.zeros((len(rows), h + 2 * pad, (w + 2 * pad) * c), source.dtype)
     padded[:, pad : pad + h, pad * c : (pad + w) * c] = source.reshape(len(source), h, w * c)[rows]
     image, line, byte = padded.strides
     every = as_strided(
@@ -34,7 +34,7 @@ def windows(source: np.ndarray, rows: np.ndarray, offsets: np.ndarray, pad: int)
 
 
 def mirror(images: np.ndarray, which: np.ndarray) -> None:
-    """Flip some images left to right, in place: uint8 [B, H, W, C] and bool [B]."""
+    """Flip some images left to right, in place: [B, H, W, C] and bool [B]."""
     rows = which.nonzero()[0]
     some = images[rows]
     flipped = np.empty_like(some)
@@ -61,6 +61,6 @@ class Normalize:
         self.mean, self.std = (torch.tensor(tuple(v), dtype=torch.float32).repeat(h * w) for v in (mean, std))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, H, W, C] -> float32 [B, C, H, W] in channels_last order."""
+        """uint8 or float32 [B, H, W, C] -> float32 [B, C, H, W] in channels_last order."""
         flat = images.reshape(len(images), -1).to(torch.float32)
         return flat.div_(self.scale).sub_(self.mean).div_(self.std).view(images.shape).permute(0, 3, 1, 2)
