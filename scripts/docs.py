@@ -1,7 +1,7 @@
 """Write the sources of the documentation site to build/docs: `make docs` builds build/site from them.
 
-Every README and the other Markdown files keep their place, so that their links work as in the repository; each package gets
-a page of its modules' docstrings under api/.
+Every README and the other Markdown files keep their place, so that their links work as in the repository. Each
+package gets a page of its modules' docstrings under api/.
 """
 
 import shutil

@@ -53,5 +53,5 @@ def test_each_study_is_one(line: str):
 
 def test_every_ready_made_sweep_and_launcher_that_it_names_exists():
     for group, name in re.findall(r"(sweep|hydra/launcher|hydra/sweeper)=(\w+)", README):
-        known = options(group) + ["joblib", "submitit_slurm"]  # two of Hydra's own plugins
+        known = [*options(group), "joblib", "submitit_slurm"]  # two of Hydra's own plugins
         assert name in known, f"{group}={name}"

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from kdx.core.types import Outputs
 from kdx.models.teachers.frozen import Frozen
 
-
 _ANSWER = "<output of the head>"
 
 
@@ -148,7 +147,9 @@ class Tapped(nn.Module):
             tape.clear()
         if not isinstance(logits, Tensor):
             hint = "; annotate its forward as -> Outputs" if isinstance(logits, Outputs) else ""
-            raise ValueError(f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits{hint}")
+            raise ValueError(
+                f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits{hint}"
+            )
         return logits, found, changed
 
     def _vector(self, x: Tensor) -> Tensor:
