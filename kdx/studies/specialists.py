@@ -212,7 +212,8 @@ class Specialists:
             gain, metric = paired_gain(values(row, column), values(base, column)), known[column]
             sign = "+" if gain.mean >= 0 else ""
             notes.append(
-                f"{row} against {base}: {sign}{gain.show(metric.scale, metric.digits)} {metric.heading}, paired over {gain.n} seeds"
+                f"{row} against {base}: {sign}{gain.show(metric.scale, metric.digits)} {metric.heading}, "
+                f"paired over {gain.n} seeds"
             )
         notes += [
             "inside: over the test examples of a cluster, among its classes alone; specialists each inside its own",
