@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.base.term import Term
 from kdx.losses.online.discriminator import Discriminator, deception, discrimination
@@ -40,6 +41,7 @@ class Adversarial(Distill):
         Conditional Adversarial Networks", 2018. https://arxiv.org/abs/1709.00513
     """
 
+    tasks = ONLY_CLASSES
     needs_turns = True
 
     def __init__(

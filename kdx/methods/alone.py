@@ -31,6 +31,7 @@ class Alone(Method):
             this student.
     """
 
+    tasks = None
     uses_teacher = False
     frozen = ()
 
@@ -56,7 +57,7 @@ class Alone(Method):
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
         self.temperature = temperature
-        shapes = probe(student, spec.input_shape)
+        shapes = probe(student, spec.inputs)
         for name, term in terms.items():
             try:
                 term.attach(student, None)

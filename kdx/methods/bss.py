@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.heads import network_with
@@ -47,6 +48,7 @@ class BoundarySamples(Distill):
         https://arxiv.org/abs/1805.05532
     """
 
+    tasks = ONLY_CLASSES
     divisible = False
 
     def __init__(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import UNLABELLED, Batch, DataSpec, Step, Turn
 from kdx.losses.base.heads import network_with
 from kdx.losses.base.term import Term
@@ -43,6 +44,7 @@ class DataFree(Distill):
         https://arxiv.org/abs/1904.01186
     """
 
+    tasks = ONLY_CLASSES
     needs_turns = True
     divisible = False
 

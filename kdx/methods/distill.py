@@ -31,6 +31,8 @@ class Distill(Method):
         UserError: Terms and weights have different names, or a term cannot work with this pair.
     """
 
+    tasks = None
+
     def __init__(
         self,
         student: nn.Module,
@@ -50,7 +52,7 @@ class Distill(Method):
         self.temperature = temperature
         self._listens = any(term.needs_teacher for term in terms.values())
         shapes = self.probe(spec)
-        self._check_classes(*shapes)
+        self._check_outputs(*shapes)
         for name, term in terms.items():
             try:
                 term.attach(student, teacher)
@@ -59,10 +61,10 @@ class Distill(Method):
                 raise UserError(f"the term '{name}' cannot be built for this pair: {error}") from error
 
     @staticmethod
-    def _check_classes(student: Shapes, teacher: Shapes) -> None:
+    def _check_outputs(student: Shapes, teacher: Shapes) -> None:
         if student.logits != teacher.logits:
             raise UserError(
-                f"the teacher has {teacher.logits[-1]} classes and the student {student.logits[-1]}; they must be equal"
+                f"the teacher has {teacher.logits[-1]} outputs and the student {student.logits[-1]}; they must be equal"
             )
 
     def models(self) -> Mapping[str, nn.Module]:
@@ -70,7 +72,7 @@ class Distill(Method):
 
     def probe(self, spec: DataSpec) -> tuple[Shapes, Shapes]:
         """What the terms will be given of student and teacher, in shapes."""
-        return probe(self.student, spec.input_shape), probe(self.teacher, spec.input_shape)
+        return probe(self.student, spec.inputs), probe(self.teacher, spec.inputs)
 
     def outputs(self, batch: Batch) -> tuple[Outputs, Outputs]:
         """What the terms are given of student and teacher, in full precision."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Schedule, Weight
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.heads import network_with
@@ -40,6 +41,7 @@ class InputGradients(Distill):
         UserError: As in `Distill`; or the teacher has no derivatives.
     """
 
+    tasks = ONLY_CLASSES
     compilable = False
 
     def __init__(

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.term import Term
@@ -47,6 +48,8 @@ class RobustDistill(Distill):
         Zi, Zhao, Ma, Jiang, "Revisiting Adversarial Robustness Distillation: Robust Soft Labels Make Student Better",
         2021. https://arxiv.org/abs/2108.07969
     """
+
+    tasks = ONLY_CLASSES
 
     def __init__(
         self,

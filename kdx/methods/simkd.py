@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Schedule, Weight
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import DataSpec, Outputs
 from kdx.losses.base.adapters import block
 from kdx.losses.base.checks import require_map
@@ -84,6 +85,7 @@ class SimKD(Distill):
         https://arxiv.org/abs/2203.14001
     """
 
+    tasks = ONLY_CLASSES
     student: ReusedClassifier
 
     def __init__(
@@ -100,8 +102,8 @@ class SimKD(Distill):
     ):
         name = "SimKD"
         try:
-            mine = probe(student, spec.input_shape).feature(student_role, "student")
-            theirs = probe(teacher, spec.input_shape).feature(teacher_role, "teacher")
+            mine = probe(student, spec.inputs).feature(student_role, "student")
+            theirs = probe(teacher, spec.inputs).feature(teacher_role, "teacher")
             shape = require_map(mine, student_role, "student", name)
             channels, *size = require_map(theirs, teacher_role, "teacher", name)
             head = linear_head(teacher, "teacher", name)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Schedule, Weight
+from kdx.core.task import CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.heads import network_with
 from kdx.losses.base.term import Term
@@ -57,6 +58,7 @@ class Sobolev(Distill):
         https://arxiv.org/abs/1706.04859
     """
 
+    tasks = None
     compilable = False
 
     def __init__(
@@ -75,6 +77,8 @@ class Sobolev(Distill):
         for name, value, known in (("derivative", derivative, DERIVATIVES), ("quantity", quantity, QUANTITIES)):
             if value not in known:
                 raise UserError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if quantity != "logits" and spec.task.kind != CLASSES:
+            raise UserError(f"quantity={quantity} needs a task with classes, and this task has {spec.task.kind}")
         self._differentiable(teacher)
         with frozen_norms(student):
             self.apart = has_batch_norms(student)

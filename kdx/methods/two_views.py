@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Step
 from kdx.losses.base.term import Term
 from kdx.methods.distill import Distill
@@ -33,6 +34,7 @@ class TwoViews(Distill):
         UserError: As in `Distill`; also where a name is used for both views.
     """
 
+    tasks = ONLY_CLASSES
     num_views = 2
 
     def __init__(

@@ -40,9 +40,9 @@ def deliver(
     """
     student = trainer.deliverable
     by_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
-    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device)
+    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device, loaders.spec.task)
     if teacher is not None:
-        predicted |= teacher.predictions(loaders.evals["test"], light.device)
+        predicted |= teacher.predictions(loaders.evals["test"], light.device, loaders.spec.task)
     return by_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
 
 
@@ -55,7 +55,7 @@ def _write(
     teacher: Teacher | None,
     predicted: Mapping[str, Tensor],
 ) -> Result:
-    student = trainer.deliverable
+    student, task = trainer.deliverable, loaders.spec.task
     save_predictions(folder, predicted)
     data = {
         "name": folder.name,
@@ -63,6 +63,12 @@ def _write(
         "choices": config["choices"],
         "seed": config["seed"],
         "data_seed": config["data_seed"],
+        "task": {
+            "kind": task.kind,
+            "primary": task.primary.name,
+            "metrics": [m.record() for e in trainer.evaluators.values() for m in e.described]
+            + [m.record() for m in task.described],
+        },
         "protocol": "last",
         "metrics": trainer.selection.state_dict(),
         "teacher": None if teacher is None else teacher.facts,

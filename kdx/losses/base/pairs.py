@@ -22,6 +22,7 @@ class Paired(Term):
         pairs: (student's role, teacher's role), from shallow to deep.
     """
 
+    tasks = None
     called: ClassVar[str]
 
     def __init__(self, roles: Roles):

@@ -1,8 +1,11 @@
 """The contract of a term."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES, Kinds
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 
 
@@ -14,11 +17,13 @@ class Term(nn.Module):
     parameters (adapters, variances) make them in `build`, before the optimiser exists.
 
     Attributes:
+        tasks: Kinds of tasks that it fits, see `kdx.core.task.Part`; None for all, such as a term of features.
         needs_teacher: Whether it reads the teacher's outputs.
         divisible: Whether an example's value is the same in any part of the batch, so that several processes may each
             take a part. Not where examples are related to each other, or something is kept of those that were seen.
     """
 
+    tasks: ClassVar[Kinds | None] = ONLY_CLASSES
     needs_teacher: bool = True
     divisible: bool = True
 

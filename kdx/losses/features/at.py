@@ -59,6 +59,8 @@ class AT(Term):
         power: Exponent of the activations, at least 1; a number or a schedule.
     """
 
+    tasks = None
+
     def __init__(self, roles: Sequence[str] | Mapping[str, str], power: Annotated[float, Ge(1)] | Schedule):
         super().__init__()
         self.pairs = pair_roles(roles, "AT")

@@ -67,6 +67,7 @@ class FitNet(Term):
         teacher_role: The teacher's feature, the hint.
     """
 
+    tasks = None
     adapter: nn.Module
 
     def __init__(self, student_role: str, teacher_role: str):

@@ -67,6 +67,8 @@ class NST(Term):
             role to the teacher's.
     """
 
+    tasks = None
+
     def __init__(self, roles: Sequence[str] | Mapping[str, str]):
         super().__init__()
         self.pairs = pair_roles(roles, "NST")

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.checks import require_same_logits
@@ -35,6 +36,7 @@ class SRRL(Paired):
         Learning", 2021. https://openreview.net/forum?id=ZzwDy_wiWv
     """
 
+    tasks = ONLY_CLASSES
     called = "SRRL"
     connector: nn.Module
 

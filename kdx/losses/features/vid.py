@@ -75,6 +75,8 @@ class VID(Term):
         initial_variance: Where the variances begin.
     """
 
+    tasks = None
+
     def __init__(self, roles: Sequence[str] | Mapping[str, str], initial_variance: Positive):
         super().__init__()
         self.pairs = pair_roles(roles, "VID")

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from kdx.core.ranges import PartialFraction, Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.numerics import full_precision, unit
@@ -99,6 +100,7 @@ class CRD(Paired):
     """
 
     divisible = False
+    tasks = ONLY_CLASSES
     called = "CRD"
     embed_student: nn.Module
     embed_teacher: nn.Module

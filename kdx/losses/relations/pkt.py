@@ -50,6 +50,7 @@ class PKT(Term):
         teacher_role: The teacher's feature; its width may differ.
     """
 
+    tasks = None
     divisible = False
 
     def __init__(self, student_role: str, teacher_role: str):

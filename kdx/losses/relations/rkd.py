@@ -99,6 +99,7 @@ class RKDDistance(Term):
         teacher_role: The teacher's feature; its width may differ.
     """
 
+    tasks = None
     divisible = False
 
     def __init__(self, student_role: str, teacher_role: str):
@@ -121,6 +122,8 @@ class RKDDistance(Term):
 
 class RKDAngle(RKDDistance):
     """Difference of the angles that the samples of a batch form. Knobs as in `RKDDistance`."""
+
+    tasks = None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         return angle_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))

@@ -44,6 +44,7 @@ class SP(Term):
         teacher_role: The teacher's feature; its shape may differ.
     """
 
+    tasks = None
     divisible = False
 
     def __init__(self, student_role: str, teacher_role: str):

@@ -61,6 +61,8 @@ class NoisyLogits(Term):
         mode, granularity, select, fraction, sigma: As in `perturbed`.
     """
 
+    tasks = None
+
     def __init__(
         self,
         term: Term,

@@ -24,6 +24,8 @@ class During(Term):
         until: Schedule epoch that ends the span; None for the end of the run.
     """
 
+    tasks = None
+
     def __init__(self, term: Term, since: NonNegative, until: NonNegative | None):
         super().__init__()
         until = math.inf if until is None else until
