@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import VALUES
 from kdx.core.types import Batch, Outputs
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
@@ -94,6 +95,7 @@ def huber(predictions: Tensor, values: Tensor, delta: float) -> Tensor:
 class SquaredError(Term):
     """Squared error of the outputs against the batch's target values, mean over outputs."""
 
+    tasks = frozenset({VALUES})
     needs_teacher = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
