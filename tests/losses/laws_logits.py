@@ -2,6 +2,7 @@
 
 import logit_references as later
 import loss_references as reference
+import target_references as targets
 from law_case import Case
 
 from kdx.losses.base.weighting import Confidence, Constant, Dropped
@@ -13,10 +14,12 @@ from kdx.losses.logits.divergences import JensenShannon, ReverseKL, SymmetricKL,
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.ensemble import EachMember, EnsembleKD
 from kdx.losses.logits.kd import KD, SoftCrossEntropy
+from kdx.losses.logits.labels import LabelCrossEntropy
 from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.losses.logits.mlkd import ClassAlignment, InstanceAlignment, LeastConfident, SampleAlignment
 from kdx.losses.logits.nkd import NKD
 from kdx.losses.logits.ofa import OFA, OFAStages
+from kdx.losses.logits.regression import AbsoluteError, Huber, SquaredError
 from kdx.losses.logits.tfkd import VirtualTeacher
 from kdx.losses.logits.wsld import WSLD
 from kdx.losses.wrappers.logit_standardization import LogitStandardization
@@ -58,6 +61,12 @@ TERMS = {
     "bce": Case(lambda: BinaryCrossEntropy(2.0, "mean"), later.binary_cross_entropy(2.0, divisor=5), ""),
     "bce sum": Case(lambda: BinaryCrossEntropy(1.0, "batchmean"), later.binary_cross_entropy(1.0, divisor=1), ""),
     "binary kl": Case(lambda: BinaryKL(2.0, "mean"), later.binary_kl(2.0, divisor=5), "zero"),
+    "mse": Case(lambda: SquaredError(), targets.squared_error, ""),
+    "l1": Case(lambda: AbsoluteError(), targets.absolute_error, ""),
+    "huber": Case(lambda: Huber(1.0), targets.huber(1.0), ""),
+    "huber of small errors": Case(lambda: Huber(0.3), targets.huber(0.3), ""),
+    "label ce": Case(lambda: LabelCrossEntropy("mean"), targets.label_cross_entropy(divisor=5), ""),
+    "label ce sum": Case(lambda: LabelCrossEntropy("batchmean"), targets.label_cross_entropy(divisor=1), ""),
     "wsld": Case(lambda: WSLD(4.0), later.wsld(4.0), "", differentiable=False),
     "virtual teacher": Case(
         lambda: VirtualTeacher(0.9, 20.0, "distribution"), later.virtual_distribution(0.9, 20.0), ""

@@ -11,6 +11,7 @@ import torch
 from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, Case, build
 from torch import Tensor
 
+from kdx.core.tree import take
 from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.base.term import Term
 
@@ -25,8 +26,16 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def pair(size: int = 6) -> tuple[Outputs, Outputs, Batch]:
     labels = torch.arange(size) % CLASSES
+    drawn = torch.Generator().manual_seed(size)
+    values, presence = (make(size, CLASSES, generator=drawn).double() for make in (torch.randn, torch.rand))
     outputs = (reference.random_outputs(size, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
-    return *outputs, Batch.of_classes(torch.zeros(size, 1), labels, torch.arange(size))
+    batch = Batch.of_classes(torch.zeros(size, 1), labels, torch.arange(size))
+    return *outputs, batch.with_targets(values=values, presence=presence)
+
+
+def some(batch: Batch, rows: Tensor | slice) -> Batch:
+    """Some examples of a batch."""
+    return Batch(take(batch.inputs, rows), {k: take(t, rows) for k, t in batch.targets.items()}, batch.index[rows])
 
 
 def mapped(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
@@ -119,8 +128,7 @@ def test_permuting_the_batch_permutes_the_result(case: Case):
     student, teacher, batch = pair()
     term, order = build(case, STUDENT, TEACHER), torch.tensor([3, 1, 5, 0, 4, 2])
     expected = term(student, teacher, batch, START)[order]
-    shuffled = Batch.of_classes(batch.inputs[order], batch.labels[order], batch.index[order])
-    rows = term(mapped(student, lambda t: t[order]), mapped(teacher, lambda t: t[order]), shuffled, START)
+    rows = term(mapped(student, lambda t: t[order]), mapped(teacher, lambda t: t[order]), some(batch, order), START)
     torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -131,7 +139,7 @@ def test_says_whether_a_part_of_the_batch_is_enough(case: Case):
     def rows(part: slice) -> Tensor:
         torch.manual_seed(0)
         given = mapped(student, lambda t: t[part]), mapped(teacher, lambda t: t[part])
-        return term(*given, Batch.of_classes(batch.inputs[part], batch.labels[part], batch.index[part]), START)
+        return term(*given, some(batch, part), START)
 
     whole = rows(slice(None))
     apart = all(
