@@ -25,13 +25,14 @@ from kdx.config.compose import compose, options
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.engine.optim.memory import keep_freed_memory
 from kdx.engine.optim.update import Joint
 from kdx.models.teachers.frozen import Frozen
 from kdx.runs.build import build_light, build_network, make, start_student
 from kdx.runs.prepare import prepare
 from kdx.runs.provenance import commit, machine, versions
+from kdx.tasks.classes import image_classes
 
 OUT = Path("outputs/bench/zoo_cost.json")
 CLASSES, EXAMPLES, BATCH, EPOCHS = 100, 50_000, 64, 240
@@ -39,7 +40,7 @@ BASE = "kd"
 WARM_UP = 3
 """Turns until malloc has all the pages that a step needs."""
 LABELS = torch.arange(EXAMPLES) % CLASSES
-SPEC = DataSpec(CLASSES, (3, 32, 32), EXAMPLES, (0.0,) * 3, (1.0,) * 3, LABELS)
+SPEC = image_classes(CLASSES, (3, 32, 32), EXAMPLES, (0.0,) * 3, (1.0,) * 3, LABELS)
 
 
 def update_of(method: str, teacher: str, student: str, device: torch.device) -> Joint:

@@ -148,7 +148,7 @@ def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path):
     overrides += [f"paths.outputs={tmp_path}"]
     plain = compose(overrides).config
     save_weights(weights, build_network(plain["teacher"]["net"], 1), {})
-    own = [f"teacher.checkpoint={weights}", "teacher.expected_top1=null"]
+    own = [f"teacher.checkpoint={weights}", "teacher.expected=null"]
     result = run(prepare(compose([*overrides, *own])))
     assert result.data["steps"] == 2
     assert (result.folder / "DONE").exists()
@@ -197,7 +197,7 @@ CRD240 = {
     "method.weights": {"ce": 0.1, "kd": 0.9},
     "update.clip_norm": None,
     "update.accumulate": 1,
-    "teacher.expected_top1": 0.7234,
+    "teacher.expected": 0.7234,
     "choices.student": "resnet20",
     "choices.teacher": "resnet56",
 }
@@ -264,7 +264,7 @@ def test_quick_changes_the_duration_and_nothing_else(some_file: str):
 
 @pytest.mark.parametrize("name", [n for n in options("experiment") if "resnet56_resnet20" in n])
 def test_each_row_of_this_pair_asks_for_the_published_teacher(name: str):
-    assert compose([f"experiment={name}"]).config["teacher"]["expected_top1"] == 0.7234
+    assert compose([f"experiment={name}"]).config["teacher"]["expected"] == 0.7234
 
 
 def test_what_tests_train_is_a_config_like_any_other(some_file: str):

@@ -348,8 +348,8 @@ def test_a_file_that_holds_no_weights(capsys, elsewhere):
 
 
 def test_a_teacher_that_misses_its_gate(capsys, elsewhere, teacher):
-    line = failed(capsys, elsewhere, teacher, "teacher.expected_top1=1", "teacher.tolerance=0")
-    assert re.match(r"the teacher .* reaches a test top-1 of 0\.\d+, but teacher.expected_top1 is 1", line)
+    line = failed(capsys, elsewhere, teacher, "teacher.expected=1", "teacher.tolerance=0")
+    assert re.match(r"the teacher .* reaches a test top-1 of 0\.\d+, but teacher.expected is 1", line)
 
 
 def test_a_bug_names_its_kind_and_where_the_traceback_is(capsys, elsewhere, teacher, monkeypatch):

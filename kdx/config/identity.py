@@ -29,7 +29,7 @@ NOT_IDENTITY = (
     "trainer.checkpoint_seconds",
     "trainer.cuda_graph",
     "teacher.checkpoint",
-    "teacher.expected_top1",
+    "teacher.expected",
     "teacher.tolerance",
     "teacher.shard",
     "teacher.max_kl",

@@ -34,7 +34,7 @@ class Member:
     recipe: Sequence[str]
     mean: Sequence[float] | None
     std: Sequence[float] | None
-    expected_top1: Probability | None
+    expected: float | None
     tolerance: Probability
     optimize: Optimize
     calibration_examples: PositiveInt
@@ -96,7 +96,7 @@ class Run:
     optimizer: Annotated[Any, Given()]
     schedule: Annotated[Any, Given()]
     trainer: Annotated[Any, Given()]
-    evals: Mapping[str, Annotated[Any, Given("loaders", "device")]]
+    evals: Mapping[str, Annotated[Any, Given("loaders", "device", "task")]]
     logger: Annotated[Any, Given()]
     paths: Paths
     choices: Mapping[str, str | None]

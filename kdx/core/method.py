@@ -6,7 +6,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError
+from kdx.core.metric import Metric
 from kdx.core.schedule import Progress, Weight
+from kdx.core.task import ONLY_CLASSES, Kinds, Task
 from kdx.core.types import Batch, Step, Turn
 
 
@@ -16,6 +18,7 @@ class Method(nn.Module):
     It returns unweighted, named terms and knows neither the trainer nor the optimiser.
 
     Attributes:
+        tasks: Kinds of tasks that the method itself fits, see `kdx.core.task.Part`; None where its terms decide.
         uses_teacher: Whether a teacher is loaded for this method at all.
         frozen: Names of the children that are given and never trained; checkpoints leave them out.
         has_peers: Whether networks learn beside the student, which are measured as well.
@@ -29,6 +32,7 @@ class Method(nn.Module):
         student: The deliverable, exported alone.
     """
 
+    tasks: ClassVar[Kinds | None] = ONLY_CLASSES
     uses_teacher: ClassVar[bool] = True
     frozen: ClassVar[tuple[str, ...]] = ("teacher",)
     has_peers: ClassVar[bool] = False
@@ -88,13 +92,17 @@ class Evaluator:
     """Measures networks; named and scheduled by the config.
 
     Attributes:
+        tasks: Kinds of tasks that it can measure, see `kdx.core.task.Part`; None for all.
+        described: How its metrics are shown. A name is a pattern, see `Metric`.
         every: Epochs between two evaluations; None for the end of the run alone.
     """
 
+    tasks: ClassVar[Kinds | None] = ONLY_CLASSES
+    described: Sequence[Metric] = ()
     every: float | None
 
-    def misfits(self, num_classes: int) -> Iterator[str]:
-        """A sentence for everything about it that does not fit networks of so many classes."""
+    def misfits(self, task: Task) -> Iterator[str]:
+        """A sentence for everything about it that does not fit networks for such a task."""
         return iter(())
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from kdx.core.errors import UserError
+from kdx.core.task import CLASSES, Task
 from kdx.core.tree import Tree, leaves, map_tree, split, take
 
 UNLABELLED = -1  # the label of an example that has none
@@ -259,26 +260,101 @@ class Turn(NamedTuple):
     step: Step
 
 
+class InputSpec(Protocol):
+    """Facts of one example's inputs.
+
+    Attributes:
+        shape: Shape without the batch axis, of the inputs where these are a single tensor.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def fake(self, size: int, device: torch.device | str) -> Tree:
+        """A batch of zeros that a network can read, for a probe of its shapes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images [B, C, H, W].
+
+    Attributes:
+        shape: (C, H, W).
+        mean: Mean of each channel that inputs were normalised with.
+        std: Standard deviation of each channel that inputs were normalised with.
+    """
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def fake(self, size: int, device: torch.device | str) -> Tensor:
+        return torch.zeros(size, *self.shape, device=device)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors [B, D] of numbers.
+
+    Attributes:
+        size: D.
+    """
+
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    def fake(self, size: int, device: torch.device | str) -> Tensor:
+        return torch.zeros(size, self.size, device=device)
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Facts of the training data that networks, methods and terms are built from.
 
     Attributes:
-        num_classes: Number of classes C.
-        input_shape: Shape of one input, without the batch axis: (C, H, W).
+        task: What is learned, and how it is measured.
+        inputs: Facts of one example's inputs.
         num_examples: Length of the training set after every restriction; bounds `Batch.index`.
-        mean: Per-channel mean that inputs were normalised with.
-        std: Per-channel standard deviation that inputs were normalised with.
-        labels: Class of each training example, int64 [num_examples], -1 for one without; what contrastive terms
-            choose their negatives by.
+        labels: Class of each training example, int64 [num_examples], -1 for one without; contrastive terms choose
+            their negatives by it. None where the task has no classes.
     """
 
-    num_classes: int
-    input_shape: tuple[int, ...]
+    task: Task
+    inputs: InputSpec
     num_examples: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     labels: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C. Raises UserError where the task has none."""
+        if self.task.kind == CLASSES:
+            return self.task.num_outputs
+        raise UserError(f"this part needs a number of classes, and the task has {self.task.kind}")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch axis."""
+        return self.inputs.shape
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel that images were normalised with. Raises UserError where inputs are no images."""
+        return self._images.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel, likewise."""
+        return self._images.std
+
+    @property
+    def _images(self) -> Images:
+        if isinstance(self.inputs, Images):
+            return self.inputs
+        raise UserError(f"this part needs images, and the data set has {type(self.inputs).__name__.lower()}")
 
     @property
     def has_labelled(self) -> bool:

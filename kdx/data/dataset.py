@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 
 from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
-from kdx.core.types import DataSpec
+from kdx.core.task import Task
+from kdx.core.types import DataSpec, Images, InputSpec
 from kdx.data.order import Mix
 from kdx.data.regime import balanced, stratified
-from kdx.data.sets import DataError, ImageSet
+from kdx.data.sets import DataError, ExampleSet
+from kdx.tasks.classes import Classes
 
 
 @dataclass(frozen=True)
@@ -22,29 +24,25 @@ class Splits:
         train: Examples that are learned from.
         test: The source's test set, whole.
         val: Cut from the source's training set; None where `val_fraction` is 0.
-        train_subset: A class-balanced part of the labelled examples of `train`, or some of them all where none is,
-            that evaluators see without augmentation.
+        train_subset: A class-balanced part of the labelled examples of `train`, or of all examples where
+            none is, that evaluators see without augmentation.
         mix: Two kinds of examples that share each batch; None for one order of all examples.
     """
 
     spec: DataSpec
-    train: ImageSet
-    test: ImageSet
-    val: ImageSet | None
-    train_subset: ImageSet
+    train: ExampleSet
+    test: ExampleSet
+    val: ExampleSet | None
+    train_subset: ExampleSet
     mix: Mix | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Facts and regime of a data set; a subclass knows where the examples come from.
+    """Task and regime of a data set; a subclass knows where the examples come from.
 
     Attributes:
         name: What results are filed under.
-        num_classes: Number of classes C.
-        input_shape: (C, H, W) of one image.
-        mean: Mean of each channel, in units where white is 1.
-        std: Standard deviation of each channel, in the same units.
         fraction: Share of the training set that is learned from; class-balanced, and nested for one seed.
         fraction_seed: Chooses which share; the seed of a run never does.
         val_fraction: Share of the training set held out for validation, cut before `fraction`.
@@ -53,35 +51,99 @@ class Dataset:
     """
 
     name: str
-    num_classes: PositiveInt
-    input_shape: Sequence[int]
-    mean: Sequence[float]
-    std: Sequence[float]
     fraction: Fraction
     fraction_seed: Count
     val_fraction: PartialFraction
     val_seed: Count
     train_subset: PositiveInt
 
-    def load(self) -> tuple[ImageSet, ImageSet]:
-        """The source's whole training set and test set."""
+    @property
+    def task(self) -> Task:
+        """What is learned; known before anything loads."""
         raise NotImplementedError
 
-    def class_names(self) -> list[str]:
-        """What a reader calls each class; its number where the source has no names."""
-        return [str(label) for label in range(self.num_classes)]
+    @property
+    def inputs(self) -> InputSpec:
+        """Facts of an example's inputs. Raises DataError where they contradict each other."""
+        raise NotImplementedError
+
+    def load(self) -> tuple[ExampleSet, ExampleSet]:
+        """The source's whole training set and test set."""
+        raise NotImplementedError
 
     def splits(self) -> Splits:
         """What a run sees that learns from the training set as it is. Raises as `pools` and `share` do."""
         train, test, val = self.pools()
         return self.seen(self.share(train), test, val)
 
-    def pools(self) -> tuple[ImageSet, ImageSet, ImageSet | None]:
+    def pools(self) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
         """Load, check and cut the validation set: what there is to train on, test set, validation set.
 
         Raises:
             DataError: The data is missing or damaged, differs from the facts, or a share leaves a class empty.
         """
+        expected = self.inputs.shape
+        train, test = self.load()
+        for split, data in (("training", train), ("test", test)):
+            if not len(data):
+                raise DataError(f"the {split} set of {self.name} is empty")
+            self.check(split, data)
+            if data.shape != expected:
+                raise DataError(
+                    f"inputs of the {split} set of {self.name} have the shape {list(data.shape)}, "
+                    f"but the configuration says {list(expected)}"
+                )
+        if not self.val_fraction:
+            return train, test, None
+        strata = train.strata
+        held = stratified(strata, self.val_fraction, self.val_seed, "val_fraction")
+        if int(strata[~held].unique().numel()) < int(strata.unique().numel()):
+            raise DataError(f"a val_fraction of {self.val_fraction} leaves a class without a training example")
+        return train.subset((~held).nonzero().flatten()), test, train.subset(held.nonzero().flatten())
+
+    def share(self, train: ExampleSet) -> ExampleSet:
+        """The `fraction` of what there is to train on. Raises DataError where it leaves a class empty."""
+        if self.fraction == 1:
+            return train
+        chosen = stratified(train.strata, self.fraction, self.fraction_seed, "fraction")
+        return train.subset(chosen.nonzero().flatten())
+
+    def seen(self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | None = None) -> Splits:
+        """The splits of a run that learns from `train`."""
+        strata = train.strata
+        among = (strata >= 0).nonzero().flatten()
+        if not len(among):
+            among = torch.arange(len(train))
+        seen = among[balanced(strata[among].clamp(min=0), self.train_subset, self.fraction_seed, "train_subset")]
+        spec = DataSpec(self.task, self.inputs, len(train), train.labels if train.has_classes else None)
+        subset = train if len(seen) == len(train) else train.subset(seen)
+        return Splits(spec, train, test, val, subset, mix)
+
+    def check(self, split: str, data: ExampleSet) -> None:
+        """Raise DataError where targets contradict the task.
+
+        Args:
+            split: Which set, for the message.
+            data: The set.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset(Dataset):
+    """A data set of images.
+
+    Attributes:
+        input_shape: (C, H, W) of one image.
+        mean: Mean of each channel, in units where white is 1.
+        std: Standard deviation of each channel, in the same units.
+    """
+
+    input_shape: Sequence[int]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    @property
+    def inputs(self) -> Images:
         shape, mean, std = tuple(self.input_shape), tuple(self.mean), tuple(self.std)
         if len(shape) != 3 or min(shape) < 1:
             raise DataError(f"input_shape must be three positive numbers (C, H, W), got {list(shape)}")
@@ -90,38 +152,28 @@ class Dataset:
                 f"mean and std need one number for each of the {shape[0]} channels, and a positive std; "
                 f"got mean {list(mean)}, std {list(std)}"
             )
-        train, test = self.load()
-        for split, data in (("training", train), ("test", test)):
-            self._check(split, data)
-        if not self.val_fraction:
-            return train, test, None
-        held = stratified(train.labels, self.val_fraction, self.val_seed, "val_fraction")
-        if int(train.labels[~held].unique().numel()) < int(train.labels.unique().numel()):
-            raise DataError(f"a val_fraction of {self.val_fraction} leaves a class without a training example")
-        return train.subset((~held).nonzero().flatten()), test, train.subset(held.nonzero().flatten())
+        return Images(shape, mean, std)
 
-    def share(self, train: ImageSet) -> ImageSet:
-        """The `fraction` of what there is to train on. Raises DataError where it leaves a class empty."""
-        if self.fraction == 1:
-            return train
-        chosen = stratified(train.labels, self.fraction, self.fraction_seed, "fraction")
-        return train.subset(chosen.nonzero().flatten())
 
-    def seen(self, train: ImageSet, test: ImageSet, val: ImageSet | None, mix: Mix | None = None) -> Splits:
-        """The splits of a run that learns from `train`."""
-        shape, mean, std = tuple(self.input_shape), tuple(self.mean), tuple(self.std)
-        among = (train.labels >= 0).nonzero().flatten()
-        if not len(among):
-            among = torch.arange(len(train))
-        labels = train.labels[among].clamp(min=0)
-        seen = among[balanced(labels, self.train_subset, self.fraction_seed, "train_subset")]
-        spec = DataSpec(self.num_classes, (shape[0], shape[1], shape[2]), len(train), mean, std, train.labels)
-        subset = train if len(seen) == len(train) else train.subset(seen)
-        return Splits(spec, train, test, val, subset, mix)
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages(ImageDataset):
+    """A data set of images, each of one class.
 
-    def _check(self, split: str, data: ImageSet) -> None:
-        if not len(data):
-            raise DataError(f"the {split} set of {self.name} is empty")
+    Attributes:
+        num_classes: Number of classes C.
+    """
+
+    num_classes: PositiveInt
+
+    @property
+    def task(self) -> Classes:
+        return Classes(self.num_classes)
+
+    def class_names(self) -> list[str]:
+        """What a reader calls each class; its number where the source has no names."""
+        return [str(label) for label in range(self.num_classes)]
+
+    def check(self, split: str, data: ExampleSet) -> None:
         low, high = (int(v) for v in torch.aminmax(data.labels))
         if low < 0 or high >= self.num_classes:
             wrong = low if low < 0 else high
@@ -129,11 +181,15 @@ class Dataset:
                 f"the {split} set of {self.name} has the label {wrong}, "
                 f"outside 0..{self.num_classes - 1} (num_classes is {self.num_classes})"
             )
-        if data.shape != tuple(self.input_shape):
-            raise DataError(
-                f"images of the {split} set of {self.name} have the shape {list(data.shape)}, "
-                f"but input_shape is {list(self.input_shape)}"
-            )
+
+
+def check_outputs(num_outputs: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raise DataError where the statistics of target values do not fit their number."""
+    if not len(mean) == len(std) == num_outputs or min(std) <= 0:
+        raise DataError(
+            f"target_mean and target_std need one number for each of num_outputs={num_outputs}, and a positive std; "
+            f"got target_mean {list(mean)}, target_std {list(std)}"
+        )
 
 
 def missing(path: Path, what: str, remedy: str) -> DataError:

@@ -1,6 +1,6 @@
 """Batches of an epoch, as a pure function of (data seed, epoch, step)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from kdx.core.distributed import rank, size
 from kdx.core.types import Batch, DataSpec
 from kdx.data.dataset import Splits
 from kdx.data.order import Blend, Mix, Order, Shuffle, Together
-from kdx.data.sets import DataError, ImageSet
+from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
@@ -30,7 +30,12 @@ class _Steps(Dataset):
     """
 
     def __init__(
-        self, data: ImageSet, augmentation: Augmentation, batch_size: int, seed: int | None, order: Order | None = None
+        self,
+        data: ExampleSet,
+        augmentation: Augmentation,
+        batch_size: int,
+        seed: int | None,
+        order: Order | None = None,
     ):
         self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
         self.order = order or Shuffle(len(data))
@@ -48,6 +53,9 @@ class _Steps(Dataset):
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
         if self.divided:
             index = index[rank() :: size()]
+        if isinstance(self.data, VectorSet):
+            return (self.data.vectors[index],), index, None
+        assert isinstance(self.data, ImageSet)
         views = self.augmentation.all_views(self.data, index, self._draws)
         # numbers are of the training source; what is evaluated, and images from elsewhere, are of another
         home = self.seed is not None and not self.data.foreign
@@ -72,16 +80,18 @@ class _Loader:
     def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int | None, channels_last: bool):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._steps, self._num_workers = steps, worker_count(num_workers) if steps.data.decodes else 0
-        c, h, w = spec.input_shape
-        self._normalize = Normalize((c, h, w), steps.data.scale, spec.mean, spec.std)
+        self._normalize = _normaliser(steps.data, spec)
+        if len(spec.input_shape) != 3:
+            self.memory_format = torch.contiguous_format
         self.batch_size, self.num_examples = steps.batch_size, len(steps.data)
 
     def _batches(self, epoch: int, start: int, stop: int, stride: int = 1) -> Iterator[tuple[int, Batch]]:
         where = [(epoch, step) for step in range(start, stop, stride)]
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
+        targets = self._steps.data.targets
         for (_, step), (views, index, number) in zip(where, parts, strict=True):
             inputs, *further = (self._normalize(v).contiguous(memory_format=self.memory_format) for v in views)
-            yield step, Batch.of_classes(inputs, self._steps.data.labels[index], index, None, tuple(further), number)
+            yield step, Batch(inputs, {name: t[index] for name, t in targets.items()}, index, tuple(further), number)
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -96,6 +106,13 @@ class _Loader:
             if isinstance(part, DataError):
                 raise part
             yield part
+
+
+def _normaliser(data: ExampleSet, spec: DataSpec) -> Callable[[Tensor], Tensor]:
+    if not isinstance(data, ImageSet):
+        return lambda stored: stored
+    c, h, w = spec.input_shape
+    return Normalize((c, h, w), data.scale, spec.mean, spec.std)
 
 
 class TrainLoader(_Loader):
@@ -120,7 +137,7 @@ class TrainLoader(_Loader):
 
     def __init__(
         self,
-        data: ImageSet,
+        data: ExampleSet,
         spec: DataSpec,
         augmentation: Augmentation,
         batch_size: int,
@@ -148,21 +165,23 @@ class TrainLoader(_Loader):
                 f"each of {size()} processes needs an example of every batch; the batch_size is {batch_size}, and the "
                 f"last batch of an epoch has {last or batch_size} (trainer.drop_last=true leaves it out)"
             )
-        self._length, self._num_classes, self._seed = len(order), spec.num_classes, data_seed
+        self._length, self._spec, self._seed = len(order), spec, data_seed
         self._mixing = augmentation.mixing
+        if isinstance(data, VectorSet) and augmentation != PLAIN:
+            raise DataError("an augmentation changes images, and these inputs are vectors: augmentation=none")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, from step `start` on; of several processes, this one's shares."""
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
-                batch = self._mixing.apply(batch, self._num_classes, self._seed, epoch, step)
+                batch = self._mixing.apply(batch, self._spec.num_classes, self._seed, epoch, step)
                 batch = batch.share(rank(), size())
             elif self._steps.divided:
                 batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch
 
 
-def _order(data: ImageSet, batch_size: int, mix: Mix | None) -> Order:
+def _order(data: ExampleSet, batch_size: int, mix: Mix | None) -> Order:
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
@@ -181,7 +200,7 @@ class EvalLoader(_Loader):
         channels_last: Memory format of the inputs.
     """
 
-    def __init__(self, data: ImageSet, spec: DataSpec, batch_size: int, num_workers: int | None, channels_last: bool):
+    def __init__(self, data: ExampleSet, spec: DataSpec, batch_size: int, num_workers: int | None, channels_last: bool):
         super().__init__(_Steps(data, PLAIN, batch_size, None), spec, num_workers, channels_last)
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
-"""Labelled images in memory or in files, addressed by position."""
+"""Examples with targets, in memory or in files, addressed by position."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import NamedTuple, Protocol, Self
 
@@ -28,45 +28,110 @@ class Nearby(NamedTuple):
     at_once: int
 
 
-class ImageSet:
-    """Labelled images of one size, numbered from 0.
+Targets = Tensor | Mapping[str, Tensor]  # class indices int64 [N], or targets [N, ...] by name
+
+
+class ExampleSet:
+    """Examples with targets, numbered from 0.
 
     Attributes:
-        labels: Class indices, int64 [N]; -1 for an example without a label.
+        targets: Targets [N, ...] by name, see `kdx.core.types.Batch`. Of class indices, -1 is an example without one.
         origin: Position of each example in the source's training set, int64 [N]. Augmentation draws by
             origin, so that an example looks the same whatever part of the source is in use.
         pool: Number of examples of the source; bounds `origin`.
-        scale: The pixel value that maps to 1.0.
-        shape: (C, H, W) of every image.
-        dtype: Of the arrays that `rows` and `whole` give: uint8, or float32 with a `scale` of 1.
+        shape: Shape of every input.
+        dtype: Of the arrays that hold the inputs: uint8, or float32 with a `scale` of 1.
         decodes: Whether reading costs enough for worker processes to pay.
-        foreign: Whether there are images of other sources, so that `origin` is no place in the training set.
+        foreign: Whether there are examples of other sources, so that `origin` is no place in the training set.
         nearby: What an epoch's order has to keep together; None for nothing.
     """
 
     decodes: bool
     foreign = False
     nearby: Nearby | None = None
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype = np.dtype(np.uint8)
 
-    def __init__(self, labels: Tensor, scale: int, origin: Tensor | None, pool: int | None):
-        self.labels, self.scale = labels, scale
-        self.origin = torch.arange(len(labels)) if origin is None else origin
-        self.pool = len(labels) if pool is None else pool
+    def __init__(self, targets: Targets, origin: Tensor | None, pool: int | None):
+        self.targets: dict[str, Tensor] = {"labels": targets} if isinstance(targets, Tensor) else dict(targets)
+        size = len(next(iter(self.targets.values())))
+        self.origin = torch.arange(size) if origin is None else origin
+        self.pool = size if pool is None else pool
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.origin)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each example has a class."""
+        return "labels" in self.targets
+
+    @property
+    def labels(self) -> Tensor:
+        """Class indices, int64 [N]. Raises DataError where the examples have no classes."""
+        if self.has_classes:
+            return self.targets["labels"]
+        raise DataError(f"these examples have no classes; their targets are: {', '.join(self.targets)}")
+
+    @property
+    def strata(self) -> Tensor:
+        """Groups that shares of the set keep their proportions of, int64 [N]: the classes, or one for all."""
+        return self.labels if self.has_classes else torch.zeros(len(self), dtype=torch.int64)
 
     def subset(self, indices: Tensor) -> Self:
         """The examples at these positions, numbered anew from 0."""
         raise NotImplementedError
 
-    def labelled(self, labels: Tensor) -> Self:
-        """The same images with other labels."""
+    def with_targets(self, **targets: Tensor) -> Self:
+        """The same inputs with some targets set."""
         other = copy(self)
-        other.labels = labels
+        other.targets = {**self.targets, **targets}
         return other
+
+    def labelled(self, labels: Tensor) -> Self:
+        """The same inputs with other class indices."""
+        return self.with_targets(labels=labels)
+
+    def at(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Targets and origin at these positions."""
+        return {name: t.index_select(0, indices) for name, t in self.targets.items()}, self.origin[indices]
+
+
+class VectorSet(ExampleSet):
+    """Vectors held in memory as float32 [N, D], as networks read them.
+
+    Args:
+        vectors: The vectors.
+        targets, origin, pool: See `ExampleSet`.
+    """
+
+    decodes = False
+
+    def __init__(self, vectors: Tensor, targets: Targets, origin: Tensor | None = None, pool: int | None = None):
+        if vectors.dtype != torch.float32 or vectors.ndim != 2:
+            raise ValueError(f"vectors must be float32 [N, D], got {vectors.dtype} {list(vectors.shape)}")
+        super().__init__(targets, origin, pool)
+        if len(vectors) != len(self):
+            raise DataError(f"{len(vectors)} vectors but {len(self)} targets")
+        self.vectors, self.shape = vectors, (vectors.shape[1],)
+
+    def subset(self, indices: Tensor) -> "VectorSet":
+        return VectorSet(self.vectors.index_select(0, indices), *self.at(indices), self.pool)
+
+
+class ImageSet(ExampleSet):
+    """Images of one size.
+
+    Attributes:
+        scale: The pixel value that maps to 1.0.
+        shape: (C, H, W) of every image.
+    """
+
+    shape: tuple[int, int, int]
+
+    def __init__(self, targets: Targets, scale: int, origin: Tensor | None, pool: int | None):
+        super().__init__(targets, origin, pool)
+        self.scale = scale
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Where images lie: an array [M, H, W, C] and the row of each index in it, [B]."""
@@ -83,21 +148,22 @@ class TensorSet(ImageSet):
     decodes = False
 
     def __init__(
-        self, images: Tensor, labels: Tensor, scale: int, origin: Tensor | None = None, pool: int | None = None
+        self, images: Tensor, targets: Targets, scale: int, origin: Tensor | None = None, pool: int | None = None
     ):
         if images.dtype not in (torch.uint8, torch.float32) or images.ndim != 4:
             raise ValueError(f"images must be uint8 or float32 [N, H, W, C], got {images.dtype} {list(images.shape)}")
-        if len(images) != len(labels):
-            raise DataError(f"{len(images)} images but {len(labels)} labels")
-        super().__init__(labels, scale, origin, pool)
+        super().__init__(targets, scale, origin, pool)
+        if any(len(images) != len(target) for target in self.targets.values()):
+            found = ", ".join(f"{len(target)} {name}" for name, target in self.targets.items())
+            raise DataError(f"{len(images)} images but {found}")
         self.images = images.contiguous()
         self.dtype = self.images.numpy().dtype
         _, h, w, c = images.shape
         self.shape = (c, h, w)
 
     def subset(self, indices: Tensor) -> "TensorSet":
-        images, labels, origin = (t.index_select(0, indices) for t in (self.images, self.labels, self.origin))
-        return TensorSet(images, labels, self.scale, origin, self.pool)
+        targets, origin = self.at(indices)
+        return TensorSet(self.images.index_select(0, indices), targets, self.scale, origin, self.pool)
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         return self.images.numpy(), indices.numpy()
@@ -145,7 +211,7 @@ class EncodedSet(ImageSet):
 
     Args:
         source: Where they come from.
-        labels: Class indices, int64 [N].
+        targets: Class indices, int64 [N], or targets by name.
         shape: (C, H, W) of every image after resizing and cutting; C is 1 or 3.
         resize: Length of the short side before the cut; at least max(H, W).
         origin, pool, nearby: See `ImageSet`.
@@ -156,14 +222,14 @@ class EncodedSet(ImageSet):
     def __init__(
         self,
         source: Encoded,
-        labels: Tensor,
+        targets: Targets,
         shape: tuple[int, int, int],
         resize: int,
         origin: Tensor | None = None,
         pool: int | None = None,
         nearby: Nearby | None = None,
     ):
-        super().__init__(labels, 255, origin, pool)
+        super().__init__(targets, 255, origin, pool)
         if shape[0] not in (1, 3):
             raise ValueError(f"image files are read as 1 or 3 channels, but input_shape is {list(shape)}")
         if resize < max(shape[1:]):
@@ -171,9 +237,9 @@ class EncodedSet(ImageSet):
         self.source, self.shape, self.resize, self.nearby = source, shape, resize, nearby
 
     def subset(self, indices: Tensor) -> "EncodedSet":
-        source, labels, origin = self.source.subset(indices), self.labels[indices], self.origin[indices]
+        source, (targets, origin) = self.source.subset(indices), self.at(indices)
         nearby = None if self.nearby is None else self.nearby._replace(group=self.nearby.group[indices])
-        return EncodedSet(source, labels, self.shape, self.resize, origin, self.pool, nearby)
+        return EncodedSet(source, targets, self.shape, self.resize, origin, self.pool, nearby)
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         c, h, w = self.shape
@@ -188,7 +254,7 @@ class EncodedSet(ImageSet):
     def in_memory(self) -> TensorSet:
         """Every image decoded, resized and cut once."""
         images, _ = self.rows(torch.arange(len(self)))
-        return TensorSet(torch.from_numpy(images), self.labels, self.scale, self.origin, self.pool)
+        return TensorSet(torch.from_numpy(images), self.targets, self.scale, self.origin, self.pool)
 
     def _sized(self, index: int) -> np.ndarray:
         pixels = self.whole(index)

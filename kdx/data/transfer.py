@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from kdx.core.ranges import Count, OpenFraction, PartialFraction, Probability
+from kdx.core.task import CLASSES, Task
 from kdx.core.types import UNLABELLED
-from kdx.data.dataset import Dataset, Splits
+from kdx.data.dataset import Dataset, ImageDataset, Splits
 from kdx.data.order import Mix
 from kdx.data.regime import special, stratified
-from kdx.data.sets import DataError, ImageSet
+from kdx.data.sets import DataError, ExampleSet, ImageSet
 from kdx.data.sources.concat import Joined
 from kdx.data.sources.unlabelled_sources import Source
+from kdx.tasks.classes import Classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +65,12 @@ class Transfer:
         """Whether there are images of another source."""
         return isinstance(self.unlabelled, Source)
 
-    def misfits(self, num_classes: int, fraction: float) -> Iterator[str]:
+    def misfits(self, task: Task, fraction: float) -> Iterator[str]:
         """A sentence for everything that is wrong by itself or with the data set's facts."""
+        if task.kind != CLASSES:
+            yield from self._without_classes(task)
+            return
+        num_classes = task.num_outputs
         if self.labelled_share is not None and self.unlabelled is None:
             yield "labelled_share mixes labelled and unlabelled examples, but unlabelled is null"
         if self.labelled_share == 1:
@@ -87,12 +93,27 @@ class Transfer:
             if self.unlabelled is not None:
                 yield "special_classes and the rest are told apart by labels, but unlabelled is not null"
 
-    def num_classes(self, of: int) -> int:
-        """How many classes the student tells apart of a data set with so many."""
-        return of if self.special_classes is None else len(self.special_classes) + 1
+    def _without_classes(self, task: Task) -> Iterator[str]:
+        for key in ("omit_classes", "only_classes", "special_classes"):
+            if getattr(self, key):
+                yield f"{key} needs a task with classes, and this task has {task.kind}"
+        if self.unlabelled is not None:
+            yield f"unlabelled needs a task with classes, and this task has {task.kind}"
+        if self.labelled_share is not None:
+            yield f"labelled_share needs a task with classes, and this task has {task.kind}"
 
-    def marks(self, size: int, num_classes: int) -> Tensor:
-        """Labels like those of a transfer set, in which a class or all labels may be missing, int64 [size]."""
+    def task(self, of: Task) -> Task:
+        """The student's task on a data set with a task: a specialist tells fewer classes apart."""
+        return of if self.special_classes is None else Classes(len(self.special_classes) + 1)
+
+    def marks(self, size: int, task: Task) -> Tensor | None:
+        """Labels like those of a transfer set, in which a class or all labels may be missing, int64 [size].
+
+        None where the task has no classes.
+        """
+        if task.kind != CLASSES:
+            return None
+        num_classes = task.num_outputs
         labels = torch.arange(size) % num_classes
         kept = self._keeps(labels)
         labels = labels[kept].repeat(num_classes)[:size]
@@ -109,11 +130,11 @@ class Transfer:
         Raises:
             DataError: The data is missing or not as it should be, or nothing is left to learn from.
         """
-        for problem in self.misfits(dataset.num_classes, dataset.fraction):
+        for problem in self.misfits(dataset.task, dataset.fraction):
             raise DataError(problem)
         train, test, val = dataset.pools()
         if self.held_out:
-            held = stratified(train.labels, self.held_out, self.held_out_seed, "held_out")
+            held = stratified(train.strata, self.held_out, self.held_out_seed, "held_out")
             train = train.subset((held if self.part == "held_out" else ~held).nonzero().flatten())
         if self.unlabelled == "rest":
             labelled = torch.zeros(train.pool, dtype=torch.bool)
@@ -128,6 +149,8 @@ class Transfer:
             if self.omit_classes or self.only_classes is not None:
                 share = share.subset(self._keeps(share.labels).nonzero().flatten())
             if self.unlabelled is not None:
+                assert isinstance(share, ImageSet) and isinstance(train, ImageSet)  # it has classes, see `misfits`
+                assert isinstance(dataset, ImageDataset)
                 images = self.unlabelled.take(train, dataset)
                 share = Joined((images,) if self.labelled_share == 0 else (share, images))
             train = share
@@ -138,13 +161,13 @@ class Transfer:
         mix = Mix(train.labels >= 0, self.labelled_share) if self.labelled_share else None
         return dataset.seen(train, test, val, mix)
 
-    def _specialist(self, dataset: Dataset, train: ImageSet, test: ImageSet, val: ImageSet | None) -> Splits:
+    def _specialist(self, dataset: Dataset, train: ExampleSet, test: ExampleSet, val: ExampleSet | None) -> Splits:
         assert self.special_classes is not None
-        classes, of = self.special_classes, dataset.num_classes
+        classes, of = self.special_classes, dataset.task.num_outputs
         train, test = (part.labelled(special(part.labels, classes, of)) for part in (train, test))
         val = None if val is None else val.labelled(special(val.labels, classes, of))
         splits = dataset.seen(train, test, val, Mix(train.labels == len(classes), 1 - self.special_share))
-        return replace(splits, spec=replace(splits.spec, num_classes=len(classes) + 1))
+        return replace(splits, spec=replace(splits.spec, task=self.task(splits.spec.task)))
 
     def _keeps(self, labels: Tensor) -> Tensor:
         """Which examples are of classes that are not left out, bool [N]."""

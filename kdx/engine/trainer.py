@@ -13,6 +13,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
 from kdx.core.schedule import Progress
 from kdx.core.seed import get_rng_state, seeded, set_rng_state
+from kdx.core.task import Task
 from kdx.core.types import Batch, Step
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
@@ -49,12 +50,13 @@ class Trainer:
 
     Args:
         method, update, loader, evaluators, clock, log, checkpoints, bar: The parts.
+        task: The data set's task: training metric, and the metric that epochs are compared by.
         device: Where batches go.
         ema: Average of the student's weights that is evaluated in its place; None for none.
         log_steps: Optimiser steps between two lines of training metrics.
         checkpoint_seconds: Least time between two checkpoints. A resumed run is the same run wherever
             it was cut, so time is the right measure.
-        on_selected: Called with the student when validation accuracy reaches a new high.
+        on_selected: Called with the student when the validation metric reaches a new best.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Trainer:
         log: Log,
         checkpoints: Checkpoints,
         bar: Bar,
+        task: Task,
         device: torch.device,
         ema: Ema | None,
         log_steps: int,
@@ -78,7 +81,7 @@ class Trainer:
         self.clock, self.log, self.checkpoints, self.bar = clock, log, checkpoints, bar
         self.device, self.ema = device, ema
         self.log_steps, self.checkpoint_seconds, self.on_selected = log_steps, checkpoint_seconds, on_selected
-        self.meter, self.selection = Meter(), Selection()
+        self.meter, self.selection = Meter(task), Selection(task.primary)
         self.seconds = 0.0
         self.step_seconds = 0.0
         self.examples = 0

@@ -11,11 +11,12 @@ from kdx.core.distributed import by_leader, gathered, rank, size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator
 from kdx.core.ranges import Positive
+from kdx.core.task import PairMetric, Task
 from kdx.core.types import Batch
 from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
 from kdx.losses.base.heads import network_with
-from kdx.metrics.base import Metric
+from kdx.metrics.base import StreamingMetric
 from kdx.models.teachers.sharded import meets
 
 
@@ -25,6 +26,7 @@ class SplitEvaluator(Evaluator):
     Args:
         loaders: Batches by split: test, train (a subset, without augmentation), val where there is one.
         device: Where the networks are.
+        task: The data set's task.
         split: Which split to read.
         every: Epochs between two evaluations; None for the end of the run alone.
 
@@ -35,9 +37,14 @@ class SplitEvaluator(Evaluator):
     needs_teacher = False
 
     def __init__(
-        self, loaders: Mapping[str, Iterable[Batch]], device: torch.device, split: str, every: Positive | None
+        self,
+        loaders: Mapping[str, Iterable[Batch]],
+        device: torch.device,
+        task: Task,
+        split: str,
+        every: Positive | None,
     ):
-        self.split, self.every = split, every
+        self.task, self.split, self.every = task, split, every
         if split not in loaders:
             raise UserError(f"there is no split '{split}'; this data set has: {', '.join(loaders)}")
         self.loader, self._device = loaders[split], device
@@ -69,7 +76,7 @@ def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:
 
 
 def computed(
-    metrics: Mapping[str, Metric], compute: Callable[[], dict[str, float]], *nets: nn.Module
+    metrics: Mapping[str, PairMetric | StreamingMetric], compute: Callable[[], dict[str, float]], *nets: nn.Module
 ) -> dict[str, float]:
     """What metrics say once those of all processes are added up; in each process.
 

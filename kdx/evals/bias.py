@@ -1,14 +1,18 @@
 """Hinton's correction of the biases of classes that were left out of the transfer set."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from kdx.core.ranges import OpenFraction, Positive
+from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, network
 from kdx.metrics.bias import Margins, fewest_errors, match_prior, some_classes
+
+WHICH = ("before", "match_prior", "test_optimal")
 
 
 class Bias(SplitEvaluator):
@@ -28,7 +32,7 @@ class Bias(SplitEvaluator):
     Args:
         classes: Classes whose biases are raised: those the student has never seen, or has seen alone.
         prior: Their share of all examples, together; None for that of as many classes of equal size.
-        loaders, device, split, every: As in `SplitEvaluator`.
+        loaders, device, task, split, every: As in `SplitEvaluator`.
 
     Raises:
         ValueError: No class is named.
@@ -38,23 +42,34 @@ class Bias(SplitEvaluator):
         https://arxiv.org/abs/1503.02531
     """
 
+    described = tuple(
+        replace(metric, name=f"bias/*/{which}/{metric.name}", label=f"{metric.label}{how}")
+        for which, how in (
+            ("before", ""),
+            ("match_prior", ", bias by prior"),
+            ("test_optimal", ", bias chosen on test"),
+        )
+        for metric in Margins.described
+    )
+
     def __init__(
         self,
         loaders: Mapping[str, Iterable[Batch]],
         device: torch.device,
+        task: Task,
         split: str,
         classes: Sequence[int],
         prior: OpenFraction | None,
         every: Positive | None,
     ):
-        super().__init__(loaders, device, split, every)
+        super().__init__(loaders, device, task, split, every)
         if not classes:
             raise ValueError("classes must name those whose biases are moved; transfer.omit_classes=[3] does")
         self.classes, self.prior = tuple(classes), prior
 
-    def misfits(self, num_classes: int) -> Iterator[str]:
+    def misfits(self, task: Task) -> Iterator[str]:
         try:
-            some_classes(self.classes, num_classes)
+            some_classes(self.classes, task.num_outputs)
         except ValueError as error:
             yield f"classes: {error}"
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import Positive, PositiveInt
+from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, differentiable, network
 from kdx.models.attack import BoundaryAttack
@@ -22,7 +24,7 @@ class Boundary(SplitEvaluator):
     Args:
         attack: How examples are moved; its steps should be small and many.
         targets: Classes that each example is moved towards: the teacher's most likely others; None for all others.
-        loaders, device, split, every: As in `SplitEvaluator`.
+        loaders, device, task, split, every: As in `SplitEvaluator`.
 
     References:
         Heo, Lee, Yun, Choi, "Knowledge Distillation with Adversarial Samples Supporting Decision Boundary", 2019.
@@ -30,17 +32,23 @@ class Boundary(SplitEvaluator):
     """
 
     needs_teacher = True
+    described = (
+        Metric(name="boundary/*/magsim", label="MagSim", digits=3, better="higher"),
+        Metric(name="boundary/*/angsim", label="AngSim", digits=3, better="higher"),
+        Metric(name="boundary/*/reached", label="boundaries reached", unit="%", digits=2),
+    )
 
     def __init__(
         self,
         loaders: Mapping[str, Iterable[Batch]],
         device: torch.device,
+        task: Task,
         split: str,
         attack: BoundaryAttack,
         targets: PositiveInt | None,
         every: Positive | None,
     ):
-        super().__init__(loaders, device, split, every)
+        super().__init__(loaders, device, task, split, every)
         self.attack, self.targets = attack, targets
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from kdx.core.metric import Metric
+from kdx.core.task import CLASSES, VALUES
 from kdx.evals.base import SplitEvaluator, differentiable, network
 from kdx.models.derivatives import jacobian
 
@@ -16,14 +18,19 @@ class Derivatives(SplitEvaluator):
     Jacobian (Frobenius norm), in units of the normalised inputs. A backward pass for each output: for small networks.
 
     Args:
-        loaders, device, split, every: As in `SplitEvaluator`.
+        loaders, device, task, split, every: As in `SplitEvaluator`.
 
     References:
         Czarnecki, Osindero, Jaderberg, Swirszcz, Pascanu, "Sobolev Training for Neural Networks", 2017.
         https://arxiv.org/abs/1706.04859
     """
 
+    tasks = frozenset({CLASSES, VALUES})
     needs_teacher = True
+    described = (
+        Metric(name="derivatives/*/rmse", label="RMSE to teacher", digits=2, better="lower", shown=True),
+        Metric(name="derivatives/*/jacobian_rmse", label="RMSE of the slope", digits=2, better="lower", shown=True),
+    )
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         student, teacher = network(models, "student"), network(models, "teacher")

@@ -2,51 +2,62 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
+from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, computed, network
 from kdx.evals.cached_outputs import Asked
 from kdx.metrics.cka import CKA
-from kdx.metrics.fidelity import Fidelity as Agreement
+
+
+def fidelity_metrics(task: Task) -> Sequence[Metric]:
+    """The metrics of a task's comparison of two networks, by the names that `Fidelity` gives them."""
+    return tuple(replace(metric, name=f"fidelity/*/{metric.name}") for metric in task.fidelity().described)
 
 
 class Fidelity(SplitEvaluator):
-    """Measures `fidelity/{split}/agreement`, `kl`, `reverse_kl` and `cka/{role}`.
+    """Measures `fidelity/{split}/{metric}` for the task's own comparison of two networks, and `cka/{role}`.
 
-    Agreement is the share of examples with the same prediction; kl is KL(teacher || student) and
-    reverse_kl KL(student || teacher), in nats at temperature 1; CKA is linear, of pooled features.
+    Of classes, agreement is the share of examples with the same prediction; kl is KL(teacher || student) and
+    reverse_kl KL(student || teacher), in nats at temperature 1. Of values, rmse_to_teacher is the distance of the two.
+    CKA is linear, of pooled features.
 
     Args:
         cka_roles: Features to compare; None for every stage (and "pooled") that both networks have.
-        loaders, device, split, every: As in `SplitEvaluator`.
+        loaders, device, task, split, every: As in `SplitEvaluator`.
 
     References:
         Stanton, Izmailov, Kirichenko, Alemi, Wilson, "Does Knowledge Distillation Really Work?", 2021.
         https://arxiv.org/abs/2106.05945
     """
 
+    tasks = None
     needs_teacher = True
 
     def __init__(
         self,
         loaders: Mapping[str, Iterable[Batch]],
         device: torch.device,
+        task: Task,
         split: str,
         cka_roles: Sequence[str] | None,
         every: Positive | None,
     ):
-        super().__init__(loaders, device, split, every)
+        super().__init__(loaders, device, task, split, every)
         self.cka_roles = cka_roles
+        self.described = fidelity_metrics(task)
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         student, teacher = network(models, "student"), Asked(network(models, "teacher"), self.loader)
-        follows = Agreement()
+        follows = self.task.fidelity()
         likeness: dict[str, CKA] = {}
         for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()

@@ -1,4 +1,4 @@
-"""What networks predict for each example of a split: enough to draw reliability and confusion, small enough to keep."""
+"""Predictions of networks for each example of a split, as the task keeps them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.distributed import gathered
+from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.data.on_device import on_device
 from kdx.evals.base import dealt, divided
@@ -14,27 +15,28 @@ from kdx.evals.cached_outputs import Asked
 
 
 @torch.no_grad()
-def predictions(models: Mapping[str, nn.Module], loader: Iterable[Batch], device: torch.device) -> dict[str, Tensor]:
-    """Predictions and confidences of networks, in one pass over the data that several processes divide.
+def predictions(
+    models: Mapping[str, nn.Module], loader: Iterable[Batch], device: torch.device, task: Task
+) -> dict[str, Tensor]:
+    """Predictions of networks, in one pass over the data that several processes divide.
 
     Args:
         models: Networks in evaluation mode, by role.
         loader: Batches of the split, in order.
         device: Where the networks are.
+        task: Says what is kept.
 
     Returns:
-        In each process, on the CPU: "label" int32 [N]; for each role "{role}/prediction" int32 [N], -1 where a logit
-        is NaN, and "{role}/confidence" float32 [N], the largest probability.
+        In each process, on the CPU, tensors [N, ...]: the task's `kept_targets` by their names, and for each role its
+        `predictions`, as "{role}/{name}".
     """
     columns: dict[str, list[Tensor]] = {}
     asked = {role: Asked(net, loader) for role, net in models.items()}
     for step, batch in enumerate(on_device(dealt(loader, *models.values()), device)):
-        row = {"label": batch.labels.int()}
+        row = dict(task.kept_targets(batch))
         for role, net in asked.items():
-            logits = net(step, batch.input_tensor, lambda names: ()).logits
-            broken = logits.isnan().any(1)
-            row[f"{role}/prediction"] = logits.argmax(1).masked_fill(broken, -1).int()
-            row[f"{role}/confidence"] = logits.double().softmax(1).amax(1).float()
+            kept = task.predictions(net(step, batch.input_tensor, lambda names: ()))
+            row |= {f"{role}/{name}": column for name, column in kept.items()}
         for name, column in row.items():
             columns.setdefault(name, []).append(column)
     own = {name: [part.cpu() for part in parts] for name, parts in columns.items()}

@@ -6,7 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
+from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, differentiable, network
 from kdx.models.attack import PGD
@@ -23,13 +25,20 @@ class Robustness(SplitEvaluator):
         attacks: Attacks by the name that their metric gets.
         mean: Of each channel, that inputs were normalised with.
         std: Of each channel.
-        loaders, device, split, every: As in `SplitEvaluator`.
+        loaders, device, task, split, every: As in `SplitEvaluator`.
     """
+
+    described = (
+        Metric(name="robustness/*/fgsm", label="top-1 under FGSM", unit="%", digits=2, better="higher"),
+        Metric(name="robustness/*/pgd", label="top-1 under PGD", unit="%", digits=2, better="higher"),
+        Metric(name="robustness/*/*", label="top-1 under attack", unit="%", digits=2, better="higher"),
+    )
 
     def __init__(
         self,
         loaders: Mapping[str, Iterable[Batch]],
         device: torch.device,
+        task: Task,
         split: str,
         model: str,
         attacks: Mapping[str, PGD],
@@ -37,7 +46,7 @@ class Robustness(SplitEvaluator):
         std: Sequence[float],
         every: Positive | None,
     ):
-        super().__init__(loaders, device, split, every)
+        super().__init__(loaders, device, task, split, every)
         self.model, self.attacks, self.mean, self.std = model, dict(attacks), mean, std
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, Outputs, Shapes, Step, Turn
 from kdx.losses.online.discriminator import Discriminator, deception, discrimination
 from kdx.methods.distill import Distill, Distilled
@@ -39,6 +40,7 @@ class Adversarial(Distill):
         Conditional Adversarial Networks", 2018. https://arxiv.org/abs/1709.00513
     """
 
+    tasks = ONLY_CLASSES
     needs_turns = True
 
     def __init__(self, role: str, hidden: Sequence[PositiveInt], **own: Unpack[Distilled]):

@@ -30,6 +30,7 @@ class Alone(TermSum):
             student.
     """
 
+    tasks = None
     uses_teacher = False
     frozen = ()
 
@@ -49,7 +50,7 @@ class Alone(TermSum):
             )
         require_some_labels(spec, "a student alone")
         super().__init__(student, terms, weights, temperature)
-        self.build_terms(None, (probe(student, spec.input_shape), None), spec)
+        self.build_terms(None, (probe(student, spec.inputs), None), spec)
 
     def models(self) -> Mapping[str, nn.Module]:
         return {"student": self.student}

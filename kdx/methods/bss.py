@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, Outputs, Step
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.term import Term
@@ -47,6 +48,7 @@ class BoundarySamples(SecondInputs):
         https://arxiv.org/abs/1805.05532
     """
 
+    tasks = ONLY_CLASSES
     divisible = False
     option = "boundary_terms"
 

@@ -43,6 +43,8 @@ class Distill(TermSum):
         UserError: Terms and weights have different names, or a term does not work with this pair.
     """
 
+    tasks = None
+
     def __init__(
         self,
         student: nn.Module,
@@ -56,14 +58,14 @@ class Distill(TermSum):
         self.teacher = teacher
         self._needs_teacher = any(term.needs_teacher for term in terms.values())
         shapes = self.probe(spec)
-        self._check_classes(*shapes)
+        self._check_outputs(*shapes)
         self.build_terms(teacher, shapes, spec)
 
     @staticmethod
-    def _check_classes(student: Shapes, teacher: Shapes) -> None:
+    def _check_outputs(student: Shapes, teacher: Shapes) -> None:
         if student.logits != teacher.logits:
             raise UserError(
-                f"the teacher has {teacher.logits[-1]} classes and the student {student.logits[-1]}; they must be equal"
+                f"the teacher has {teacher.logits[-1]} outputs and the student {student.logits[-1]}; they must be equal"
             )
 
     def models(self) -> Mapping[str, nn.Module]:
@@ -71,7 +73,7 @@ class Distill(TermSum):
 
     def probe(self, spec: DataSpec) -> tuple[Shapes, Shapes]:
         """Shapes of the outputs of student and teacher that the terms receive."""
-        return probe(self.student, spec.input_shape), probe(self.teacher, spec.input_shape)
+        return probe(self.student, spec.inputs), probe(self.teacher, spec.inputs)
 
     def outputs(self, batch: Batch) -> tuple[Outputs, Outputs]:
         """Outputs of student and teacher that the terms receive, in full precision."""

@@ -60,7 +60,7 @@ class Exits(Method):
         self.student = student
         self.weights, self.temperature = dict(weights), temperature
         self.ce = CrossEntropy(label_smoothing=label_smoothing)
-        shapes = probe(student, spec.input_shape)
+        shapes = probe(student, spec.inputs)
         try:
             self.roles = shapes.inner_stages("student") if roles is None else list(roles)
             width = shapes.feature("pooled", "student")[0]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import UNLABELLED, Batch, Step, Turn
 from kdx.losses.logits.dafl import activation, information, one_hot
 from kdx.methods.distill import Distill, Distilled, differentiable
@@ -40,6 +41,7 @@ class GeneratorDistill(Distill):
         https://arxiv.org/abs/1904.01186
     """
 
+    tasks = ONLY_CLASSES
     needs_turns = True
     divisible = False
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.errors import UserError
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
 from kdx.losses.features.input_gradient import ROLE
@@ -36,6 +37,7 @@ class InputGradients(Distill):
         UserError: As in `Distill`; or the teacher has no derivatives.
     """
 
+    tasks = ONLY_CLASSES
     compilable = False
 
     def __init__(self, quantity: Quantity, **own: Unpack[Distilled]):

@@ -80,7 +80,7 @@ class Mutual(Method):
         self.weights, self.temperature = dict(weights), temperature
         self.scale_trunk, self.inputs = scale_trunk, inputs
         self.num_views = len(peers) + 1 if inputs == "own" else 1
-        shapes = [probe(student, spec.input_shape), *(probe(peer, spec.input_shape) for peer in peers)]
+        shapes = [probe(student, spec.inputs), *(probe(peer, spec.inputs) for peer in peers)]
         try:
             _same_classes(shapes)
             shared = shapes[0].inner_stages("student")[-1] if shared == "all_but_last" else shared

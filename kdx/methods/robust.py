@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, Outputs, Step
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.term import Term
@@ -46,6 +47,7 @@ class RobustDistill(SecondInputs):
     """
 
     option = "adversarial_terms"
+    tasks = ONLY_CLASSES
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import PositiveInt
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Outputs
 from kdx.losses.base.adapters import block
 from kdx.losses.base.checks import require_map
@@ -81,13 +82,14 @@ class SimKD(Distill):
         https://arxiv.org/abs/2203.14001
     """
 
+    tasks = ONLY_CLASSES
     student: ReusedClassifier
 
     def __init__(self, student_role: str, teacher_role: str, reduction: PositiveInt, **own: Unpack[Distilled]):
         name, student, teacher, spec = "SimKD", own["student"], own["teacher"], own["spec"]
         try:
-            mine = probe(student, spec.input_shape).feature(student_role, "student")
-            theirs = probe(teacher, spec.input_shape).feature(teacher_role, "teacher")
+            mine = probe(student, spec.inputs).feature(student_role, "student")
+            theirs = probe(teacher, spec.inputs).feature(teacher_role, "teacher")
             shape = require_map(mine, student_role, "student", name)
             channels, *size = require_map(theirs, teacher_role, "teacher", name)
             head = linear_head(teacher, "teacher", name)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import PositiveInt
+from kdx.core.task import CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.features.jacobian import ROLE
 from kdx.methods.distill import Distill, Distilled, differentiable
@@ -55,6 +56,7 @@ class Sobolev(Distill):
         https://arxiv.org/abs/1706.04859
     """
 
+    tasks = None
     compilable = False
 
     def __init__(
@@ -68,6 +70,8 @@ class Sobolev(Distill):
         for name, value, known in (("derivative", derivative, DERIVATIVES), ("quantity", quantity, QUANTITIES)):
             if value not in known:
                 raise UserError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if quantity != "logits" and own["spec"].task.kind != CLASSES:
+            raise UserError(f"quantity={quantity} needs a task with classes, and this task has {own['spec'].task.kind}")
         differentiable(own["teacher"], PURPOSE)
         with frozen_norms(own["student"]):
             self.apart = has_batch_norms(own["student"])

@@ -6,6 +6,7 @@ from typing import Unpack
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, Step
 from kdx.losses.base.term import Term
 from kdx.methods.distill import Distilled, SecondInputs
@@ -26,6 +27,7 @@ class TwoViews(SecondInputs):
         UserError: As in `Distill`; or a name is used for both views.
     """
 
+    tasks = ONLY_CLASSES
     num_views = 2
     option = "strong_terms"
 

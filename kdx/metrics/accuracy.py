@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import PositiveInt
-from kdx.metrics.base import Metric
+from kdx.metrics.base import StreamingMetric
 
 
 def rank(logits: Tensor, labels: Tensor) -> Tensor:
@@ -41,12 +42,17 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return rank(logits, labels) < k
 
 
-class TopK(Metric):
+class TopK(StreamingMetric):
     """Fractions of examples whose label is among the k largest logits, as "top1", "top5", ...
 
     Args:
         ks: The k to report, each at most the number of classes.
     """
+
+    described = (
+        Metric(name="top1", label="top-1", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="top5", label="top-5", unit="%", digits=2, better="higher", shown=True),
+    )
 
     def __init__(self, ks: Sequence[PositiveInt]):
         super().__init__()

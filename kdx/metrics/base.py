@@ -1,18 +1,26 @@
 """The contract of a metric that streams over batches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from kdx.core.metric import Metric
 
-class Metric:
+
+class StreamingMetric:
     """Sums over examples, kept in float64 on the device of the data; a subclass adds `update` and `compute`.
 
     Every state is a sum, so a short last batch counts exactly, no batch is weighted as if it were full, and
     adding up the `sums` of several processes gives the metric of them all. Nothing is moved off the device
     before `compute`.
+
+    Attributes:
+        described: The metrics that `compute` gives, by their short names.
     """
+
+    described: ClassVar[Sequence[Metric]] = ()
 
     def __init__(self):
         self.sums: dict[str, Tensor] = {}

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from kdx.core.metric import Metric
 
 
 def some_classes(classes: Sequence[int], num_classes: int) -> None:
@@ -26,6 +29,13 @@ class Margins:
         right_outside: Whether the label is the largest logit of the other classes, bool [N].
         within: Whether the label is one of them, bool [N].
     """
+
+    described: ClassVar[Sequence[Metric]] = (
+        Metric(name="top1", label="top-1", unit="%", digits=2, better="higher"),
+        Metric(name="recall", label="recall", unit="%", digits=2, better="higher"),
+        Metric(name="class_errors", label="errors of the classes", unit="%", digits=2, better="lower"),
+        Metric(name="shift", label="shift of the biases", digits=2),
+    )
 
     gap: Tensor
     log_odds: Tensor

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import PositiveInt
 from kdx.metrics.accuracy import topk_correct
-from kdx.metrics.base import Metric
+from kdx.metrics.base import StreamingMetric
 
 
 def nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -82,12 +83,18 @@ class ReliabilityBin:
     accuracy: float
 
 
-class Calibration(Metric):
+class Calibration(StreamingMetric):
     """Mean NLL (nats), mean Brier score and ECE, as "nll", "brier", "ece"; and the reliability table.
 
     Args:
         bins: Number of confidence bins of equal width.
     """
+
+    described = (
+        Metric(name="nll", label="NLL", better="lower", shown=True),
+        Metric(name="ece", label="ECE", unit="%", digits=2, better="lower", shown=True),
+        Metric(name="brier", label="Brier", better="lower"),
+    )
 
     def __init__(self, bins: PositiveInt):
         super().__init__()

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from kdx.metrics.base import Metric
+from kdx.metrics.base import StreamingMetric
 
 ROUNDING = 1e-12
 """Share of the uncentred products below which the variation of a feature is rounding noise."""
@@ -45,7 +45,7 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     return metric.compute()["cka"]
 
 
-class CKA(Metric):
+class CKA(StreamingMetric):
     """Linear CKA of a whole data set, as "cka", without keeping its features.
 
     Not a mean of the batches' CKA, which is biased upwards: the uncentred products are summed and centred

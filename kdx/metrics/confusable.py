@@ -8,10 +8,10 @@ from torch import Tensor
 from kdx.core.functional import unit
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
-from kdx.metrics.base import Metric
+from kdx.metrics.base import StreamingMetric
 
 
-class Covariance(Metric):
+class Covariance(StreamingMetric):
     """Covariance [C, C] of a network's predicted probabilities over examples; it needs no labels."""
 
     def update(self, logits: Tensor) -> None:

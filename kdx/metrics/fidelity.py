@@ -1,9 +1,11 @@
 """How closely a student follows its teacher, right or wrong."""
 
+import torch
 from torch import Tensor
 
 from kdx.core.functional import divergence
-from kdx.metrics.base import Metric
+from kdx.core.metric import Metric
+from kdx.metrics.base import StreamingMetric
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -30,7 +32,7 @@ def prediction_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
     return divergence(logits.double().log_softmax(1), other_logits.double().log_softmax(1))
 
 
-class Fidelity(Metric):
+class Fidelity(StreamingMetric):
     """Agreement of predictions and both divergences at temperature 1, means over examples.
 
     Reports "agreement" (fraction), "kl" = KL(teacher || student) and "reverse_kl" = KL(student || teacher)
@@ -41,6 +43,12 @@ class Fidelity(Metric):
         https://arxiv.org/abs/2106.05945
     """
 
+    described = (
+        Metric(name="agreement", label="agreement", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="kl", label="KL to teacher", better="lower", shown=True),
+        Metric(name="reverse_kl", label="KL from teacher", better="lower"),
+    )
+
     def update(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
         """Count a batch: logits of both networks, [B, C] each."""
         self.count(student_logits)
@@ -50,3 +58,32 @@ class Fidelity(Metric):
 
     def compute(self) -> dict[str, float]:
         return {name: self.mean(name) for name in ("agreement", "kl", "reverse_kl")}
+
+
+class ValueFidelity(StreamingMetric):
+    """Root of the mean squared difference between a student's and a teacher's values, as "rmse_to_teacher".
+
+    Args:
+        scale: Factor from the numbers given to the unit of the report, one number or [K].
+
+    Example:
+        >>> metric = ValueFidelity(scale=10.0)
+        >>> metric.update(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]]))
+        >>> round(metric.compute()["rmse_to_teacher"], 4)
+        7.0711
+    """
+
+    described = (Metric(name="rmse_to_teacher", label="RMSE to teacher", better="lower", shown=True),)
+
+    def __init__(self, scale: Tensor | float):
+        super().__init__()
+        self.scale = torch.as_tensor(scale, dtype=torch.float64)
+
+    def update(self, student: Tensor, teacher: Tensor) -> None:
+        """Count a batch: values of both networks, [B, K] each."""
+        gaps = (student.double() - teacher.double()) * self.scale.to(student.device)
+        self.count(gaps)
+        self.add("squares", gaps.square().mean(1).sum())
+
+    def compute(self) -> dict[str, float]:
+        return {"rmse_to_teacher": self.mean("squares") ** 0.5}

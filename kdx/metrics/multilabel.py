@@ -7,7 +7,8 @@ decision, and is ranked where it does most harm, so that a diverged network neve
 import torch
 from torch import Tensor
 
-from kdx.metrics.base import Metric
+from kdx.core.metric import Metric
+from kdx.metrics.base import StreamingMetric
 
 
 def holds(targets: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def f1(hits: Tensor, predicted: Tensor, positives: Tensor) -> Tensor:
     return 2 * hits.double() / (predicted + positives).clamp(min=1)
 
 
-class LabelDecisions(Metric):
+class LabelDecisions(StreamingMetric):
     """Micro F1, macro F1 and Hamming score at fixed thresholds, as "micro_f1", "macro_f1" and "hamming".
 
     Micro F1 counts all decisions together. Macro F1 is the mean over all C labels, where a label that neither holds nor
@@ -74,6 +75,12 @@ class LabelDecisions(Metric):
         >>> {name: round(value, 4) for name, value in metric.compute().items()}
         {'micro_f1': 0.8, 'macro_f1': 0.8333, 'hamming': 0.75}
     """
+
+    described = (
+        Metric(name="micro_f1", label="micro F1", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="macro_f1", label="macro F1", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="hamming", label="Hamming score", unit="%", digits=2, better="higher"),
+    )
 
     def __init__(self, thresholds: Tensor | float):
         super().__init__()
@@ -128,7 +135,7 @@ def average_precision(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-class LabelRanking(Metric):
+class LabelRanking(StreamingMetric):
     """Mean average precision, as "map"; it keeps all logits and labels, for `thresholds` too.
 
     The mean is over the labels that hold for at least one example; "map" is NaN where there is none. With float32
@@ -140,6 +147,8 @@ class LabelRanking(Metric):
         >>> metric.compute()
         {'map': 1.0}
     """
+
+    described = (Metric(name="map", label="mAP", unit="%", digits=2, better="higher", shown=True),)
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Keep a batch: logits [B, C], targets [B, C] in [0, 1]."""

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from kdx.metrics.base import Metric
+from kdx.core.metric import Metric
+from kdx.metrics.base import StreamingMetric
 
 ROUNDING = 1e-12
 """Share of the sum of squares about the reference below which the variation of a target is rounding noise."""
@@ -33,7 +34,7 @@ def as_columns(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-class RegressionErrors(Metric):
+class RegressionErrors(StreamingMetric):
     """RMSE, MAE and R² of predicted numbers, as "rmse", "mae" and "r2".
 
     RMSE and MAE are taken over all numbers of all examples, in the unit that `scale` converts to. R² is
@@ -57,6 +58,12 @@ class RegressionErrors(Metric):
         >>> {name: round(value, 4) for name, value in metric.compute().items()}
         {'rmse': 5.7735, 'mae': 3.3333, 'r2': 0.875}
     """
+
+    described = (
+        Metric(name="rmse", label="RMSE", better="lower", shown=True),
+        Metric(name="mae", label="MAE", better="lower", shown=True),
+        Metric(name="r2", label="R²", better="higher", shown=True),
+    )
 
     def __init__(self, scale: Tensor | float, reference: Tensor | float):
         super().__init__()

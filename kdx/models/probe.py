@@ -1,21 +1,19 @@
 """The shapes of a network's outputs, found before training so that adapters exist before the optimiser does."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
-from kdx.core.types import Outputs, Shapes
+from kdx.core.types import InputSpec, Outputs, Shapes
 
 
-def probe(model: nn.Module, input_shape: Sequence[int], device: torch.device | str = "cpu") -> Shapes:
+def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu") -> Shapes:
     """Run two zero inputs through a network and note the shapes.
 
     Leaves no trace: evaluation mode for the call only, no gradient, buffers and random streams as before.
 
     Args:
         model: A network that returns `Outputs`.
-        input_shape: Shape of one input, without the batch axis.
+        inputs: Facts of one input; a batch of zeros is made of them.
         device: Where the model is.
 
     Returns:
@@ -31,7 +29,7 @@ def probe(model: nn.Module, input_shape: Sequence[int], device: torch.device | s
     try:
         model.eval()
         with torch.no_grad(), torch.random.fork_rng(devices):
-            outputs = model(torch.zeros(2, *input_shape, device=device))
+            outputs = model(inputs.fake(2, device))
     finally:
         # by hand, as train() would set a whole subtree to one mode
         for m, flag in training:

@@ -50,7 +50,8 @@ def recompute(run: Run) -> str | None:
             models["teacher"] = teacher
     for net in models.values():
         net.to(light.device)
-    save_predictions(folder, predictions(models, build_loaders(config, light).evals["test"], light.device))
+    loaders = build_loaders(config, light)
+    save_predictions(folder, predictions(models, loaders.evals["test"], light.device, loaders.spec.task))
     return missing
 
 

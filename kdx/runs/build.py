@@ -17,7 +17,7 @@ from kdx.core.seed import derive, seeded
 from kdx.data.loaders import Loaders, make_loaders
 from kdx.engine.settings import Settings
 from kdx.models.own import as_network
-from kdx.models.teachers.frozen import Frozen
+from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.specialists import specialise
 from kdx.models.weights import load_weights
 
@@ -121,7 +121,12 @@ def build_teacher(config: Config, weights: Path) -> Frozen:
     if (teacher["mean"] is None) != (teacher["std"] is None):
         raise UserError("teacher.mean and teacher.std must be given together")
     own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
-    return Frozen(net, own, (dataset["mean"], dataset["std"]))
+    return Frozen(net, own, image_statistics(dataset))
+
+
+def image_statistics(dataset: Config) -> Statistics | None:
+    """Mean and standard deviation of each channel of a data set of images; None where inputs are no images."""
+    return (tuple(dataset["mean"]), tuple(dataset["std"])) if "mean" in dataset else None
 
 
 def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: nn.Module | None) -> Method:
@@ -147,4 +152,5 @@ def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:
 def build_evaluators(nodes: Mapping[str, Config], loaders: Loaders, device: torch.device) -> dict[str, Evaluator]:
     """Evaluators by name; those of a validation split are left out where the regime cuts none."""
     present = {name: node for name, node in nodes.items() if node.get("split") != "val" or "val" in loaders.evals}
-    return {name: make(node, loaders=loaders.evals, device=device) for name, node in present.items()}
+    given = {"loaders": loaders.evals, "device": device, "task": loaders.spec.task}
+    return {name: make(node, **given) for name, node in present.items()}

@@ -100,9 +100,8 @@ def unrecordable(config: Config, method: Method, update: object, spec: DataSpec)
 def made_up(spec: DataSpec, views: int) -> Batch:
     """A few examples that look like those of a training set."""
     inputs = torch.randn(EXAMPLES, *spec.input_shape)
-    labels = torch.arange(EXAMPLES) % spec.num_classes
     further = tuple(torch.randn_like(inputs) for _ in range(views))
-    return Batch.of_classes(inputs, labels, torch.arange(EXAMPLES), views=further)
+    return Batch(inputs, spec.task.made_up(EXAMPLES), torch.arange(EXAMPLES), further)
 
 
 def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], list[str]]:

@@ -17,10 +17,11 @@ from kdx.data.views.augment import MultiView
 from kdx.models.build import trained_on
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.limited import Limited
-from kdx.runs.build import UNTRAINED, build_network, make, make_method, specialised, untrained
+from kdx.runs.build import UNTRAINED, build_network, image_statistics, make, make_method, specialised, untrained
 from kdx.runs.check_cuda_graph import unrecordable
 from kdx.runs.check_distributed import indivisible
 from kdx.runs.ensemble_config import each_teacher, ensemble
+from kdx.runs.task_fit import unfit
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536
@@ -72,14 +73,14 @@ def _one_thread() -> Iterator[None]:
 
 def _put_together(config: Config) -> list[str]:
     dataset, teacher = config["dataset"], config["teacher"]
-    transfer = make(config["transfer"])
-    labels = transfer.marks(EXAMPLES, dataset["num_classes"])
-    mean, std = tuple(dataset["mean"]), tuple(dataset["std"])
-    num_classes = transfer.num_classes(dataset["num_classes"])
-    spec = DataSpec(num_classes, tuple(dataset["input_shape"]), EXAMPLES, mean, std, labels)
+    transfer, facts = make(config["transfer"]), make(dataset)
+    if problems := list(unfit(config, facts.task)):
+        return problems
+    task, statistics = transfer.task(facts.task), image_statistics(dataset)
+    spec = DataSpec(task, facts.inputs, EXAMPLES, transfer.marks(EXAMPLES, facts.task))
     student = specialised(_network(config["student"]["net"], "student"), config["transfer"]["special_classes"])
     given: dict[str, Any] = {"student": student, "spec": spec}
-    nets = {name: _frozen(own["teacher"], (mean, std)) for name, own in each_teacher(config).items()}
+    nets = {name: _frozen(own["teacher"], statistics) for name, own in each_teacher(config).items()}
     if teacher is not None:
         given["teacher"] = _together(teacher, nets)
     try:
@@ -109,8 +110,8 @@ def _put_together(config: Config) -> list[str]:
             there = ", ".join(roles)
             problems.append(f"evals.{name}.model: this method has no network '{node['model']}'; it has: {there}")
         try:
-            evaluator = make(node, loaders=dict.fromkeys(splits, ()), device=torch.device("cpu"))
-            problems += (f"evals.{name}.{line}" for line in evaluator.misfits(num_classes))
+            evaluator = make(node, loaders=dict.fromkeys(splits, ()), device=torch.device("cpu"), task=task)
+            problems += (f"evals.{name}.{line}" for line in evaluator.misfits(task))
         except (UserError, ValueError) as error:
             problems.append(f"evals.{name}: {error}")
     return problems
@@ -176,12 +177,12 @@ def _without_features(config: Config, given: dict[str, Any], nets: dict[str, Fro
     ) from None
 
 
-def _frozen(teacher: Config, given: Statistics) -> Frozen:
+def _frozen(teacher: Config, given: Statistics | None) -> Frozen:
     if (teacher["mean"] is None) != (teacher["std"] is None):
         raise UserError("teacher.mean and teacher.std must be given together")
     own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
     net = _network(teacher["net"], "teacher")
-    if teacher["checkpoint"] is None and own is None:
+    if teacher["checkpoint"] is None and own is None and given is not None:
         _same_statistics(net, teacher["net"], given)
     return Frozen(specialised(net, teacher["special_classes"]), own, given)
 

@@ -2,14 +2,17 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
 from kdx.core.distributed import by_leader, leads, size
+from kdx.core.method import Evaluator
+from kdx.core.task import Task
 from kdx.data.loaders import Loaders
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
@@ -40,9 +43,9 @@ def deliver(
     """
     student = trainer.deliverable
     by_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
-    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device)
+    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device, loaders.spec.task)
     if teacher is not None:
-        predicted |= teacher.predictions(loaders.evals["test"], light.device)
+        predicted |= teacher.predictions(loaders.evals["test"], light.device, loaders.spec.task)
     return by_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
 
 
@@ -55,7 +58,7 @@ def _write(
     teacher: Teacher | None,
     predicted: Mapping[str, Tensor],
 ) -> Result:
-    student = trainer.deliverable
+    student, task = trainer.deliverable, loaders.spec.task
     save_predictions(folder, predicted)
     data = {
         "name": folder.name,
@@ -63,6 +66,11 @@ def _write(
         "choices": config["choices"],
         "seed": config["seed"],
         "data_seed": config["data_seed"],
+        "task": {
+            "kind": task.kind,
+            "primary": task.primary.name,
+            "metrics": described(trainer.evaluators.values(), task),
+        },
         "protocol": "last",
         "metrics": trainer.selection.state_dict(),
         "teacher": None if teacher is None else teacher.facts,
@@ -87,6 +95,12 @@ def _write(
     (folder / DONE).touch()
     trainer.checkpoints.clear()
     return Result(folder, data)
+
+
+def described(evaluators: Iterable[Evaluator], task: Task) -> list[dict[str, Any]]:
+    """How the metrics of a run are shown, each name once."""
+    metrics = [*task.described, *(metric for evaluator in evaluators for metric in evaluator.described)]
+    return list({metric.name: metric.record() for metric in metrics}.values())
 
 
 def save_selected(config: Config, folder: Path, student: nn.Module) -> None:

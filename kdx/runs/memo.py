@@ -43,7 +43,7 @@ def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, d
     facts = _facts(config, checksum, loaders, device)
     key = fingerprint(facts)
     folder = Path(config["paths"]["memos"]) / f"{config['dataset']['name']}-{key}"
-    shapes = probe(Limited(teacher, settings["memo_features"]), loaders.spec.input_shape, device)
+    shapes = probe(Limited(teacher, settings["memo_features"]), loaders.spec.inputs, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings["memo_features"])]
     rows = loaders.num_views
     assert rows is not None

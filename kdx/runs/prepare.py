@@ -105,8 +105,8 @@ def _misfits(config: Config) -> Iterator[str]:
                 built.pick_device()
                 yield from misfits(config, built)
             if part == "transfer":
-                dataset = config["dataset"]
-                yield from (f"transfer.{line}" for line in built.misfits(dataset["num_classes"], dataset["fraction"]))
+                dataset = make(config["dataset"])
+                yield from (f"transfer.{line}" for line in built.misfits(dataset.task, dataset.fraction))
                 if config["teacher"] is not None and config["teacher"]["memo"] and built.has_foreign:
                     yield "teacher.memo=true keeps answers to views of the training set, and here are others"
             if part == "trainer" and config["teacher"] is not None and config["teacher"]["optimize"] == "int8":

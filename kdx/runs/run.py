@@ -183,6 +183,7 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     """The trainer of a run in its directory, at the last checkpoint where there is one."""
     settings = light.settings
     evaluators = build_evaluators(config["evals"], loaders, light.device)
+    task = loaders.spec.task
     ema = None if settings.ema is None else Ema(method.student, settings.ema)
     if settings.compile:
         method.student.compile()
@@ -211,7 +212,8 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         clock=Clock(steps, loaders.train.steps_per_epoch, settings.schedule_epochs),
         log=log,
         checkpoints=checkpoints,
-        bar=Bar(folder.name.rsplit("-", 1)[0], steps * settings.batch_size),
+        bar=Bar(folder.name.rsplit("-", 1)[0], steps * settings.batch_size, ("loss", task.primary.name)),
+        task=task,
         device=light.device,
         ema=ema,
         log_steps=settings.log_steps,

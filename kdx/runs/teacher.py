@@ -12,11 +12,12 @@ from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
 from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
+from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.data.loaders import Loaders
 from kdx.data.regime import special
-from kdx.evals.classification import Classification
 from kdx.evals.predictions import predictions
+from kdx.evals.task_metrics import TaskMetrics
 from kdx.models.teachers.ensemble import Ensemble
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import Memo
@@ -55,10 +56,10 @@ class Teacher:
         asked = memo.asked / max(1, memo.asked + memo.found)
         return {**self.told, "memo": {**self.told["memo"], "share_computed": round(asked, 4)}}
 
-    def predictions(self, loader: Iterable[Batch], device: torch.device) -> dict[str, Tensor]:
-        """What it predicts on the test set, computed once."""
+    def predictions(self, loader: Iterable[Batch], device: torch.device, task: Task) -> dict[str, Tensor]:
+        """Its predictions on the test set, computed once."""
         if not self._predicted:
-            self._predicted.update(predictions({"teacher": self.network}, loader, device))
+            self._predicted.update(predictions({"teacher": self.network}, loader, device, task))
         return self._predicted
 
 
@@ -107,7 +108,7 @@ def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: tor
         return _load(config, weights[""], loaders, device)
     members = {name: _load(own, weights[name], loaders, device) for name, own in each_teacher(config).items()}
     network = ensemble(config["teacher"], {name: member.network for name, member in members.items()}).to(device)
-    measured = Classification(loaders.evals, device, "test", "teacher", None).measure(network)
+    measured = TaskMetrics(loaders.evals, device, loaders.spec.task, "test", "teacher", None).measure(network)
     told = {
         "net": network_name(config, "teacher"),
         "sha256": together([member.told["sha256"] for member in members.values()]),
@@ -127,16 +128,18 @@ def _seen_by(classes: Sequence[int] | None, loaders: Loaders) -> Iterable[Batch]
 
 
 def _load(config: Config, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
-    settings = config["teacher"]
+    settings, task = config["teacher"], loaders.spec.task
     network, told = optimized(config, build_teacher(config, weights).to(device), loaders, device)
     test = {"test": _seen_by(settings["special_classes"], loaders)}
-    measured = Classification(test, device, "test", "teacher", None).measure(network)
-    expected, tolerance = settings["expected_top1"], settings["tolerance"]
-    if expected is not None and measured["top1"] < expected - tolerance:
+    measured = TaskMetrics(test, device, task, "test", "teacher", None).measure(network)
+    expected, tolerance, primary = settings["expected"], settings["tolerance"], task.primary
+    reached = measured[primary.name]
+    # the wrong way round, so that NaN does not pass
+    if expected is not None and not primary.sign * (reached - expected) >= -tolerance:
         raise UserError(
-            f"the teacher {weights} reaches a test top-1 of {measured['top1']:.4f}, but teacher.expected_top1 is "
+            f"the teacher {weights} reaches a test {primary.label} of {reached:.4f}, but teacher.expected is "
             f"{expected} (tolerance {tolerance}); give another teacher.checkpoint, train it longer, or say "
-            "teacher.expected_top1=null to distil from it all the same"
+            "teacher.expected=null to distil from it all the same"
         )
     facts = {
         "net": network_name(config, "teacher"),

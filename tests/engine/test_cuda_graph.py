@@ -7,11 +7,11 @@ import torch
 
 from kdx.config.compose import ConfigError, compose
 from kdx.core.schedule import Between, Linear, MultiStep, Progress, Watched, at
-from kdx.core.types import DataSpec
 from kdx.engine.clock import Clock
 from kdx.engine.optim.cuda_graph import WARM_UP, CudaRecorder, Graphed
 from kdx.runs.check_cuda_graph import unrecordable
 from kdx.runs.prepare import prepare
+from kdx.tasks.classes import image_classes
 
 STEPS = 32
 # a short last batch of 5; two milestones, the second within an epoch; weights and rates that are exact in float32
@@ -164,7 +164,7 @@ def test_steps_that_cannot_be_recorded_are_told_before_training(tiny, built, sen
     config = tiny("optimizer.implementation=fused", *REFUSED[sentence])
     trainer = built(config)
     config["trainer"]["cuda_graph"] = True
-    spec = DataSpec(5, (3, 8, 8), 64, (0.0,) * 3, (1.0,) * 3)
+    spec = image_classes(5, (3, 8, 8), 64, (0.0,) * 3, (1.0,) * 3)
     told = list(unrecordable(config, trainer.method, trainer.update, spec))
     assert any(sentence in line for line in told), told
 
@@ -176,7 +176,7 @@ def test_steps_of_most_methods_can_be_recorded(tiny, built, method: str):
     config = tiny(f"method={method}", "optimizer.implementation=fused", *views)
     trainer = built(config)
     config["trainer"]["cuda_graph"] = True
-    spec = DataSpec(5, (3, 8, 8), 64, (0.0,) * 3, (1.0,) * 3)
+    spec = image_classes(5, (3, 8, 8), 64, (0.0,) * 3, (1.0,) * 3)
     assert list(unrecordable(config, trainer.method, trainer.update, spec)) == []
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.engine.optim.optimizer import SGD
 from kdx.engine.optim.update import Joint
 from kdx.losses.logits.cross_entropy import CrossEntropy
@@ -15,8 +15,9 @@ from kdx.losses.logits.kd import KD
 from kdx.methods.distill import Distill
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (1, 2, 4), 32, (0.0,), (1.0,))
+SPEC = image_classes(3, (1, 2, 4), 32, (0.0,), (1.0,))
 NOW = Progress(2, 8, 8)
 
 

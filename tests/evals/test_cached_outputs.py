@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import kdx.evals.cached_outputs as asked
-from kdx.core.types import DataSpec, Outputs
+from kdx.core.types import Outputs
 from kdx.data.loaders import EvalLoader
 from kdx.data.sets import TensorSet
 from kdx.evals.cached_outputs import Asked
 from kdx.evals.fidelity import Fidelity
 from kdx.evals.predictions import predictions
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import Classes, image_classes
 
 CPU = torch.device("cpu")
 BATCHES = 5  # of 23 examples, the last of 3
@@ -41,7 +42,7 @@ def loader() -> EvalLoader:
     g = torch.Generator().manual_seed(0)
     images = torch.randint(256, (23, 8, 8, 3), generator=g, dtype=torch.uint8)
     labels = torch.randint(4, (23,), generator=g)
-    spec = DataSpec(4, (3, 8, 8), 23, (0.5,) * 3, (0.25,) * 3)
+    spec = image_classes(4, (3, 8, 8), 23, (0.5,) * 3, (0.25,) * 3)
     return EvalLoader(TensorSet(images, labels, 255), spec, 5, 0, channels_last=True)
 
 
@@ -50,7 +51,9 @@ def teacher() -> Frozen:
 
 
 def measured(split: EvalLoader, student: nn.Module, net: nn.Module, roles: list[str] | None = None) -> dict[str, float]:
-    return Fidelity({"test": split}, CPU, "test", roles, None).run({"student": student.eval(), "teacher": net})
+    return Fidelity({"test": split}, CPU, Classes(4), "test", roles, None).run(
+        {"student": student.eval(), "teacher": net}
+    )
 
 
 def test_all_that_measure_ask_once_and_get_the_same_bits():
@@ -58,7 +61,9 @@ def test_all_that_measure_ask_once_and_get_the_same_bits():
     for student in (Net(1), Net(2)):
         assert measured(split, student, net) == measured(loader(), student, teacher())
         assert measured(split, student, net, []) == measured(loader(), student, teacher(), [])
-    found, expected = (predictions({"teacher": n}, s, CPU) for s, n in ((split, net), (loader(), teacher())))
+    found, expected = (
+        predictions({"teacher": n}, s, CPU, Classes(4)) for s, n in ((split, net), (loader(), teacher()))
+    )
     assert all(found[name].equal(expected[name]) for name in expected)
     assert net.net.runs == BATCHES
 

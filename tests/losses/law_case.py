@@ -10,11 +10,12 @@ from torch import nn
 from kdx.core.schedule import Progress
 from kdx.core.types import DataSpec, Shapes
 from kdx.losses.base.term import Term
+from kdx.tasks.classes import image_classes
 
 CLASSES = 5
 STUDENT = {"stage1": (3, 4, 4), "stage2": (4, 4, 4), "stage3": (4, 2, 2), "final": (4, 4, 4), "pooled": (4,)}
 TEACHER = {"stage1": (5, 4, 4), "stage2": (6, 2, 2), "stage3": (6, 2, 2), "final": (6, 4, 4), "pooled": (6,)}
-SPEC = DataSpec(CLASSES, (3, 8, 8), 100, (0.0,) * 3, (1.0,) * 3, torch.arange(100) % CLASSES)
+SPEC = image_classes(CLASSES, (3, 8, 8), 100, (0.0,) * 3, (1.0,) * 3, torch.arange(100) % CLASSES)
 START = Progress(step=0, steps=10, epochs=10)
 
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.types import Shapes
 from kdx.losses.features.at import AT, attention, attention_transfer, to_common_size
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(10, (3, 32, 32), 1, (0.0,) * 3, (1.0,) * 3)
+SPEC = image_classes(10, (3, 32, 32), 1, (0.0,) * 3, (1.0,) * 3)
 
 
 def corner(channels: int, row: int, column: int) -> torch.Tensor:

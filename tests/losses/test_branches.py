@@ -7,14 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.online.cl_ilr import MeanOfOthers
 from kdx.losses.online.okddip import GroupLed
 from kdx.losses.online.one import Gated
+from kdx.tasks.classes import image_classes
 
 NOW = Progress(0, 10, 10)
 B, C, D = 4, 5, 6
-SPEC = DataSpec(C, (1, 2, 2), 10, (0.0,), (1.0,))
+SPEC = image_classes(C, (1, 2, 2), 10, (0.0,), (1.0,))
 SHAPES = Shapes((C,), {"stage1": (3, 2, 2), "pooled": (D,)})
 
 

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from kdx.core.schedule import Progress, WarmUp
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.dkd import DKD, nontarget_divergence, target_divergence
 from kdx.losses.logits.kd import kl_divergence
+from kdx.tasks.classes import image_classes
 
 TEMPERATURES = [1.0, 4.0, 20.0]
 
@@ -85,7 +86,7 @@ def test_tckd_sees_a_doubt_that_rounds_to_nothing():
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_two_classes_are_refused(classes: int):
-    spec = DataSpec(classes, (3, 8, 8), 1, (0.0,), (1.0,))
+    spec = image_classes(classes, (3, 8, 8), 1, (0.0,), (1.0,))
     shapes = Shapes((classes,), {})
     with pytest.raises(ValueError, match=f"at least 3 classes; this data set has {classes}"):
         DKD(1.0, 8.0, 4.0).build(shapes, shapes, spec)

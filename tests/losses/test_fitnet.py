@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.types import Shapes
 from kdx.losses.features.fitnet import FitNet, hint, map_adapter
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(10, (3, 32, 32), 1, (0.0,) * 3, (1.0,) * 3)
+SPEC = image_classes(10, (3, 32, 32), 1, (0.0,) * 3, (1.0,) * 3)
 
 
 @pytest.mark.parametrize(

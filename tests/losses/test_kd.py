@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.kd import KD, kl_divergence, soft_cross_entropy
+from kdx.tasks.classes import image_classes
 
 
 @pytest.fixture
@@ -111,6 +112,6 @@ def test_the_temperature_may_be_a_schedule(logits: tuple[Tensor, Tensor]):
 
 
 def test_different_classes_are_refused():
-    spec = DataSpec(10, (3, 8, 8), 1, (0.0,), (1.0,))
+    spec = image_classes(10, (3, 8, 8), 1, (0.0,), (1.0,))
     with pytest.raises(ValueError, match=r"the student's have shape \(10,\), the teacher's \(100,\)"):
         KD(1.0, "batchmean").build(Shapes((10,), {}), Shapes((100,), {}), spec)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.online.kdcl import (
     RULES,
     Consensus,
@@ -18,6 +18,7 @@ from kdx.losses.online.kdcl import (
     min_logit_target,
     naive_target,
 )
+from kdx.tasks.classes import image_classes
 
 NOW = Progress(0, 10, 10)
 B, C = 6, 5
@@ -111,7 +112,7 @@ def test_least_error_weights_against_two_networks_by_hand_and_a_search():
 
 def exchange(rule: str, networks: int) -> Consensus:
     term = Consensus(rule, temperature=2.0, momentum=0.5)
-    term.build([Shapes((C,), {})] * networks, None, DataSpec(C, (1, 2, 2), 10, (0.0,), (1.0,)))
+    term.build([Shapes((C,), {})] * networks, None, image_classes(C, (1, 2, 2), 10, (0.0,), (1.0,)))
     return term.double()
 
 

@@ -7,13 +7,14 @@ import torch
 from law_case import START, STUDENT, TEACHER, Case, build
 from torch import Tensor
 
-from kdx.core.types import Batch, DataSpec, Outputs
+from kdx.core.types import Batch, Outputs
 from kdx.losses.base.term import Term
 from kdx.losses.logits.ofa import OFAStages
+from kdx.tasks.classes import image_classes
 
 # what cannot be with two classes, where the classes beside the label are one
 NEEDS_THREE = {"dkd", "tckd", "nckd", "nkd", "dkd ls", "each of one"}  # the last is DKD with each member
-TWO = DataSpec(2, (3, 8, 8), 100, (0.0,) * 3, (1.0,) * 3)
+TWO = image_classes(2, (3, 8, 8), 100, (0.0,) * 3, (1.0,) * 3)
 HUGE = 1e4
 
 

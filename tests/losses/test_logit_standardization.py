@@ -9,11 +9,12 @@ import torch
 from law_case import START, STUDENT, TEACHER, build
 
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.features.at import AT
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.kd import KD
 from kdx.losses.wrappers.logit_standardization import LogitStandardization, standardize
+from kdx.tasks.classes import image_classes
 
 
 def test_mean_0_and_deviation_1():
@@ -42,7 +43,7 @@ def test_shift_and_positive_scale_of_either_network_do_not_matter(inside):
 def test_speaks_for_the_term_inside():
     term = LogitStandardization(AT({"a": "b"}, 2.0))
     assert (term.student_roles(), term.teacher_roles()) == (("a",), ("b",))
-    two = DataSpec(2, (3, 8, 8), 1, (0.0,), (1.0,))
+    two = image_classes(2, (3, 8, 8), 1, (0.0,), (1.0,))
     with pytest.raises(ValueError, match="at least 3 classes"):
         LogitStandardization(DKD(1.0, 8.0, 2.0)).build(Shapes((2,), {}), Shapes((2,), {}), two)
 

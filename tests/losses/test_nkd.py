@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.types import Shapes
 from kdx.losses.logits.dkd import nontarget_divergence
 from kdx.losses.logits.nkd import NKD, nontarget_cross_entropy, target_cross_entropy
+from kdx.tasks.classes import image_classes
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -26,4 +27,4 @@ def test_a_sure_teacher_makes_the_target_part_plain_cross_entropy():
 def test_two_classes_are_refused():
     shapes = Shapes((2,), {})
     with pytest.raises(ValueError, match="NKD .* at least 3 classes"):
-        NKD(1.5, 1.0).build(shapes, shapes, DataSpec(2, (3, 8, 8), 1, (0.0,), (1.0,)))
+        NKD(1.5, 1.0).build(shapes, shapes, image_classes(2, (3, 8, 8), 1, (0.0,), (1.0,)))

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.types import Shapes
 from kdx.losses.features.nst import NST, neuron_selectivity
+from kdx.tasks.classes import image_classes
 
 
 def test_order_scale_and_sign_of_channels_do_not_matter():
@@ -35,7 +36,7 @@ def test_is_never_negative():
 def test_vectors_are_refused():
     shapes = Shapes((10,), {"a": (4,)})
     with pytest.raises(ValueError, match="NST reads feature maps"):
-        NST(["a"]).build(shapes, shapes, DataSpec(10, (3, 8, 8), 1, (0.0,), (1.0,)))
+        NST(["a"]).build(shapes, shapes, image_classes(10, (3, 8, 8), 1, (0.0,), (1.0,)))
 
 
 @pytest.mark.parametrize(("channels", "side"), [((3, 5), 4), ((12, 9), 2), ((4, 5), 2)])

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.types import Shapes
 from kdx.losses.logits.kd import soft_cross_entropy
 from kdx.losses.logits.ofa import OFAStages, enhanced_cross_entropy, stage_head
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(10, (3, 32, 32), 1, (0.0,), (1.0,))
+SPEC = image_classes(10, (3, 32, 32), 1, (0.0,), (1.0,))
 STAGES = {"stage1": (16, 32, 32), "stage2": (32, 16, 16), "stage3": (64, 8, 8), "pooled": (64,)}
 
 

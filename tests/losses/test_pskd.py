@@ -6,15 +6,16 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import EpochRamp, Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.pskd import PastPredictions
+from kdx.tasks.classes import image_classes
 
 C, N = 4, 9
 
 
 def term(share=0.3) -> PastPredictions:
     made = PastPredictions(share)
-    made.build(Shapes((C,), {}), None, DataSpec(C, (1, 2, 2), N, (0.0,), (1.0,)))
+    made.build(Shapes((C,), {}), None, image_classes(C, (1, 2, 2), N, (0.0,), (1.0,)))
     return made.double().train()
 
 

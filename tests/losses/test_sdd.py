@@ -5,14 +5,15 @@ import torch
 from torch import nn
 
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.nkd import NKD
 from kdx.losses.wrappers.logit_standardization import LogitStandardization
 from kdx.losses.wrappers.sdd import SDD, disagrees, local_logits, pyramid
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(5, (3, 8, 8), 1, (0.0,), (1.0,))
+SPEC = image_classes(5, (3, 8, 8), 1, (0.0,), (1.0,))
 START = Progress(0, 1, 1)
 
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.types import Shapes
 from kdx.losses.logits.cross_entropy import cross_entropy
 from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence, virtual_probs
+from kdx.tasks.classes import image_classes
 
 
 @pytest.fixture
@@ -50,5 +51,5 @@ def test_another_word_and_a_single_class_are_refused():
         virtual_divergence(torch.zeros(1, 3), torch.tensor([0]), 0.9, 1.0, "logits")
     with pytest.raises(ValueError, match="at least 2 classes"):
         VirtualTeacher(0.9, 20.0, "distribution").build(
-            Shapes((1,), {}), None, DataSpec(1, (3, 8, 8), 1, (0.0,), (1.0,))
+            Shapes((1,), {}), None, image_classes(1, (3, 8, 8), 1, (0.0,), (1.0,))
         )

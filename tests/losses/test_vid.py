@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.features.vid import VID, gaussian_nll
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(10, (3, 8, 8), 1, (0.0,), (1.0,))
+SPEC = image_classes(10, (3, 8, 8), 1, (0.0,), (1.0,))
 
 
 def built(variance: float) -> VID:

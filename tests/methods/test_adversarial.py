@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.engine.optim.multi_optimizer import Peers, Turns
 from kdx.engine.optim.optimizer import SGD
 from kdx.engine.optim.update import Joint
@@ -15,8 +15,9 @@ from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.methods.adversarial import Adversarial
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (1, 2, 4), 32, (0.0,), (1.0,))
+SPEC = image_classes(3, (1, 2, 4), 32, (0.0,), (1.0,))
 NOW = Progress(4, 8, 8)
 FACTS = {"dropout": 0.0, "activation": "tanh", "num_classes": 3, "input_shape": (1, 2, 4)}
 SETTINGS = {"autocast": None, "clip_norm": None, "lr_schedule": Linear(1.0, 1.1, until=8)}

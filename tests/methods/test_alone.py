@@ -7,13 +7,14 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, DataSpec, Outputs
+from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence
 from kdx.methods.alone import Alone
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
+SPEC = image_classes(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
 
 
 class Net(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 from kdx.config.compose import compose
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress, Ramp
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import SoftCrossEntropy
 from kdx.methods.bss import BoundarySamples
@@ -17,8 +17,9 @@ from kdx.models.attack import BoundaryAttack
 from kdx.models.small import MLP, SmallCNN
 from kdx.models.teachers.frozen import Frozen
 from kdx.runs.build import make
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(4, (1, 4, 4), 50, (0.0,), (1.0,), torch.arange(50) % 4)
+SPEC = image_classes(4, (1, 4, 4), 50, (0.0,), (1.0,), torch.arange(50) % 4)
 START = Progress(0, 10, 10)
 
 

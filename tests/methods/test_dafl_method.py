@@ -8,7 +8,7 @@ from test_adversarial import SETTINGS, flat, sgd
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.engine.optim.multi_optimizer import Turns
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dafl import activation, information, one_hot
@@ -18,8 +18,9 @@ from kdx.methods.generator_distill import GeneratorDistill
 from kdx.models.generator import ConvGenerator
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (2, 4, 8), 32, (0.0, 0.0), (1.0, 1.0), torch.arange(32) % 3)
+SPEC = image_classes(3, (2, 4, 8), 32, (0.0, 0.0), (1.0, 1.0), torch.arange(32) % 3)
 FACTS = {"dropout": 0.0, "activation": "tanh", "num_classes": 3, "input_shape": (2, 4, 8)}
 NOW = Progress(4, 8, 8)
 WEIGHTS = {"kd": 1.0, "one_hot": 0.7, "activation": 0.2, "information": 3.0}

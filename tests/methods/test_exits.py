@@ -7,12 +7,13 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.methods.exits import Exits
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (2, 9, 9), 32, (0.0,), (1.0,))
+SPEC = image_classes(3, (2, 9, 9), 32, (0.0,), (1.0,))
 NOW = Progress(1, 8, 8)
 WEIGHTS = {"ce": 0.9, "kd": 0.1, "hint": 1e-4}
 

@@ -6,14 +6,15 @@ from torch import nn
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.losses.features.input_gradient import InputGradient
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.methods.input_gradients import InputGradients
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (1, 2, 2), 50, (0.0,), (1.0,), torch.arange(50) % 3)
+SPEC = image_classes(3, (1, 2, 2), 50, (0.0,), (1.0,), torch.arange(50) % 3)
 START = Progress(0, 10, 10)
 
 

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.losses.online.dml import Mutual as Exchange
 from kdx.methods.mutual import Mutual
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (2, 8, 8), 32, (0.0,), (1.0,))
+SPEC = image_classes(3, (2, 8, 8), 32, (0.0,), (1.0,))
 NOW = Progress(1, 8, 8)
 
 

@@ -15,13 +15,14 @@ from kdx.config.compose import config_dir, options
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.core.weigh import weigh
 from kdx.models.teachers.frozen import Frozen
 from kdx.runs.build import make
+from kdx.tasks.classes import image_classes
 
 CLASSES, SIZE, BATCH = 5, 16, 3
-SPEC = DataSpec(CLASSES, (3, SIZE, SIZE), 20, (0.0,) * 3, (1.0,) * 3, torch.arange(20) % CLASSES)
+SPEC = image_classes(CLASSES, (3, SIZE, SIZE), 20, (0.0,) * 3, (1.0,) * 3, torch.arange(20) % CLASSES)
 NETWORKS = {
     "resnet": ("resnet8", {"widths": [4, 4, 8, 8]}),
     "resnet wider": ("resnet8", {"widths": [6, 6, 10, 10]}),

@@ -9,14 +9,15 @@ from torch.nn import functional as F
 
 from kdx.config.compose import compose
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs
+from kdx.core.types import Batch, Outputs
 from kdx.methods.pgd_at import AdversarialTraining
 from kdx.models.attack import PGD
 from kdx.models.small import MLP, SmallCNN
 from kdx.runs.prepare import prepare
+from kdx.tasks.classes import image_classes
 
 MEAN, STD = (0.4,), (0.3,)
-SPEC = DataSpec(4, (1, 4, 4), 50, MEAN, STD, torch.arange(50) % 4)
+SPEC = image_classes(4, (1, 4, 4), 50, MEAN, STD, torch.arange(50) % 4)
 START = Progress(0, 10, 10)
 
 
@@ -87,7 +88,7 @@ def test_of_two_pixels_it_learns_the_one_that_the_attack_cannot_turn():
     labels = torch.arange(20) % 2
     sign = (2 * labels - 1).float()
     inputs = torch.stack([0.3 * sign, 0.05 * sign], 1).view(-1, 1, 1, 2)
-    spec = DataSpec(2, (1, 1, 2), 20, (0.5,), (1.0,), labels)
+    spec = image_classes(2, (1, 1, 2), 20, (0.5,), (1.0,), labels)
     examples = Batch.of_classes(inputs, labels, torch.arange(20))
 
     def learnt(radius: float) -> torch.Tensor:

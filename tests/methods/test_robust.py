@@ -8,15 +8,16 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.losses.logits.kd import KD
 from kdx.methods.robust import RobustDistill
 from kdx.models.attack import PGD
 from kdx.models.small import MLP, SmallCNN
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
 MEAN, STD = (0.4,), (0.3,)
-SPEC = DataSpec(4, (1, 4, 4), 50, MEAN, STD, torch.arange(50) % 4)
+SPEC = image_classes(4, (1, 4, 4), 50, MEAN, STD, torch.arange(50) % 4)
 START = Progress(0, 10, 10)
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.losses.features.map_mse import MapMSE
 from kdx.methods.simkd import SimKD
 from kdx.models.cifar.mobilenetv2 import MobileNetV2
@@ -14,9 +14,10 @@ from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.weights import save_weights
+from kdx.tasks.classes import image_classes
 
 CLASSES = 5
-SPEC = DataSpec(CLASSES, (3, 16, 16), 20, (0.0,) * 3, (1.0,) * 3, torch.arange(20) % CLASSES)
+SPEC = image_classes(CLASSES, (3, 16, 16), 20, (0.0,) * 3, (1.0,) * 3, torch.arange(20) % CLASSES)
 START = Progress(0, 10, 10)
 
 

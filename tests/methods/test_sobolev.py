@@ -14,8 +14,9 @@ from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.methods.sobolev import Sobolev
 from kdx.models.small import MLP, SmallCNN
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(3, (1, 2, 2), 50, (0.0,), (1.0,), torch.arange(50) % 3)
+SPEC = image_classes(3, (1, 2, 2), 50, (0.0,), (1.0,), torch.arange(50) % 3)
 START = Progress(0, 10, 10)
 
 
@@ -135,7 +136,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(derivative: Any):
 
 @pytest.mark.parametrize("derivative", ["full", "projected", "forward"])
 def test_batch_norms_do_not_tie_examples_together(derivative: Any):
-    spec = DataSpec(3, (1, 4, 4), 50, (0.0,), (1.0,), torch.arange(50) % 3)
+    spec = image_classes(3, (1, 4, 4), 50, (0.0,), (1.0,), torch.arange(50) % 3)
     method = built(derivative, networks=lambda: SmallCNN([3, 3], 4, 0.0, 3, (1, 4, 4)), spec=spec).train()
     x = torch.randn(6, 1, 4, 4)
     y = torch.arange(6)

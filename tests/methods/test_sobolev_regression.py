@@ -6,15 +6,16 @@ from torch import nn
 
 from kdx.config.compose import compose
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec
+from kdx.core.types import Batch
 from kdx.core.weigh import weigh
 from kdx.models.derivatives import jacobian
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.functions import StyblinskiTang
 from kdx.runs.build import make
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(1, (2,), 100, (0.0,), (1.0,))
+SPEC = image_classes(1, (2,), 100, (0.0,), (1.0,))
 
 
 def errors(net: nn.Module) -> tuple[float, float]:

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs
+from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import KD
 from kdx.methods.two_views import TwoViews
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import image_classes
 
-SPEC = DataSpec(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
+SPEC = image_classes(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
 START = Progress(0, 10, 10)
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from kdx.core.types import Images
 from kdx.models.probe import probe
 from kdx.models.tap import Tapped, plain
 from kdx.models.teachers.frozen import Frozen
@@ -66,7 +67,7 @@ def test_in_training_mode_an_overwritten_feature_is_refused_until_a_probe_has_ru
     model = tapped(pre="conv2").train()
     with pytest.raises(ValueError, match="overwrites the feature of pre in place"):
         model(X)
-    probe(model, (3, 8, 8))
+    probe(model, Images((3, 8, 8), (0.0,) * 3, (1.0,) * 3))
     assert (model(X).features["pre"] < 0).any()
 
 

@@ -144,7 +144,7 @@ def test_what_a_member_overrides_leaves_nothing_of_what_it_replaced():
     assert identity(composed(own, "teacher.seed=5")) == identity(composed(own))
     teacher = composed(own)["teacher"]
     assert teacher["net"] == {} and teacher["seed"] is None and teacher["training"] is None
-    assert identity(composed(own)) == identity(composed(own, "teacher.expected_top1=0.0", "teacher.tolerance=0.5"))
+    assert identity(composed(own)) == identity(composed(own, "teacher.expected=0.0", "teacher.tolerance=0.5"))
 
 
 def test_members_differ_in_whatever_a_teacher_has(tmp_path):

@@ -67,7 +67,7 @@ MOMENTS = {
     "before a checkpoint is put aside": Moment("os", "replace", 3, "previous.pt"),
     "before a checkpoint is in place": Moment("os", "replace", 5, ".last.pt."),
     "at the export of the selected student": Moment(DELIVER, "save_weights", 1, "student_val"),
-    "in an evaluation": Moment("kdx.evals.classification.Classification", "measure", 3),
+    "in an evaluation": Moment("kdx.evals.task_metrics.TaskMetrics", "measure", 3),
     "before the last checkpoint": Moment(CHECKPOINTS, "save", 8),
     "before the export": Moment(DELIVER, "save_weights", 1, "student.safetensors"),
     "before the result": Moment(DELIVER, "write_json"),

@@ -27,12 +27,12 @@ def test_the_teacher_reaches_what_its_card_says(tmp_path):
         "logger=none",
     ]
     overrides += [f"paths.data='{DATA}'", f"paths.outputs={tmp_path}", "trainer.device=cpu"]
-    config = prepare(compose([*overrides, f"teacher.expected_top1={card}", "teacher.tolerance=0.002"]))
+    config = prepare(compose([*overrides, f"teacher.expected={card}", "teacher.tolerance=0.002"]))
     light = build_light(config)
     loaders = build_loaders(config, light)
     facts = load_teacher(config, WEIGHTS, loaders, light.device).facts
     assert facts["test/top1"] == pytest.approx(card, abs=0.002)
     assert facts["sha256"] == "5c3f17cae7a6e414a858e06ce21c47608c60243ab6f709388997144c1d4e55db"
-    config["teacher"]["expected_top1"] = 0.7234  # of the literature's 240 epochs
-    with pytest.raises(UserError, match="teacher.expected_top1 is 0.7234"):
+    config["teacher"]["expected"] = 0.7234  # of the literature's 240 epochs
+    with pytest.raises(UserError, match="teacher.expected is 0.7234"):
         load_teacher(config, WEIGHTS, loaders, light.device)

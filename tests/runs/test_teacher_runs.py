@@ -91,10 +91,10 @@ def test_a_teacher_as_it_is_built_is_kept_for_the_runs_to_come(tiny, monkeypatch
 
 def test_a_teacher_that_misses_its_accuracy_is_refused(tiny, tmp_path):
     weights = weights_at(tmp_path / "random.safetensors")
-    given = (f"teacher.checkpoint={weights}", "teacher.expected_top1=0.99")
-    refused(tiny(*given), r"top-1 of 0\.\d+, but teacher.expected_top1 is 0.99 \(tolerance 0.01\)")
+    given = (f"teacher.checkpoint={weights}", "teacher.expected=0.99")
+    refused(tiny(*given), r"top-1 of 0\.\d+, but teacher.expected is 0.99 \(tolerance 0.01\)")
     assert run(tiny(*given, "teacher.tolerance=1.0")).data["teacher"]["test/top1"] < 0.9
-    assert run(tiny(given[0], "teacher.expected_top1=null")).data["teacher"]["test/top1"] < 0.9
+    assert run(tiny(given[0], "teacher.expected=null")).data["teacher"]["test/top1"] < 0.9
 
 
 def test_foreign_weights_are_refused(tiny, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from kdx.data.dataset import Dataset, missing
+from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, TensorSet
 
 # file -> md5, as torchvision publishes them
@@ -27,7 +27,7 @@ CIFAR100_TEST = {"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar(Dataset):
+class Cifar(LabelledImages):
     """50,000 + 10,000 colour images of 32x32 pixels in 10 or 100 classes.
 
     Attributes:

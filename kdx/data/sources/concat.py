@@ -37,7 +37,7 @@ class Joined(ImageSet):
         self.decodes = any(part.decodes for part in parts)
 
     def subset(self, indices: Tensor) -> "Joined":
-        return Joined(self.parts, self.chosen[indices]).labelled(self.labels[indices])
+        return Joined(self.parts, self.chosen[indices]).with_targets(**self.at(indices)[0])
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.chosen[indices]

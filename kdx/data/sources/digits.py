@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdx.data.dataset import Dataset
+from kdx.data.dataset import LabelledImages
 from kdx.data.regime import class_ranks
 from kdx.data.sets import DataError, TensorSet
 
@@ -20,7 +20,7 @@ SPLIT_SEED = 1797
 
 
 @dataclass(frozen=True, kw_only=True)
-class Digits(Dataset):
+class Digits(LabelledImages):
     """The test set of UCI's optical digits, split into 1000 and 797 by a seed that never changes.
 
     Real data that needs no download: for first steps, tests and studies that take seconds.

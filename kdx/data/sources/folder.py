@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from kdx.core.ranges import PositiveInt
-from kdx.data.dataset import Dataset, missing
+from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolder(Dataset):
+class ImageFolder(LabelledImages):
     """`root/folder/{train,test_folder}/<class>/**/<image>`; classes are numbered by name, as torchvision does.
 
     Attributes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdx.data.dataset import Dataset, missing
+from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, TensorSet
 
 # of the unpacked files, so that it doesn't matter how they were packed
@@ -22,7 +22,7 @@ MD5 = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mnist(Dataset):
+class Mnist(LabelledImages):
     """60,000 + 10,000 handwritten digits of 28x28 pixels.
 
     Attributes:

@@ -1,30 +1,48 @@
-"""Random points of a square, for functions that are their own teachers."""
+"""Random points of a square and the values of a function there."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
-from kdx.data.dataset import Dataset
+from kdx.core.types import Outputs
+from kdx.data.dataset import ImageDataset, check_outputs
 from kdx.data.sets import TensorSet
+from kdx.tasks.values import Values
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plane(Dataset):
-    """Points drawn at random from a grid of 256 x 256 or more dimensions, as images of one row: any number, no files.
+class Plane(ImageDataset):
+    """Points drawn at random from a grid of 256 x 256 or more dimensions, as images of one row, for regression.
 
-    A coordinate is (k / 255 - mean) / std with k from 0 to 255. There is one class, that of all points.
+    A coordinate is (k / 255 - mean) / std with k from 0 to 255. The target of a point is the function's value there,
+    less `target_mean` and over `target_std`.
 
     Attributes:
+        num_outputs: K, the number of values of a point.
+        function: Maps points [B, C, H, W] to outputs whose logits are the values [B, K].
+        target_mean: What is subtracted from each of the K values.
+        target_std: What each is then divided by.
         train_size: Number of training points.
         test_size: Number of test points.
         seed: Chooses them.
     """
 
+    num_outputs: PositiveInt
+    function: Callable[[Tensor], Outputs]
+    target_mean: Sequence[float]
+    target_std: Sequence[float]
     train_size: PositiveInt
     test_size: PositiveInt
     seed: Count
+
+    @property
+    def task(self) -> Values:
+        check_outputs(self.num_outputs, self.target_mean, self.target_std)
+        return Values(tuple(self.target_mean), tuple(self.target_std))
 
     def load(self) -> tuple[TensorSet, TensorSet]:
         return self._draw("train", self.train_size), self._draw("test", self.test_size)
@@ -33,4 +51,8 @@ class Plane(Dataset):
         c, h, w = self.input_shape
         g = generator(self.seed, "plane", split)
         points = torch.randint(256, (size, h, w, c), generator=g, dtype=torch.uint8)
-        return TensorSet(points, torch.zeros(size, dtype=torch.int64), 255)
+        mean, std = (torch.tensor(list(t)) for t in (self.mean, self.std))
+        with torch.no_grad():
+            values = self.function(((points / 255 - mean) / std).permute(0, 3, 1, 2)).logits
+        values = (values - torch.tensor(list(self.target_mean))) / torch.tensor(list(self.target_std))
+        return TensorSet(points, {"values": values}, 255)

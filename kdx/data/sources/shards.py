@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.ranges import PositiveInt
-from kdx.data.dataset import Dataset, missing
+from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, EncodedSet, ImageSet, Nearby
 from kdx.data.sources.decode import decode_content
 from kdx.data.sources.shard_index import BLOCK, Stamp, known, make, stamp
@@ -30,7 +30,7 @@ OPEN = 128  # shards that a process keeps open
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shards(Dataset):
+class Shards(LabelledImages):
     """Samples of consecutive files with one name: an image (`0001.jpg`) and its class as a number (`0001.cls`).
 
     Attributes:

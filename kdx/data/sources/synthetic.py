@@ -6,12 +6,12 @@ import torch
 
 from kdx.core.ranges import Count, NonNegative, PositiveInt
 from kdx.core.seed import generator
-from kdx.data.dataset import Dataset
+from kdx.data.dataset import LabelledImages
 from kdx.data.sets import TensorSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Synthetic(Dataset):
+class Synthetic(LabelledImages):
     """A coarse random pattern for each class under pixel noise: any size, no files, the same everywhere.
 
     Attributes:

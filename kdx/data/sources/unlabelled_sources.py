@@ -12,7 +12,7 @@ from torch import Tensor
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
 from kdx.core.types import UNLABELLED
-from kdx.data.dataset import Dataset
+from kdx.data.dataset import Dataset, ImageDataset
 from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet, TensorSet, resized
 from kdx.data.sources.folder import SUFFIXES
 
@@ -22,7 +22,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey
 class Source:
     """Where unlabelled images come from."""
 
-    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         """The images, without labels, in the shape and with the pixel values of a training set.
 
         Args:
@@ -50,8 +50,10 @@ class OtherData(Source):
     count: PositiveInt | None
     seed: Count
 
-    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         train = self.dataset.splits().train
+        if not isinstance(train, ImageSet):
+            raise DataError(f"{self.dataset.name} has no images to learn from")
         if self.count is not None and self.count < len(train):
             chosen = torch.randperm(len(train), generator=generator(self.seed, "other", "count"))[: self.count]
             train = train.subset(chosen.sort().values)
@@ -72,13 +74,13 @@ class Noise(Source):
     count: PositiveInt | None
     seed: Count
 
-    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         c, h, w = home.shape
         size, g = (self.count or len(home), h, w, c), generator(self.seed, "noise", self.kind)
         if self.kind == "uniform":
             images = torch.randint(home.scale + 1, size, generator=g, dtype=torch.uint8)
         else:
-            mean, std = (torch.tensor(list(v), dtype=torch.float32) for v in (dataset.mean, dataset.std))
+            mean, std = (torch.tensor(list(v), dtype=torch.float32) for v in (dataset.inputs.mean, dataset.inputs.std))
             images = _pixels(torch.randn(size, generator=g).mul_(std).add_(mean), home.scale)
         return _unlabelled(images, home)
 
@@ -96,7 +98,7 @@ class Files(Source):
     path: str
     sha256: str | None
 
-    def take(self, home: ImageSet, dataset: Dataset) -> TensorSet:
+    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         path = Path(self.path).expanduser()
         if path.is_dir():
             files = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]

@@ -1,7 +1,7 @@
 """What a person sees of a run in progress."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -9,16 +9,18 @@ from kdx.core.distributed import leads
 
 
 class Bar:
-    """A progress bar with images per second and the time left; nothing where nobody is looking.
+    """A progress bar with examples per second and the time left; nothing where nobody is looking.
 
     Args:
         name: The run's name.
         examples: Training examples of the whole run.
+        shown: Names of training metrics that are shown, without "train/".
     """
 
-    def __init__(self, name: str, examples: int):
+    def __init__(self, name: str, examples: int, shown: Sequence[str]):
+        self._shown = tuple(shown)
         unseen = not (leads() and sys.stderr.isatty())
-        self._bar = tqdm(desc=name, total=examples, unit="img", unit_scale=True, dynamic_ncols=True, disable=unseen)
+        self._bar = tqdm(desc=name, total=examples, unit="ex", unit_scale=True, dynamic_ncols=True, disable=unseen)
 
     def start(self, done: int) -> None:
         """Begin at what an earlier start of the run had done."""
@@ -29,7 +31,7 @@ class Bar:
         self._bar.update(examples)
 
     def show(self, line: Mapping[str, float]) -> None:
-        shown = {key: f"{line[f'train/{key}']:.3f}" for key in ("loss", "top1") if f"train/{key}" in line}
+        shown = {key: f"{line[f'train/{key}']:.3f}" for key in self._shown if f"train/{key}" in line}
         self._bar.set_postfix(shown, refresh=False)
 
     def stop(self) -> None:

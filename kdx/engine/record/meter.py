@@ -7,12 +7,11 @@ from torch import Tensor
 
 from kdx.core.distributed import size, total, weight
 from kdx.core.errors import UserError
+from kdx.core.task import Task
 from kdx.core.types import Batch, Step
 
-ACCURACY = "top1"
-# counts, which add up over steps and processes: so a last short batch weighs what it holds
-HITS, LABELLED = "hits", "labelled"
-COUNTS = (HITS, LABELLED)
+# sums over examples, which add up over steps and processes: so a short last batch weighs what it holds
+SUM, OF = "sum/", "of/"
 
 
 class NonFiniteError(UserError):
@@ -22,10 +21,14 @@ class NonFiniteError(UserError):
 class Meter:
     """Gathers each step's terms; one transfer per reading, not per step.
 
+    Args:
+        task: Says which metric is measured on training batches.
+
     A term that is not finite raises `NonFiniteError` at the next reading, with the very step.
     """
 
-    def __init__(self):
+    def __init__(self, task: Task):
+        self.task = task
         self._names: list[str] = []
         self._pending: list[Tensor] = []  # a row per step, on the device
         self._read = torch.empty(0, 0, dtype=torch.float64)  # rows that were checked
@@ -35,15 +38,15 @@ class Meter:
         """Take in the step number `step`, counted from 0."""
         values = {f"terms/{k}": v for k, v in result.terms.items()} | dict(result.report)
         if result.outputs is not None:
-            values[HITS] = (result.outputs.logits.argmax(1) == batch.labels).sum()
-            values[LABELLED] = (batch.labels >= 0).sum()
+            for name, (numerator, denominator) in self.task.training_metric(result.outputs, batch).items():
+                values |= {SUM + name: numerator, OF + name: denominator}
         if not self._names:
             self._names, self._first = list(values), step
             self._read = torch.empty(0, len(values), dtype=torch.float64)
-        device, own = batch.labels.device, weight(len(batch), batch.whole)
+        device, own = batch.device, weight(len(batch), batch.whole)
         row = [_there(v.detach(), device) for v in values.values()]
         if own != 1:
-            row = [v if name in COUNTS else v * own for name, v in zip(values, row, strict=True)]
+            row = [v if _adds_up(name) else v * own for name, v in zip(values, row, strict=True)]
         self._pending.append(torch.stack(row))
 
     def check(self) -> None:
@@ -52,7 +55,7 @@ class Meter:
             return
         rows = total(torch.stack(self._pending))
         if size() > 1:
-            rows = rows / torch.tensor([1 if name in COUNTS else size() for name in self._names]).to(rows)
+            rows = rows / torch.tensor([1 if _adds_up(name) else size() for name in self._names]).to(rows)
         self._read = torch.cat([self._read, rows.double().cpu()])
         self._pending = []
         bad = (~self._read.isfinite()).nonzero()
@@ -67,16 +70,16 @@ class Meter:
     def read(self) -> dict[str, float]:
         """Means over the steps since the last reading, under `train/`, and start anew.
 
-        The accuracy is that of all labelled examples together; without any there is none.
+        A metric of the task is that of all examples that it counts, together; without any there is none.
         """
         self.check()
         if not self._names:
             return {}
         sums, steps = dict(zip(self._names, self._read.sum(0).tolist(), strict=True)), len(self._read)
         self._names = []
-        means = {name: value / steps for name, value in sums.items() if name not in COUNTS}
-        if HITS in sums and sums[LABELLED] > 0:
-            means[ACCURACY] = sums[HITS] / sums[LABELLED]
+        means = {name: value / steps for name, value in sums.items() if not _adds_up(name)}
+        counted = [name.removeprefix(OF) for name, value in sums.items() if name.startswith(OF) and value > 0]
+        means |= {name: sums[SUM + name] / sums[OF + name] for name in counted}
         return {f"train/{name}": mean for name, mean in means.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,6 +89,10 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._names, self._first, self._read = list(state["names"]), state["first"], state["rows"]
+
+
+def _adds_up(name: str) -> bool:
+    return name.startswith((SUM, OF))
 
 
 def _there(value: Tensor, device: torch.device) -> Tensor:

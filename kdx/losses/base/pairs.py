@@ -23,6 +23,7 @@ class Paired(Term):
     """
 
     reads_logits = False
+    tasks = None
     called: ClassVar[str]
 
     def __init__(self, roles: Roles):

@@ -1,8 +1,11 @@
 """The contract of a term."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES, Kinds
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_rows
 
@@ -15,6 +18,7 @@ class Term(nn.Module):
     creates them in `build`, before the optimiser exists.
 
     Attributes:
+        tasks: Kinds of tasks that the term fits, see `kdx.core.task`; None for all, as for a term on features.
         needs_teacher: Whether the term reads the teacher's outputs.
         divisible: Whether an example's value is the same in any part of the batch, so that each of several processes
             may take a part. False where a term relates examples to each other, or keeps a state of earlier ones.
@@ -23,6 +27,7 @@ class Term(nn.Module):
         keyed_by_index: Whether the term keeps a state per training example, found by `Batch.index`.
     """
 
+    tasks: ClassVar[Kinds | None] = ONLY_CLASSES
     needs_teacher: bool = True
     divisible: bool = True
     reads_logits: bool = True

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from kdx.core.functional import unit
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.heads import linear_head, require_width
 from kdx.losses.base.numerics import full_precision
@@ -58,6 +59,7 @@ class CATKD(Paired):
         side: Height and width that the maps are pooled to.
     """
 
+    tasks = ONLY_CLASSES
     called = "CAT-KD"
 
     def __init__(self, student_role: str, teacher_role: str, side: PositiveInt):

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.checks import require_same_logits
@@ -36,6 +37,7 @@ class SRRL(Paired):
     """
 
     reads_logits = True
+    tasks = ONLY_CLASSES
     called = "SRRL"
     connector: nn.Module
 

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import CLASSES, LABELS
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision, soft_log_probs, tempered
@@ -97,4 +98,5 @@ class BinaryKL(BinaryCrossEntropy):
         reduction: 'mean' (over labels) or 'batchmean' (their sum).
     """
 
+    tasks = frozenset({CLASSES, LABELS})
     measure = staticmethod(binary_divergence)

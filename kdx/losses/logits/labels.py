@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.schedule import Progress
+from kdx.core.task import LABELS
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
@@ -47,6 +48,7 @@ class LabelCrossEntropy(Term):
         reduction: 'mean' (over labels) or 'batchmean' (their sum).
     """
 
+    tasks = frozenset({LABELS})
     needs_teacher = False
 
     def __init__(self, reduction: Reduction):

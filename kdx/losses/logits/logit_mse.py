@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor
 
 from kdx.core.schedule import Progress
+from kdx.core.task import CLASSES, VALUES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision
@@ -42,6 +43,8 @@ class LogitMSE(Term):
     Args:
         reduction: 'half_sum' (half of the sum over classes) or 'mean' (over classes).
     """
+
+    tasks = frozenset({CLASSES, VALUES})
 
     def __init__(self, reduction: Reduction):
         super().__init__()

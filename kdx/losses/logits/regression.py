@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import VALUES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
@@ -95,6 +96,7 @@ def huber(predictions: Tensor, values: Tensor, delta: float) -> Tensor:
 class SquaredError(Term):
     """Squared error of the outputs against the batch's target values, mean over outputs."""
 
+    tasks = frozenset({VALUES})
     needs_teacher = False
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:

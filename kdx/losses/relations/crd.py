@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from kdx.core.functional import unit
 from kdx.core.ranges import PartialFraction, Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.numerics import full_precision
@@ -101,6 +102,7 @@ class CRD(Paired):
 
     divisible = False
     keyed_by_index = True
+    tasks = ONLY_CLASSES
     called = "CRD"
     embed_student: nn.Module
     embed_teacher: nn.Module

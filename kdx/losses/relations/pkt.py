@@ -50,6 +50,7 @@ class PKT(Paired):
         teacher_role: The teacher's feature; its width may differ.
     """
 
+    tasks = None
     divisible = False
     called = "PKT"
 

@@ -99,6 +99,7 @@ class RKDDistance(Paired):
         teacher_role: The teacher's feature; its width may differ.
     """
 
+    tasks = None
     divisible = False
     called = "RKD"
 
@@ -115,6 +116,8 @@ class RKDDistance(Paired):
 
 class RKDAngle(RKDDistance):
     """Difference of the angles that the samples of a batch form. Knobs as in `RKDDistance`."""
+
+    tasks = None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         ((mine, theirs),) = self.features(student, teacher)

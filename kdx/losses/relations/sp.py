@@ -44,6 +44,7 @@ class SP(Paired):
         teacher_role: The teacher's feature; its shape may differ.
     """
 
+    tasks = None
     divisible = False
     called = "SP"
 

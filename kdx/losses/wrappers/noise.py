@@ -62,6 +62,8 @@ class NoisyLogits(Wrapper):
         mode, granularity, select, fraction, sigma: As in `perturbed`.
     """
 
+    tasks = None
+
     def __init__(
         self,
         term: Term,

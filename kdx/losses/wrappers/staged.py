@@ -28,6 +28,8 @@ class Staged(Wrapper):
         ValueError: The span ends before it begins.
     """
 
+    tasks = None
+
     def __init__(self, term: Term, since: NonNegative, until: NonNegative | None):
         super().__init__(term)
         until = math.inf if until is None else until

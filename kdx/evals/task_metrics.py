@@ -1,0 +1,84 @@
+"""The metrics of the data set's task."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from kdx.core.ranges import Positive
+from kdx.core.task import PairMetric, Task
+from kdx.core.types import Batch
+from kdx.evals.base import SplitEvaluator, computed, network
+
+
+class TaskMetrics(SplitEvaluator):
+    """Measures `{split}/{metric}` for each metric of the task, such as `test/top1` or `test/rmse`.
+
+    Args:
+        model: Role of the network to measure. For roles other than the student, the metric names carry
+            the role: `teacher/test/top1`.
+        loaders, device, task, split, every: As in `SplitEvaluator`.
+    """
+
+    tasks = None
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Iterable[Batch]],
+        device: torch.device,
+        task: Task,
+        split: str,
+        model: str,
+        every: Positive | None,
+    ):
+        super().__init__(loaders, device, task, split, every)
+        self.model = model
+
+    def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
+        net = network(models, self.model)
+        prefix = f"{self.split}/" if self.model == "student" else f"{self.model}/{self.split}/"
+        return {prefix + name: value for name, value in self.measure(net).items()}
+
+    def metrics(self) -> Mapping[str, PairMetric]:
+        """New metrics, by name."""
+        return self.task.metrics()
+
+    @torch.no_grad()
+    def measure(self, net: nn.Module) -> dict[str, float]:
+        """The measurements of a network in evaluation mode, by short name; several processes divide the batches."""
+        metrics, seen = self.metrics(), False
+        for batch in self.share(net):
+            seen = True
+            pair = self.task.pair(net(batch.inputs), batch)
+            for metric in metrics.values():
+                metric.update(*pair)
+        return computed(
+            metrics if seen else {}, lambda: {k: v for m in metrics.values() for k, v in m.compute().items()}, net
+        )
+
+
+class ExtraMetrics(TaskMetrics):
+    """Measures `{split}/{metric}` for metrics of one's own, on the pairs that the task's metrics read.
+
+    Args:
+        metrics: Makers of metrics, such as subclasses of `kdx.metrics.base.StreamingMetric` with two-tensor updates.
+        loaders, device, task, split, model, every: As in `TaskMetrics`.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Iterable[Batch]],
+        device: torch.device,
+        task: Task,
+        split: str,
+        model: str,
+        metrics: Sequence[Callable[[], PairMetric]],
+        every: Positive | None,
+    ):
+        super().__init__(loaders, device, task, split, model, every)
+        self._own = tuple(metrics)
+        self.described = tuple(metric for make in metrics for metric in make().described)
+
+    def metrics(self) -> Mapping[str, PairMetric]:
+        made = [make() for make in self._own]
+        return {f"{i} {type(metric).__name__}": metric for i, metric in enumerate(made)}

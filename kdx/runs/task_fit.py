@@ -1,0 +1,53 @@
+"""Whether the parts of a run fit the task of its data set; said before anything loads."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kdx.config.compose import Config
+from kdx.config.validate import locate
+from kdx.core.task import CLASSES, Task
+from kdx.runs.build import make
+
+
+def unfit(config: Config, task: Task) -> Iterator[str]:
+    """A line for each part of a config that the task cannot feed.
+
+    Args:
+        config: A config whose values are right each by itself.
+        task: The data set's.
+    """
+    if task.kind == CLASSES:
+        return  # every part that ships fits classes, and the built parts say the rest
+    name = config["dataset"]["name"]
+    reasons = list(dict.fromkeys(_reasons(config["method"], task)))
+    if reasons:
+        yield f"method={config['choices']['method']} does not fit dataset={name}: {'; '.join(reasons)}"
+    if make(config["augmentation"]).mixing is not None:
+        yield f"augmentation.mixing needs a task with classes, and dataset={name} has {task.kind}; augmentation=none"
+    for key, node in config["evals"].items():
+        if reason := task.fits(locate(str(node["_target_"]))):
+            yield f"evals.{key}: {reason}"
+    teacher = config["teacher"]
+    if teacher is None:
+        return
+    if teacher["members"]:
+        yield f"an ensemble as teacher needs a task with classes, and dataset={name} has {task.kind}"
+    if teacher["optimize"] != "exact":
+        yield (
+            f"teacher.optimize={teacher['optimize']} is checked by the teacher's classes, and dataset={name} has "
+            f"{task.kind}; teacher.optimize=exact"
+        )
+
+
+def _reasons(node: Any, task: Task) -> Iterator[str]:
+    """Why parts of a method do not fit, from the outside in."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            part = locate(str(node["_target_"]))
+            if hasattr(part, "tasks") and (reason := task.fits(part)):
+                yield reason
+        for value in node.values():
+            yield from _reasons(value, task)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _reasons(value, task)

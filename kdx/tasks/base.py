@@ -1,0 +1,33 @@
+"""Parts that tasks share."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kdx.core.metric import Metric
+from kdx.core.task import Part
+
+
+@dataclass(frozen=True)
+class BaseTask:
+    """A task with a kind; a subclass adds the rest of `kdx.core.task.Task`."""
+
+    @property
+    def kind(self) -> str:
+        raise NotImplementedError
+
+    def fits(self, part: type[Part] | Part) -> str | None:
+        """Why a part of a run cannot be used with this task, in a sentence; None where it can."""
+        if part.tasks is None or self.kind in part.tasks:
+            return None
+        name = (part if isinstance(part, type) else type(part)).__name__
+        return f"{name} needs a task with {' or '.join(sorted(part.tasks))}, and this task has {self.kind}"
+
+
+def metric_of(described: Iterable[Metric], name: str) -> Metric:
+    """The metric of a short name."""
+    return next(metric for metric in described if metric.name == name)
+
+
+def describe(*groups: Sequence[Metric]) -> tuple[Metric, ...]:
+    """The metrics of several groups, in order."""
+    return tuple(metric for group in groups for metric in group)
