@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="the gate of ONE reads what the networks share; choose method.shared"):
         made(Gated(temperature=1.0), 2, shared=None)
     led = {"temperature": 1.0, "width": 2, "mixed": "logits", "detach_peers": True}
-    with pytest.raises(ValueError, match="at least two peers beside the student, who leads"):
+    with pytest.raises(ValueError, match="at least two peers beside the student, the leader"):
         made(GroupLed(**led), 2)
     with pytest.raises(ValueError, match="different widths: .6, 7"):
         GroupLed(**led).build([SHAPES, SHAPES, Shapes((C,), {"pooled": (7,)})], None, SPEC)
