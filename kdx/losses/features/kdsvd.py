@@ -146,7 +146,7 @@ class KDSVD(Paired):
                 )
             if self.directions > min(theirs[0], theirs[1] * theirs[2]):
                 raise ValueError(
-                    f"KD-SVD compares directions={self.directions} singular vectors, and the teacher's '{other}' has fewer"
+                    f"KD-SVD compares directions={self.directions} vectors, and the teacher's '{other}' has fewer"
                 )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
