@@ -95,7 +95,7 @@ class Mutual(Method):
 
     def models(self) -> Mapping[str, nn.Module]:
         peers = [Branched(self.student, p) if isinstance(p, Branch) else p for p in self.peers]
-        together = {"ensemble": Ensemble(self)} if self.exchange.combines else {}
+        together = {"ensemble": PeerEnsemble(self)} if self.exchange.combines else {}
         return {"student": self.student, **{f"peer{i}": peer for i, peer in enumerate(peers, 1)}, **together}
 
     def parties(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -154,7 +154,7 @@ class Mutual(Method):
         return {name: value.mean() for name, value in values.items()}
 
 
-class Ensemble(nn.Module):
+class PeerEnsemble(nn.Module):
     """All members as one network, combined by their exchange; for evaluation."""
 
     def __init__(self, method: Mutual):

@@ -78,7 +78,7 @@ class Confidence(Weighting):
         return F.cross_entropy(logits, labels, reduction="none")
 
 
-class OneOfThem(Weighting):
+class RandomMember(Weighting):
     """One member for the whole batch, drawn with probabilities in proportion to the members' own weights.
 
     The draw comes from the CPU's global stream.
@@ -93,7 +93,7 @@ class OneOfThem(Weighting):
         return F.one_hot(torch.tensor(drawn), len(members)).to(own).expand(len(members[0]), -1)
 
 
-class Dropped(Weighting):
+class DropMembers(Weighting):
     """Drops some members, drawn for each batch; at least one remains.
 
     Args:

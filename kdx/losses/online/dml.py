@@ -40,7 +40,7 @@ def mutual_divergence(
     return total / len(others) if average else total
 
 
-class Mutual(Exchange):
+class MutualDivergence(Exchange):
     """Divergence of each member from every other one.
 
     Args:

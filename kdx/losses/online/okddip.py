@@ -14,7 +14,7 @@ from kdx.losses.online.peer_term import Exchange, taught_divergence
 Mixed = Literal["logits", "probabilities"]
 
 
-class GroupLed(Exchange):
+class PeerAttention(Exchange):
     """The peers learn from attention-weighted sums of each other, the student from the mean of all peers.
 
     The attention of a peer to another, or to itself, is the softmax of the product of two linear maps of their pooled

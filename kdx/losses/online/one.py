@@ -15,7 +15,7 @@ from kdx.losses.logits.kd import kl_divergence
 from kdx.losses.online.peer_term import Exchange
 
 
-class Gated(Exchange):
+class GatedEnsemble(Exchange):
     """Divergence of each branch from a gated ensemble, and the ensemble's cross-entropy.
 
     The gate gives each example a weight for each branch: `softmax(relu(norm(linear(mean of the trunk's map))))`. It
