@@ -139,7 +139,7 @@ class Mutual(Method):
             return [batch.inputs] * (len(self.peers) + 1)
         if len(batch.views) < len(self.peers):
             raise UserError(
-                f"{len(self.peers) + 1} networks with inputs=own need as many views of each example, but the "
+                f"{len(self.peers) + 1} networks with method.inputs=own need as many views of each example, but the "
                 f"augmentation makes {len(batch.views) + 1}; choose augmentation=two_views or two_shifts for two "
                 "networks, or method.inputs=same"
             )

@@ -92,7 +92,7 @@ def test_views_of_their_own():
     first, second = method.student(data.inputs).logits, method.peers[0](data.views[0]).logits
     expected = F.cross_entropy(first, data.labels) + F.cross_entropy(second, data.labels)
     assert step.terms["ce"].item() == pytest.approx(expected.item(), rel=1e-10)
-    with pytest.raises(UserError, match="2 networks with inputs of their own .* augmentation makes 1"):
+    with pytest.raises(UserError, match="2 networks with method.inputs=own .* augmentation makes 1"):
         method(replace(data, views=()), NOW)
 
 
