@@ -15,5 +15,11 @@ class Knowing(Protocol):
 
 
 def ask(teacher: nn.Module, batch: Batch) -> Outputs:
-    """What a teacher says of a training batch. Methods call this; evaluators call the teacher on inputs."""
+    """What a teacher says of a training batch. Methods call this; evaluators call the teacher on inputs.
+
+    Example:
+        >>> batch = Batch(torch.ones(2, 3), {}, torch.arange(2))
+        >>> ask(nn.Identity(), batch).shape
+        torch.Size([2, 3])
+    """
     return teacher.of(batch) if isinstance(teacher, Knowing) else teacher(batch.inputs)

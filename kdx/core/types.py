@@ -399,10 +399,14 @@ def _number(stage: str) -> int:
 
 
 def find_role(role: str, roles: Iterable[str], whose: str) -> str:
-    """The role that is meant: the word itself, or for "last" the deepest stage, whatever its number.
+    """The role itself, or for "last" the deepest stage.
 
     Raises:
-        ValueError: There is no such role; the message names those there are.
+        ValueError: There is no such role; the message names the known roles.
+
+    Example:
+        >>> find_role("last", ["stage1", "stage2", "pooled"], "student")
+        'stage2'
     """
     roles = list(roles)
     if role == "last" and _stages(roles):

@@ -1,4 +1,4 @@
-"""SimKD: the student keeps the teacher's classifier and learns to feed it."""
+"""SimKD: the student reuses the teacher's classifier and learns the features that it reads."""
 
 import copy
 from typing import Unpack

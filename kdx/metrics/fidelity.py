@@ -1,4 +1,4 @@
-"""How closely a student follows its teacher, right or wrong."""
+"""Fidelity of a student to its teacher, independent of the labels."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,15 @@ from kdx.metrics.base import StreamingMetric
 
 
 def agreement(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Whether both networks predict the same class, bool [B]; never where one of them gives NaN.
+    """Whether both networks predict the same class, bool [B]; False where one of them gives NaN.
 
     Args:
         student_logits: [B, C].
         teacher_logits: [B, C].
+
+    Example:
+        >>> agreement(torch.tensor([[2.0, 1.0]]), torch.tensor([[9.0, 0.0]]))
+        tensor([True])
     """
     valid = ~(student_logits.isnan().any(1) | teacher_logits.isnan().any(1))
     return (student_logits.argmax(1) == teacher_logits.argmax(1)) & valid
@@ -28,15 +32,19 @@ def prediction_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
 
     Returns:
         float64 [B].
+
+    Example:
+        >>> z = torch.randn(2, 5)
+        >>> prediction_divergence(z + 3, z).abs().max() < 1e-12
+        tensor(True)
     """
     return divergence(logits.double().log_softmax(1), other_logits.double().log_softmax(1))
 
 
 class Fidelity(StreamingMetric):
-    """Agreement of predictions and both divergences at temperature 1, means over examples.
+    """Agreement of predictions and both KL divergences at temperature 1, means over examples.
 
-    Reports "agreement" (fraction), "kl" = KL(teacher || student) and "reverse_kl" = KL(student || teacher)
-    (nats).
+    Reports "agreement" (fraction), "kl" = KL(teacher || student) and "reverse_kl" = KL(student || teacher) (nats).
 
     References:
         Stanton, Izmailov, Kirichenko, Alemi, Wilson, "Does Knowledge Distillation Really Work?", 2021.
@@ -50,7 +58,7 @@ class Fidelity(StreamingMetric):
     )
 
     def update(self, student_logits: Tensor, teacher_logits: Tensor) -> None:
-        """Count a batch: logits of both networks, [B, C] each."""
+        """Add a batch: logits of both networks, [B, C] each."""
         self.count(student_logits)
         self.add("agreement", agreement(student_logits, teacher_logits).sum())
         self.add("kl", prediction_divergence(teacher_logits, student_logits).sum())

@@ -9,6 +9,7 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Constant
 from kdx.losses.features.fitnet import FitNet
+from kdx.losses.logits.binary import BinaryKL
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dist import DIST, inter_class, intra_class
 from kdx.losses.logits.dkd import DKD
@@ -105,6 +106,19 @@ def test_cross_entropy_leaves_out_tokens_without_a_label():
         ]
         by_label, by_mask = (OverRows(CrossEntropy(0.0), average, None)(*each, START) for each in given)
         assert torch.equal(by_label, by_mask)
+
+
+def test_the_mask_may_be_a_target():
+    student, teacher, batch = data()
+    expected = OverRows(KD(4.0, "batchmean"), "all", None)(student, teacher, batch, START)
+    given = Outputs(student.logits), teacher, batch.with_targets(mask=MASK)
+    assert torch.equal(OverRows(KD(4.0, "batchmean"), "all", None)(*given, START), expected)
+
+
+def test_a_task_without_classes_needs_no_labels():
+    student, teacher, batch = data()
+    rows = OverRows(BinaryKL(2.0, "mean"), "all", None)(student, teacher, Batch(batch.inputs, {}, batch.index), START)
+    assert torch.equal(rows, OverRows(BinaryKL(2.0, "mean"), "all", None)(student, teacher, batch, START))
 
 
 def test_labels_of_examples_belong_to_all_their_rows():

@@ -1,4 +1,4 @@
-"""How losses compute: in full precision, with safe corners."""
+"""Numerics of losses: full precision, and softened distributions."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -16,10 +16,17 @@ def _promote(value: object) -> object:
 
 
 def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Run a loss in float32 or better, whatever it is given and wherever it is called.
+    """Decorator: compute a loss in float32 or better, with any inputs and under autocast.
 
-    Half-precision tensors are cast up and autocast is switched off inside: a matrix product of a
-    relational loss, or the exponent of a softmax, is worth nothing in eight bits of mantissa.
+    It casts half-precision tensors up and switches autocast off inside. Eight bits of mantissa do not suffice for the
+    matrix product of a relational loss or the exponent of a softmax.
+
+    Example:
+        >>> @full_precision
+        ... def total(x: Tensor) -> Tensor:
+        ...     return x.sum()
+        >>> total(torch.full((1000,), 1.01, dtype=torch.bfloat16)).dtype
+        torch.float32
     """
 
     @wraps(function)
@@ -37,19 +44,23 @@ def full_precision(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:
-    """Logits over a temperature.
+    """Logits divided by a temperature.
 
     Args:
         logits: [B, C].
-        temperature: Above 0. One that is learned is a tensor of one number, whose owner keeps it above 0.
+        temperature: Above 0; a number, or a tensor of one number, which is not checked.
 
     Returns:
         [B, C].
 
     Raises:
         ValueError: The temperature is not above 0.
+
+    Example:
+        >>> tempered(torch.tensor([[2.0, 4.0]]), 2.0)
+        tensor([[1., 2.]])
     """
-    # a tensor is not asked: on a GPU the answer would stall every step
+    # a tensor is not checked: reading it would make a GPU wait in every step
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"a temperature must be above 0, got {temperature}")
     return logits / temperature
@@ -67,5 +78,9 @@ def soft_log_probs(logits: Tensor, temperature: float) -> Tensor:
 
     Raises:
         ValueError: The temperature is not above 0.
+
+    Example:
+        >>> soft_log_probs(torch.tensor([[1.0, 2.0, 3.0]]), 1e6).exp()  # uniform in the limit
+        tensor([[0.3333, 0.3333, 0.3333]])
     """
     return tempered(logits, temperature).log_softmax(1)

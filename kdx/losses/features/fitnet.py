@@ -1,4 +1,4 @@
-"""FitNets: the student's intermediate features are taught to predict the teacher's."""
+"""FitNets: the student's features predict the teacher's."""
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from kdx.losses.base.pairs import Paired
 
 @full_precision
 def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean squared difference of features, over everything but the batch.
+    """Mean squared difference of features, over all axes but the batch.
 
     Args:
         student_features: [B, ...], already in the teacher's shape.
@@ -22,6 +22,10 @@ def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     References:
         Romero, Ballas, Kahou, Chassang, Gatta, Bengio, "FitNets: Hints for Thin Deep Nets", 2015.
         https://arxiv.org/abs/1412.6550
+
+    Example:
+        >>> hint(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 3.0))
+        tensor([9.])
     """
     return (student_features - teacher_features.detach()).square().flatten(1).mean(1)
 
@@ -29,16 +33,20 @@ def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) -> nn.Sequential:
     """Convolution, batch norm and ReLU from the student's map to the teacher's shape.
 
-    The convolution goes by the ratio of the sizes: 3 x 3 with stride 2 where the student's map is twice as
-    large, transposed 4 x 4 with stride 2 where it is half as large, else a valid one of the size that
-    takes away what is too much (1 x 1 where the sizes are equal).
+    The kernel follows from the ratio of the sizes: 3 x 3 with stride 2 where the student's map is twice as large,
+    transposed 4 x 4 with stride 2 where it is half as large, else a valid convolution of the size that removes the
+    difference (1 x 1 where the sizes are equal).
 
     Args:
         student_shape: (C, H, W).
         teacher_shape: (C, H, W).
 
     Raises:
-        ValueError: The student's map is smaller in another ratio than one half.
+        ValueError: The student's map is smaller, and not by half.
+
+    Example:
+        >>> map_adapter((16, 8, 8), (32, 4, 4))(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 4, 4])
     """
     (s_channels, *s_size), (t_channels, *t_size) = student_shape, teacher_shape
     if s_size == [2 * t for t in t_size]:

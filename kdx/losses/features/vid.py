@@ -20,7 +20,7 @@ LEAST_VARIANCE = 1e-5
 
 @full_precision
 def gaussian_nll(predicted: Tensor, teacher_features: Tensor, variance: Tensor) -> Tensor:
-    """Mean over channels and positions of `(f - mu)^2 / (2 var) + log(var) / 2`, the constant left out.
+    """Mean over channels and positions of `(f - mu)^2 / (2 var) + log(var) / 2`; the constant is left out.
 
     Args:
         predicted: mu, [B, C, H, W].
@@ -33,15 +33,20 @@ def gaussian_nll(predicted: Tensor, teacher_features: Tensor, variance: Tensor) 
     References:
         Ahn, Hu, Damianou, Lawrence, Dai, "Variational Information Distillation for Knowledge Transfer", 2019.
         https://arxiv.org/abs/1904.05835
+
+    Example:
+        >>> predicted, target = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+        >>> gaussian_nll(predicted, target, torch.ones(1))
+        tensor([0.5000])
     """
-    # a channel's variance is that of all its positions: squares are summed before they are divided
+    # all positions of a channel share its variance: squares are summed before the division
     gaps = positions(predicted - teacher_features.detach())
     squares = torch.linalg.vecdot(gaps, gaps, dim=1)
     return 0.5 * (squares / (gaps.shape[1] * variance) + variance.log()).mean(1)
 
 
 class _Regressor(nn.Module):
-    """Predicts the teacher's map from the student's, with a variance of its own for each channel."""
+    """Predicts the teacher's map from the student's, with a learned variance per channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int, variance: float):
         super().__init__()
@@ -53,7 +58,7 @@ class _Regressor(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, teacher_channels, 1),
         )
-        # softplus of this is the variance that was asked for
+        # its softplus plus LEAST_VARIANCE is the initial variance
         self.raw_variance = nn.Parameter(torch.full((width,), math.log(math.expm1(variance - LEAST_VARIANCE))))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -64,8 +69,7 @@ class _Regressor(nn.Module):
 class VID(Paired):
     """Gaussian negative log-likelihood of the teacher's maps, summed over pairs of maps.
 
-    The means are small convolutional networks on the student's maps, the variances one number for each
-    channel; both are trained with the student.
+    Small convolutional networks on the student's maps give the means, one learned number per channel the variances.
 
     Args:
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which samples of a batch look alike."""
+"""Similarity-preserving distillation: the similarities between the samples of a batch."""
 
 from torch import Tensor
 
@@ -11,7 +11,13 @@ from kdx.losses.base.pairs import Paired
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Dot products between the samples of a batch, each row scaled to length 1: [B, ...] to [B, B]."""
+    """Dot products between the samples of a batch, each row scaled to length 1: [B, ...] to [B, B].
+
+    Example:
+        >>> similarities(torch.eye(2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
     flat = examples(features)
     return unit(flat @ flat.T, 1)
 
@@ -20,8 +26,8 @@ def similarities(features: Tensor) -> Tensor:
 def similarity_preservation(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Squared difference of the rows of the two similarity matrices, divided by B.
 
-    The mean over the batch is the paper's `||G_t - G_s||_F^2 / B^2`. The batch is the one at hand: with
-    several devices, the part on this device.
+    The mean over the batch is the paper's `||G_t - G_s||_F^2 / B^2`. With several devices, the batch is the part on
+    this device.
 
     Args:
         student_features: [B, ...].
@@ -32,12 +38,18 @@ def similarity_preservation(student_features: Tensor, teacher_features: Tensor) 
 
     References:
         Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019. https://arxiv.org/abs/1907.09682
+
+    Example:
+        >>> x = torch.randn(4, 3)
+        >>> rotation = torch.linalg.qr(torch.randn(3, 3)).Q
+        >>> similarity_preservation(2 * x @ rotation, x).max() < 1e-10  # rotation and scale do not matter
+        tensor(True)
     """
     return (similarities(student_features) - similarities(teacher_features.detach())).square().mean(1)
 
 
 class SP(Paired):
-    """Difference of the similarity matrices of a batch. Any feature will do: it is flattened.
+    """Difference of the similarity matrices of a batch. Any feature works: it is flattened.
 
     Args:
         student_role: The student's feature.

@@ -1,4 +1,4 @@
-"""Logit standardisation: a coat that any loss on logits can wear."""
+"""Logit standardisation, around any term on logits."""
 
 from dataclasses import replace
 
@@ -26,6 +26,13 @@ def standardize(logits: Tensor) -> Tensor:
     References:
         Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge Distillation", 2024.
         https://arxiv.org/abs/2403.01427
+
+    Example:
+        The result does not depend on a positive scale or an offset of the logits.
+
+        >>> z = torch.randn(2, 5)
+        >>> torch.allclose(standardize(3 * z + 1), standardize(z), atol=1e-5)
+        True
     """
     moved = centred(logits, 1)
     return moved / (moved.norm(dim=1, keepdim=True) / (logits.shape[1] - 1) ** 0.5 + 1e-7)

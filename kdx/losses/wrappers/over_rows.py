@@ -9,22 +9,25 @@ from torch.utils.checkpoint import checkpoint
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
+from kdx.core.tree import take
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.term import Term
 from kdx.losses.base.wrapper import Wrapper
 
 Average = Literal["example", "all"]
+LABELS = "labels"
 MASK = "mask"
-"""Role of the student's feature that is True at the rows that count, bool [B, L] or [N]; without it, all rows count."""
+"""Target, or role of the student's feature, that is True at the rows that count, bool [B, L] or [N]."""
 
 
 class OverRows(Wrapper):
     """A term on logits [B, L, V] of tokens, or [N, V] of regions, averaged over the rows that count.
 
     The inner term is called once, on all counted rows [N, V], as if each row were an example. Labels [B, L] belong to
-    the tokens; labels [B] belong to all rows of an example. Where logits are [N, V], `Outputs.owner` [N] holds the
-    example of each row. A row counts where the mask is True and, if the inner term skips unlabelled examples, the row
-    has a label. An example without a counted row has the value 0 and is left out of the mean over the batch.
+    the tokens; labels [B] and other targets belong to all rows of an example. Where logits are [N, V], `Outputs.owner`
+    [N] holds the example of each row. A row counts where the target "mask" and the student's feature "mask" are True,
+    if there are any, and, if the inner term skips unlabelled examples, the row has a label. An example without a
+    counted row has the value 0 and is left out of the mean over the batch.
 
     Args:
         term: A term on logits, such as KD, DKD, DIST or CrossEntropy.
@@ -67,17 +70,16 @@ class OverRows(Wrapper):
                 f"{list(student.logits.shape)} and the teacher's {list(teacher.logits.shape)}"
             )
         examples = row_batch(batch, owner)
-        counted = student.features[MASK].flatten().bool() if MASK in student.features else None
-        if self.term.skips_unlabelled:
-            labelled = examples.labels >= 0
-            counted = labelled if counted is None else counted & labelled
-        kept = None if counted is None else counted.nonzero().squeeze(1)
+        masks = [student.features[MASK]] if MASK in student.features else []
+        masks += [batch.target(MASK)] if MASK in batch.targets else []
+        masks += [examples.labels >= 0] if self.term.skips_unlabelled else []
+        kept = torch.stack([mask.flatten() for mask in masks]).all(0).nonzero().squeeze(1) if masks else None
 
         def values(rows: Tensor | None) -> Tensor:
             given = _rows(student, rows), None if teacher is None else _rows(teacher, rows)
             if not len(given[0].logits):
                 return given[0].logits.sum(1)  # empty, with a graph
-            return self.term(*given, examples if rows is None else _take(examples, rows), progress)
+            return self.term(*given, examples if rows is None else _some(examples, rows), progress)
 
         found = self._in_chunks(values, kept, owner)
         shape = (size,) if student.owner is not None else (size, student.logits.shape[1])
@@ -98,22 +100,25 @@ def row_batch(batch: Batch, owner: Tensor) -> Batch:
     """A batch whose examples are rows of the examples of another batch.
 
     Args:
-        batch: B examples with labels [B], or with labels [B, L] for N = B * L rows in their order.
+        batch: B examples with labels [B], or with labels [B, L] for N = B * L rows in their order, or with other
+            targets.
         owner: Position of each row's example in the batch, int64 [N].
 
     Returns:
-        N examples, each with its row's label and with its owner's index; the inputs are the indices.
+        N examples, each with its row's label and its owner's index and other targets; the inputs are the indices.
 
     Example:
         >>> batch = Batch.of_classes(torch.zeros(2, 3), torch.tensor([7, 8]), torch.tensor([40, 50]))
         >>> row_batch(batch, torch.tensor([0, 0, 1])).labels.tolist()
         [7, 7, 8]
     """
-    labels = batch.labels.flatten() if batch.labels.ndim == 2 else batch.labels[owner]
-    if len(labels) != len(owner):
-        raise ValueError(f"{len(labels)} labels cannot belong to {len(owner)} rows: give labels [B] or [B, L]")
-    soft = None if batch.soft_labels is None else batch.soft_labels[owner]
-    return Batch.of_classes(batch.index[owner], labels, batch.index[owner], soft)
+    targets = {name: take(target, owner) for name, target in batch.targets.items() if name not in (MASK, LABELS)}
+    if LABELS in batch.targets:
+        labels = batch.labels.flatten() if batch.labels.ndim == 2 else batch.labels[owner]
+        if len(labels) != len(owner):
+            raise ValueError(f"{len(labels)} labels cannot belong to {len(owner)} rows: give labels [B] or [B, L]")
+        targets[LABELS] = labels
+    return Batch(batch.index[owner], targets, batch.index[owner])
 
 
 def _owners(outputs: Outputs, batch: Batch) -> Tensor:
@@ -144,9 +149,9 @@ def _rows(outputs: Outputs, kept: Tensor | None) -> Outputs:
     return Outputs(logits if kept is None else logits[kept], {}, members)
 
 
-def _take(batch: Batch, rows: Tensor) -> Batch:
-    soft = None if batch.soft_labels is None else batch.soft_labels[rows]
-    return Batch.of_classes(batch.input_tensor[rows], batch.labels[rows], batch.index[rows], soft)
+def _some(batch: Batch, rows: Tensor) -> Batch:
+    targets = {name: take(target, rows) for name, target in batch.targets.items()}
+    return Batch(take(batch.inputs, rows), targets, batch.index[rows])
 
 
 def _per_example(values: Tensor, kept: Tensor | None, owner: Tensor, shape: tuple[int, ...]) -> Tensor:
