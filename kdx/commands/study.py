@@ -60,14 +60,16 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(2)
     from kdx.runs.build import make
     from kdx.studies.options import Options
+    from kdx.studies.study import check_study
 
+    chosen = Options(**asked)
     try:
-        study = make(composed.config["study"])
+        study = check_study(make(composed.config["study"]), chosen)
     except (UserError, ValueError) as error:
         _say(error)
         sys.exit(2)
     try:
-        failures = study.execute(composed.config["paths"], Options(**asked))
+        failures = study.execute(composed.config["paths"], chosen)
     except KeyboardInterrupt:
         print("kdx: stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)

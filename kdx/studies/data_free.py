@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class DataFree:
         inversions: By name; each may use the images of the ones before it.
         grid: Rows of runs.
     """
+
+    accepts: ClassVar[frozenset[str]] = Grid.accepts
 
     inversions: Mapping[str, Inversion]
     grid: Grid

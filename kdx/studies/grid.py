@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
@@ -35,6 +36,8 @@ class Grid:
             measure on test.
         protocol: Which epoch's numbers are shown.
     """
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     name: str
     title: str
@@ -72,8 +75,6 @@ class Grid:
         Returns:
             A line for each failure.
         """
-        if options.scale is not None or options.columns is not None:
-            raise UserError("scale and columns are for tables; this study has one scale, and its columns are metrics")
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # every config is checked before the first run starts

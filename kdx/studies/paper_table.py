@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from kdx.config.identity import left_out
 from kdx.config.layout import options as known
@@ -46,6 +46,8 @@ class PaperTable:
         reported: Published numbers by a short name of their source.
         notes: What a reader must know besides.
     """
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"scale", "rows", "columns"})
 
     name: str
     title: str

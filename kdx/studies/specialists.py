@@ -2,24 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.config.compose import Config, compose
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
-from kdx.data.loaders import Loaders
-from kdx.data.on_device import on_device
 from kdx.metrics.accuracy import right_among
 from kdx.pool.pool import look_up, run_all
-from kdx.runs.build import build_light, build_loaders, build_student
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.runs.run import train_teacher
 from kdx.runs.teacher import find_weights, load_teacher
 from kdx.studies.clusters import Clustering
 from kdx.studies.options import Options
+from kdx.studies.trained import Evaluation
+from kdx.studies.trained import logits as test_logits
 from kdx.tables.footnotes import footnotes, pipes
 from kdx.tables.publish import publish
 from kdx.tables.statistics import Summary, paired_gain
@@ -67,6 +67,8 @@ class Specialists:
         student of it is this program's). https://arxiv.org/abs/1503.02531
     """
 
+    accepts: ClassVar[frozenset[str]] = frozenset()
+
     name: str
     title: str
     overrides: Sequence[str]
@@ -87,8 +89,6 @@ class Specialists:
         Returns:
             A line for each failure.
         """
-        if options.scale is not None or options.columns is not None or options.rows is not None:
-            raise UserError("scale, rows and columns are for tables of runs; this study is one whole")
         place = options.place(paths)
         self.check([*place, *options.overrides])
         found: dict[Key, Result] = {}
@@ -136,8 +136,9 @@ class Specialists:
         scores, inside = {}, []
         for seed in complete:
             configs = {row: (special | taught)[row, seed] for row in (AGAIN, OF_GENERALIST, OF_Q)}
-            nets = {row: build_student(config, found[row, seed].student) for row, config in configs.items()}
-            scores[seed], each = self._measure(configs[OF_Q], nets, sets[seed])
+            data = Evaluation(configs[OF_Q])
+            nets = {row: data.student(config, found[row, seed].student) for row, config in configs.items()}
+            scores[seed], each = self._measure(configs[OF_Q], data, nets, sets[seed])
             inside += [[str(seed), *cells] for cells in each]
         self._present(scores, inside, [r.data for (_, seed), r in found.items() if seed in complete], paths)
         return lines
@@ -151,11 +152,10 @@ class Specialists:
 
     def _clusters(self, config: Config, generalist: Result) -> tuple[list[list[int]], list[float]]:
         """The sets of two classes or more, and the part of each in the training set."""
-        light = build_light(config)
-        loaders = build_loaders(config, light)
-        network = build_student(config, generalist.student).eval().to(light.device)
-        found = self.clustering.find(network, loaders, light.device).sets
-        labels = loaders.spec.labels
+        data = Evaluation(config)
+        network = data.student(config, generalist.student)
+        found = self.clustering.find(network, data.batches(self.clustering.split)).sets
+        labels = data.loaders.spec.labels
         assert labels is not None
         sets = [classes for classes in found if len(classes) > 1]
         if not sets:
@@ -163,15 +163,12 @@ class Specialists:
         return sets, [float(torch.isin(labels, torch.tensor(classes)).double().mean()) for classes in sets]
 
     def _measure(
-        self, config: Config, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
+        self, config: Config, data: Evaluation, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
     ) -> tuple[Scores, list[list[str]]]:
         """Numbers of a seed by row and column, and a line for each cluster."""
-        light = build_light(config)
-        loaders, device = build_loaders(config, light), light.device
-        q = load_teacher(config, find_weights(config, train_teacher), loaders, device).network
-        nets: dict[str, nn.Module] = {Q: q, **dict(q.get_submodule("members").named_children())}
-        nets |= {row: student.eval().to(device) for row, student in students.items()}
-        logits, labels = _logits(nets, loaders, device)
+        q = load_teacher(config, find_weights(config, train_teacher), data.loaders, data.device).network
+        nets = {Q: q, **dict(q.get_submodule("members").named_children()), **students}
+        logits, labels = test_logits(nets, data.batches("test"))
         scores: Scores = {}
         for row in (GENERALIST, Q, *students):
             right = [right_among(logits[row][:, classes], labels, classes) for classes in sets]
@@ -220,18 +217,6 @@ class Specialists:
         header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
         clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
         publish(table, paths, self.name, clusters)
-
-
-@torch.no_grad()
-def _logits(nets: Mapping[str, nn.Module], loaders: Loaders, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
-    """What networks say of the test set, and its labels, on the CPU."""
-    rows: dict[str, list[Tensor]] = {name: [] for name in nets}
-    labels = []
-    for batch in on_device(loaders.evals["test"], device):
-        for name, net in nets.items():
-            rows[name].append(net(batch.inputs).logits.cpu())
-        labels.append(batch.labels.cpu())
-    return {name: torch.cat(parts) for name, parts in rows.items()}, torch.cat(labels)
 
 
 def _special(classes: Sequence[int]) -> list[str]:
