@@ -1,4 +1,4 @@
-"""A study that shows which classes a trained network confuses."""
+"""A study that clusters the classes that a trained network confuses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from kdx.tables.footnotes import commit as shown
 
 @dataclass(frozen=True)
 class Found:
-    """Confusable classes.
+    """Sets of confusable classes.
 
     Attributes:
-        sets: Of classes, largest first.
-        seen: Number of examples that were looked at.
-        top1: Share of them that the network predicts right; the sets know nothing of it.
+        sets: Classes of each set, largest set first.
+        seen: Number of examples.
+        top1: Accuracy on them; not used for the sets.
     """
 
     sets: list[list[int]]
@@ -39,16 +39,16 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Clustering:
-    """How the classes that a network confuses are found.
+    """Finds the classes that a network confuses.
 
     Attributes:
-        split: Examples that it predicts: "test", "train" (`dataset.train_subset` of them), or "val".
-        examples: Most examples that are looked at, in whole batches; None for all.
+        split: Examples to predict: "test", "train" (`dataset.train_subset` of them), or "val".
+        examples: Maximum number of examples, rounded up to whole batches; None for all.
         clusters: Number of sets.
         components: As in `confusable_classes`.
-        seed: Of the starts of k-means.
-        restarts: Number of starts, of which the best is kept.
-        steps: Limit on the rounds of a start.
+        seed: Seed of the starts of k-means.
+        restarts: Number of starts; the best one counts.
+        steps: Maximum number of iterations of a start.
     """
 
     split: Literal["test", "train", "val"]
@@ -79,13 +79,13 @@ class Clustering:
 class Clusters(Clustering):
     """Clusters the columns of the covariance of a network's predictions, and writes and prints the sets of classes.
 
-    The network is the student of a run: a checkpoint where the overrides give one (`student.checkpoint`), else what the
-    run leaves, which is trained where it is missing.
+    The network is the student of a run: the checkpoint in the overrides (`student.checkpoint`), or else the trained
+    student. A missing run is trained.
 
     Attributes:
-        name: What its files are called.
+        name: Directory of its files.
         title: Heading.
-        overrides: Of the run.
+        overrides: Overrides of the run.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5.
@@ -103,7 +103,7 @@ class Clusters(Clustering):
 
         Args:
             paths: The config's paths.
-            options: What the command asks; `overrides` follow the study's own.
+            options: Options of the command line; `overrides` follow the study's own.
         """
         place = options.place(paths)
         config = prepare(compose([*place, *self.overrides, *options.overrides]))

@@ -1,4 +1,4 @@
-"""A study of a generalist and specialists: found, trained, brought to agree, and taught to one student."""
+"""A study of a generalist, specialists of its confusable classes, and a student of both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from kdx.tables.table import Table, form
 GENERALIST, AGAIN = "generalist", "generalist, trained again"
 SPECIALISTS, Q = "specialists", "q of generalist and specialists"
 OF_GENERALIST, OF_Q = "student of the generalist", "student of q"
-# what is compared with what, and in which column
+# row, its baseline, and column of each comparison
 COMPARED = (
     (SPECIALISTS, GENERALIST, "inside/test/top1"),
     (SPECIALISTS, AGAIN, "inside/test/top1"),
@@ -43,23 +43,24 @@ Scores = dict[str, dict[str, float]]  # by row and column
 
 @dataclass(frozen=True, kw_only=True)
 class Specialists:
-    """Hinton's section 5 for each seed, each link of it an ordinary run; and one table.
+    """Repeats section 5 of Hinton et al. for each seed, and writes one table.
 
-    A generalist learns; its confusable classes are clustered; a specialist of each cluster of two classes or more
-    starts from its weights; q, on which all agree, teaches a student, and the generalist alone another. As specialists
-    train longer than the generalist, it is also shown after as many steps again. A link is known by its config and the
-    content of the weights that it starts from, so a study that is cut off goes on where it was.
+    A generalist is trained, and the classes that it confuses are clustered. A specialist for each cluster of at least
+    two classes starts from the generalist's weights. The distribution q that minimises the divergence to all of them
+    teaches one student, and the generalist alone teaches another. Specialists train longer than the generalist, so the
+    table also shows the generalist after the same number of further steps. Each training is an ordinary run, known by
+    its config and the content of its initial weights, so an interrupted study continues where it stopped.
 
     "Inside" is the paper's conditional accuracy: over the test examples of a cluster, among its classes alone. All
     numbers are of the last epoch.
 
     Attributes:
-        name: What its files are called.
+        name: Directory of its files.
         title: Heading of the table.
-        overrides: Overrides that all runs share.
-        seeds: Seeds of the whole.
-        clustering: How clusters are found.
-        generalist, specialist, student: Overrides of these.
+        overrides: Overrides of all runs.
+        seeds: Seeds of all runs.
+        clustering: Finds the clusters.
+        generalist, specialist, student: Overrides of these runs.
         agreement: Further overrides of the student of q.
 
     References:
@@ -80,11 +81,11 @@ class Specialists:
     agreement: Sequence[str]
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run the links that are missing, in three rounds, and write and print the table.
+        """Run what is missing, in three rounds, and write and print the table.
 
         Args:
             paths: The config's paths.
-            options: What the command asks.
+            options: Options of the command line.
 
         Returns:
             A line for each failure.
@@ -144,14 +145,14 @@ class Specialists:
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
-        """Raise ConfigError where a link is no config; what it needs of others is left to be trained."""
+        """Raise ConfigError where the overrides of a run make no valid config."""
         some = "teacher.members={all: {}, some: {special_classes: [0,1]}}"
         links = ([*self.specialist, *_special([0, 1])], self.student, [*self.student, *self.agreement, some])
         for own in (self.generalist, *links):
             prepare(compose([*self.overrides, *own, *overrides]))
 
     def _clusters(self, config: Config, generalist: Result) -> tuple[list[list[int]], list[float]]:
-        """The sets of two classes or more, and the part of each in the training set."""
+        """The sets of at least two classes, and the share of each in the training set."""
         data = Evaluation(config)
         network = data.student(config, generalist.student)
         found = self.clustering.find(network, data.batches(self.clustering.split)).sets

@@ -22,7 +22,7 @@ from kdx.studies.paper_table import PaperTable
 from kdx.studies.specialists import Specialists
 from kdx.studies.study import Study, check_study
 
-# read by the type checker: each keeps the protocol, arguments and results included
+# the classes that shipped configs name
 KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clusters, Networks]
 
 PLAIN: dict[str, Any] = {
