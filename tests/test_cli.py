@@ -62,7 +62,7 @@ def test_version(capsys):
         (("study", "method=kd"), "kdx: unknown key 'method'; it is one of a study's runs, not of the study: see "),
         (("study", "study.rows.KD.x=1"), "kdx: study.rows.KD.x=1: study.rows.KD is a list, which is given as a whole"),
         (("study", "study.seeds=[]"), "kdx: a study needs at least one seed and one row"),
-        (("study", "study.baseline=foo"), "kdx: study.baseline 'foo' is no row; rows: "),
+        (("study", "study.baseline=foo"), "kdx: study.baseline 'foo' is not a row; rows: "),
     ],
 )
 def test_a_wrong_command_is_told_in_one_line(capsys, monkeypatch, tmp_path, arguments, line):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.engine.optim.fast_optim import lean
+from kdx.engine.optim.fast_optim import unwrapped
 
 KINDS = {
     "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "foreach": True}),
@@ -34,7 +34,7 @@ def test_steps_and_state_are_torchs(kind, options, crossed: bool):
     theirs = copy.deepcopy(ours)
     mine, torchs = (
         make([{"params": list(net[:1].parameters())}, {"params": list(net[1:].parameters()), "lr": 0.5}], **options)
-        for make, net in ((lean(kind), ours), (kind, theirs))
+        for make, net in ((unwrapped(kind), ours), (kind, theirs))
     )
     assert isinstance(mine, kind)
     steps(ours, mine, 0, 8)

@@ -1,6 +1,7 @@
 """Gradients between the terms and the step: helpers against autograd, and two of a user's own against plain loops."""
 
 import copy
+import doctest
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from traces import outcome
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
+from kdx.engine.optim import gradient as gradient_module
 from kdx.engine.optim.cuda_graph import Graphed
 from kdx.engine.optim.gradient import Backward, WeightedSum
 from kdx.engine.optim.update import Joint
@@ -197,3 +199,16 @@ def test_a_users_gradient_is_named_in_the_config_and_a_cut_run_ends_with_the_sam
     assert (undisturbed.folder / "checkpoints" / "last.pt").exists()
     monkeypatch.setattr(ControlVariate, "__call__", call)
     assert outcome(run({**cut, "fresh": False}).folder) == lines
+
+
+def test_the_example_in_the_docstring_runs():
+    found = {"Gradient": gradient_module.Gradient}
+    exec_failures, tried = doctest.testmod(gradient_module, extraglobs=found)
+    assert tried == 1 and exec_failures == 0
+    (example,) = [e for t in doctest.DocTestFinder().find(gradient_module) for e in t.examples]
+    exec(example.source, found)
+    scene = method()
+    before, ours, theirs = student(scene), of_term(scene, "ce", 8), of_term(scene, "kd", 8)
+    update(scene, gradient=found["SameSign"]())(batch(8), NOW)
+    g = ours + torch.where(ours.sign() == theirs.sign(), theirs, 0.0)
+    assert torch.allclose(student(scene), before - 0.2 * (g + 0.01 * before), rtol=1e-10, atol=1e-13)

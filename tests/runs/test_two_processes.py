@@ -166,7 +166,7 @@ def test_killed_and_resumed_they_end_with_the_same_bits(tiny, tmp_path: Path):
     assert codes[1] == -signal.SIGKILL and codes[0] != 0
     assert (folder_of(disturbed) / "checkpoints" / "last.pt").exists()
     assert trained_by(1, [disturbed]) != [0]  # another number of processes draws other numbers
-    assert "begun by 2 processes" in (folder_of(disturbed) / "error.txt").read_text()
+    assert "started with 2 processes" in (folder_of(disturbed) / "error.txt").read_text()
     assert trained_by(2, [disturbed]) == [0, 0]
     assert outcome(folder_of(disturbed)) == outcome(folder_of(undisturbed))
 

@@ -157,6 +157,16 @@ class Gradient:
     Attributes:
         recordable: Whether a CUDA graph can replay a call: it reads and writes the same tensors each time, and no
             Python value that changes.
+
+    Example:
+        The teacher's gradient counts only where its sign is that of the labels' gradient.
+
+        >>> class SameSign(Gradient):
+        ...     def __call__(self, backward, batch, progress):
+        ...         step, gradients = backward.term_gradients(batch, progress)
+        ...         for p, ce, kd in zip(backward.parameters, gradients["ce"], gradients["kd"], strict=True):
+        ...             p.grad = ce + kd * (ce * kd > 0)
+        ...         return step
     """
 
     recordable: ClassVar[bool] = False
