@@ -13,7 +13,7 @@ from kdx.data.dataset import Dataset, Splits
 from kdx.data.order import Mix
 from kdx.data.regime import special, stratified
 from kdx.data.sets import DataError, ImageSet
-from kdx.data.sources.concat import Joined
+from kdx.data.sources.concat import ConcatSet
 from kdx.data.sources.unlabelled_sources import Source
 
 
@@ -129,7 +129,7 @@ class Transfer:
                 share = share.subset(self._keeps(share.labels).nonzero().flatten())
             if self.unlabelled is not None:
                 images = self.unlabelled.take(train, dataset)
-                share = Joined((images,) if self.labelled_share == 0 else (share, images))
+                share = ConcatSet((images,) if self.labelled_share == 0 else (share, images))
             train = share
         if not len(train):
             raise DataError("the transfer set is empty: no example of these classes is left to learn from")

@@ -1,4 +1,4 @@
-"""The shapes of a network's outputs, found before training so that adapters exist before the optimiser does."""
+"""Shapes of a network's outputs, probed before training so that adapters exist before the optimiser."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from kdx.core.types import Outputs, Shapes
 
 
 def probe(model: nn.Module, input_shape: Sequence[int], device: torch.device | str = "cpu") -> Shapes:
-    """Run two zero inputs through a network and note the shapes.
+    """Run two zero inputs through a network and record the output shapes.
 
-    Leaves no trace: evaluation mode for the call only, no gradient, buffers and random streams as before.
+    Without side effects: evaluation mode during the call only, no gradients, buffers and random state restored.
 
     Args:
         model: A network that returns `Outputs`.
         input_shape: Shape of one input, without the batch axis.
-        device: Where the model is.
+        device: Device of the model.
 
     Returns:
         Shapes without the batch axis.
 
     Raises:
-        TypeError: The network returns something else than `Outputs`.
+        TypeError: The network does not return `Outputs`.
     """
     device = torch.device(device)
     training = [(m, m.training) for m in model.modules()]
@@ -33,7 +33,7 @@ def probe(model: nn.Module, input_shape: Sequence[int], device: torch.device | s
         with torch.no_grad(), torch.random.fork_rng(devices):
             outputs = model(torch.zeros(2, *input_shape, device=device))
     finally:
-        # by hand, as train() would set a whole subtree to one mode
+        # module by module: train() would set a whole subtree to one mode
         for m, flag in training:
             m.training = flag
         with torch.no_grad():

@@ -12,7 +12,7 @@ from test_regime import DIGITS
 from kdx.core.types import UNLABELLED
 from kdx.data.loaders import TrainLoader
 from kdx.data.sets import DataError
-from kdx.data.sources.concat import Joined
+from kdx.data.sources.concat import ConcatSet
 from kdx.data.sources.unlabelled_sources import Files, Noise, OtherData
 from kdx.data.transfer import Transfer
 
@@ -194,7 +194,7 @@ def test_joined_sets_are_their_parts_one_after_the_other():
     dataset = replace(DIGITS, fraction=0.1)
     splits = of(dataset, unlabelled=UNIFORM, labelled_share=None)
     own, noise = dataset.splits().train, UNIFORM.take(DIGITS.pools()[0], DIGITS)
-    assert isinstance(splits.train, Joined) and len(splits.train) == 1100
+    assert isinstance(splits.train, ConcatSet) and len(splits.train) == 1100
     chosen = torch.randperm(1100, generator=torch.Generator().manual_seed(0))[:300]
     every = torch.cat([own.images, noise.images])
     part = splits.train.subset(chosen)

@@ -92,13 +92,13 @@ def test_stage_names_start_by_resolution():
 
 
 def test_torchvision_names_and_options_are_checked():
-    with pytest.raises(ValueError, match="no model 'resnet19'; close to it: .*resnet18"):
+    with pytest.raises(ValueError, match="no model 'resnet19'; the closest names: .*resnet18"):
         tv("resnet19")
     with pytest.raises(ValueError, match="no weights 'IMAGENET'.*IMAGENET1K_V1"):
         tv("resnet18", weights="IMAGENET")
-    with pytest.raises(ValueError, match="does not take"):
+    with pytest.raises(ValueError, match="does not accept"):
         tv("resnet18", image_size=32)
-    with pytest.raises(ValueError, match="no module 'layer5'; close to it: layer"):
+    with pytest.raises(ValueError, match="no module 'layer5'; similar paths: layer"):
         tv("resnet18", taps={"last": "layer5"})
 
 
@@ -171,13 +171,13 @@ def test_timm_own_taps_replace_the_automatic_ones():
 
 
 def test_timm_names_and_options_are_checked():
-    with pytest.raises(ValueError, match="no model 'resnet19'; close to it: .*resnet18"):
+    with pytest.raises(ValueError, match="no model 'resnet19'; the closest names: .*resnet18"):
         tm("resnet19")
-    with pytest.raises(ValueError, match="no model 'resnet18.a9'; close to it: .*resnet18.a1_in1k"):
+    with pytest.raises(ValueError, match="no model 'resnet18.a9'; the closest names: .*resnet18.a1_in1k"):
         tm("resnet18.a9")
-    with pytest.raises(ValueError, match="does not take"):
+    with pytest.raises(ValueError, match="does not accept"):
         tm("test_resnet", no_such_option=3)
-    with pytest.raises(ValueError, match="no module 'layer9'; close to it: layer"):
+    with pytest.raises(ValueError, match="no module 'layer9'; similar paths: layer"):
         tm("test_resnet", taps={"last": "layer9"})
 
 

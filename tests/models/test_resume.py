@@ -74,5 +74,5 @@ def test_going_on_from_any_stage_gives_the_same(name: str):
 def test_what_is_no_stage_is_refused(name: str):
     net, x = made(name)
     for role in ("pooled", "stage9", "stage1.preact"):
-        with pytest.raises(ValueError, match="is no stage that this network can go on from; it has: .*stage1"):
+        with pytest.raises(ValueError, match="cannot resume from .*; choose one of: .*stage1"):
             net.resume(role, x)

@@ -64,7 +64,7 @@ def test_a_feature_overwritten_in_place_is_copied():
 
 def test_in_training_mode_an_overwritten_feature_is_refused_until_a_probe_has_run():
     model = tapped(pre="conv2").train()
-    with pytest.raises(ValueError, match="overwrites the feature of pre in place"):
+    with pytest.raises(ValueError, match="changes the feature pre in place"):
         model(X)
     probe(model, (3, 8, 8))
     assert (model(X).features["pre"] < 0).any()
@@ -78,7 +78,7 @@ def test_gradients_reach_every_parameter_through_logits_and_features():
 
 
 def test_a_wrong_path_names_close_ones():
-    with pytest.raises(ValueError, match="no module 'conv3'; close to it: conv[12], conv[12]"):
+    with pytest.raises(ValueError, match="no module 'conv3'; similar paths: conv[12], conv[12]"):
         tapped(stage1="conv3")
     with pytest.raises(ValueError, match="no module 'head'"):
         Tapped(Plain(), {}, head="head", strict=True)

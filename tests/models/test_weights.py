@@ -108,7 +108,7 @@ def refused(path, net=None) -> str:
 
 
 def test_missing_file(tmp_path):
-    assert "no weights file" in refused(tmp_path / "none.safetensors")
+    assert "not found" in refused(tmp_path / "none.safetensors")
 
 
 def test_damaged_safetensors(tmp_path):
@@ -137,7 +137,7 @@ def test_other_kinds_of_file(tmp_path):
     path.write_bytes(b"<html>not found</html>" * 10)
     assert "neither" in refused(path)
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "no state dict" in refused(tmp_path / "list.pt")
+    assert "without a state dict" in refused(tmp_path / "list.pt")
     torch.save(mlp(), tmp_path / "module.pt")
     assert "run code" in refused(tmp_path / "module.pt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(os.getcwd))
