@@ -13,19 +13,19 @@ from kdx.tables.metrics import describe_metric
 from kdx.tables.picture import ACCENT, BAND, INK, MUTED
 
 METRIC, FIDELITY = "test/top1", "fidelity/test/agreement"
-LINES = 6  # in one picture; more cannot be told apart
-NAMES = 15  # of dots
+LINES = 6  # lines per figure; more are indistinguishable
+NAMES = 15  # maximum number of labelled dots
 STYLES = [(ACCENT, "-"), (INK, "-"), (MUTED, "-"), (ACCENT, "--"), (INK, "--"), (MUTED, "--")]
-Axes = Any  # matplotlib is imported only where something is drawn
+Axes = Any  # a matplotlib type; matplotlib is imported only for drawing
 
 
 def draw_figures(
     grouped: Grouped, training: Sequence[dict[str, Curve]], predicted: Sequence[Predicted | None], folder: Path
 ) -> list[Path]:
-    """Draw what there is to draw; the groups in a picture are the best ones by test accuracy.
+    """Draw all figures for which there is data; each shows the best groups by test accuracy.
 
     Returns:
-        The files.
+        The written files.
     """
     best = grouped.best_first(METRIC)
     written = []
@@ -127,7 +127,7 @@ def _scatter(axes: Axes, groups: Sequence[Group], other: str) -> None:
             axes.errorbar(x, y, xerr=sx, yerr=sy, fmt="o", color=colour, ecolor=colour, markersize=4, elinewidth=0.8)
     axes.margins(x=0.1)
     _title(axes, describe_metric(METRIC)["label"], describe_metric(other)["label"])
-    # names of the best, each where it finds room
+    # labels of the best groups, without overlaps
     places = [(group.label, (_scaled(group, other)[0], _scaled(group, METRIC)[0])) for group in groups[:NAMES]]
     names = [axes.annotate(text, at, (5, 4), textcoords="offset points", fontsize=7, color=INK) for text, at in places]
     axes.figure.draw_without_rendering()

@@ -225,7 +225,7 @@ def test_files_are_read_back(tmp_path: Path):
         found = Files(path=str(tmp_path / name), sha256=None).take(home, synthetic())
         assert torch.equal(found.images, images) and set(found.labels.tolist()) == {-1}
     save_file({"pictures": images}, tmp_path / "wrong.safetensors")
-    for name, sentence in (("nowhere", "no images at"), ("wrong.safetensors", "tensor 'images'")):
+    for name, sentence in (("nowhere", "neither a file nor a folder"), ("wrong.safetensors", "tensor 'images'")):
         with pytest.raises(DataError, match=sentence):
             Files(path=str(tmp_path / name), sha256=None).take(home, synthetic())
 

@@ -63,7 +63,7 @@ def test_predictions_can_be_recomputed_with_the_very_members(tiny, tmp_path):
     assert recompute(Run(result, config)) is None and (result.folder / PREDICTIONS).exists()
     weights = Path(result.data["teacher"]["members"]["seed1"]["weights"])
     weights.rename(tmp_path / "gone")
-    assert "weights of its teacher are gone" in str(recompute(Run(result, config)))
+    assert "weights of its teacher are missing" in str(recompute(Run(result, config)))
 
 
 def test_killed_while_a_member_trains_or_the_student_learns(tiny, tmp_path):
