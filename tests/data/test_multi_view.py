@@ -1,4 +1,4 @@
-"""Several views of each example: each from streams of its own, the first unchanged."""
+"""Several views of each example have separate random streams; the first equals the single view."""
 
 from dataclasses import replace
 

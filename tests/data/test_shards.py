@@ -1,4 +1,4 @@
-"""Shards against the same images as files: pixels, labels, batches; every example once; damage; what is kept."""
+"""Shards against the same images as files: pixels, labels, batches, order, damage, cached indexes."""
 
 import gzip
 import io
@@ -31,7 +31,7 @@ Part = tuple[str, bytes]
 
 
 def write(path: Path, parts: list[Part], **options) -> Path:
-    """A tar of files in this order."""
+    """Write a tar of files in the given order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", **options) as tar:
         for name, content in parts:
@@ -46,7 +46,7 @@ def sample(key: str, image: bytes, label: object) -> list[Part]:
 
 
 def pack(folder: Path, root: Path, per_shard: int) -> Path:
-    """The images of a folder in shards, in the order of the folder; with what belongs to no sample in between."""
+    """Pack a folder's images into shards, in folder order, with files in between that belong to no sample."""
     for part in ("train", "val"):
         files = [p for name in CLASSES for p in sorted((folder / "tiny" / part / name / "images").iterdir())]
         parts = [
@@ -116,7 +116,7 @@ def test_each_epoch_has_every_example_once_and_resumes_anywhere(packed, at_once,
 @pytest.mark.parametrize("at_once", [1, 2, 3, 5, 8])
 def test_few_groups_are_in_hand_at_a_time_and_those_are_mixed(at_once):
     g = torch.Generator().manual_seed(0)
-    group = torch.randint(5, (400,), generator=g) * 3  # numbers with holes, as a subset leaves
+    group = torch.randint(5, (400,), generator=g) * 3  # group numbers with gaps, as in a subset
     order = GroupedShuffle(Nearby(group, at_once))
     drawn = order.draw(7, 0)
     assert torch.equal(drawn, order.draw(7, 0)) and sorted(drawn.tolist()) == list(range(400))
@@ -124,7 +124,7 @@ def test_few_groups_are_in_hand_at_a_time_and_those_are_mixed(at_once):
     while left:
         hand: set[int] = set()
         count = 0
-        # all of the groups in hand, and nothing else, before any other
+        # the current groups are finished before the next ones start
         while len(hand) < min(at_once, 5 - sum(map(len, hands))) or count < sum(sizes[n] for n in hand):
             hand.add(left[count])
             count += 1
@@ -136,7 +136,7 @@ def test_few_groups_are_in_hand_at_a_time_and_those_are_mixed(at_once):
     assert [len(hand) for hand in hands] == [at_once] * (5 // at_once) + [5 % at_once] * (5 % at_once > 0)
     others = [order.draw(*where) for where in ((7, 1), (8, 0))]
     assert not any(torch.equal(drawn, other) for other in others)
-    for at in range(5):  # each group comes first at some time, and so does each example of it
+    for at in range(5):  # each group, and each example in it, comes first in some epoch
         assert any(int(group[order.draw(s, 0)[0]]) == 3 * at for s in range(60))
 
 
@@ -157,7 +157,7 @@ def test_an_index_is_made_once_and_again_for_another_file(tree, tmp_path, monkey
     assert len(made) == 7 and "5 of 5 shards of tiny" in capsys.readouterr().err
     again = shards_at(tmp_path).splits()
     assert len(made) == 7 and torch.equal(again.train.labels, labels) and capsys.readouterr().err == ""
-    # the same length at another time
+    # the same size, another modification time
     changed, image = tmp_path / "tiny" / "train-001.tar", (tree / "tiny/train/ant/images/00.JPEG").read_bytes()
     write(changed, sample("only", image, 2))
     with open(changed, "ab") as file:
@@ -171,7 +171,7 @@ def test_an_index_is_made_once_and_again_for_another_file(tree, tmp_path, monkey
     assert changed.stat().st_size == stamp.st_size
     assert int(shards_at(tmp_path).splits().train.labels[7]) == 1
     assert made[7:] == ["train-001.tar"] * 2
-    # a damaged index, and one of another part of the samples
+    # a damaged index, and an index for another label file
     for kept in (tmp_path / "indexes").iterdir():
         content = bytearray(kept.read_bytes())
         content[len(content) // 2] ^= 0xFF

@@ -1,4 +1,4 @@
-"""Reading files: small ones made here, damaged ones, missing ones."""
+"""Reading of data files: small, damaged and missing ones."""
 
 import gzip
 import hashlib

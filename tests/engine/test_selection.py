@@ -1,10 +1,10 @@
-"""Last, best on test and selected on validation, over a sequence whose answers are known."""
+"""Protocols last, best_on_test and val_selected on a sequence with known results."""
 
 import pytest
 
 from kdx.engine.record.selection import Selection
 
-# epoch, test, validation: the best of each is another epoch, and both are reached twice
+# epoch, test, validation: their best epochs differ, and both maxima occur twice
 SEQUENCE = [(1, 0.5, 0.2), (2, 0.9, 0.4), (3, 0.7, 0.8), (4, 0.9, 0.8), (5, 0.6, 0.7)]
 
 

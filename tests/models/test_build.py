@@ -60,7 +60,7 @@ def test_torchvision_learns_everywhere(name):
     assert all(p.grad is not None for p in model.parameters())
 
 
-# sides of the stages at 224 pixels are 112, 56, 28, 14, 7 for every one of these
+# all of these have stages of side 112, 56, 28, 14, 7 at 224 pixels
 @pytest.mark.parametrize(
     ("name", "stages"),
     [
@@ -73,7 +73,7 @@ def test_torchvision_learns_everywhere(name):
     ],
 )
 def test_stages_of_known_families(name, stages):
-    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet computes its widths with tensors
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet needs real tensors for its widths
         net = torchvision.models.get_model(name, weights=None)
     head = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
     assert find_stages(net, head) == {f"stage{i}": s for i, s in enumerate(stages) if s}
@@ -105,7 +105,7 @@ def test_torchvision_names_and_options_are_checked():
 def test_loaded_weights_meet_another_number_of_classes_and_channels(monkeypatch):
     real, made = torchvision.models.get_model, []
 
-    def offline(name, weights, **options):  # as if these were the published weights
+    def offline(name, weights, **options):  # stands in for the published weights
         made.append(real(name, weights=None, **options))
         return made[-1]
 

@@ -1,4 +1,4 @@
-"""Jacobians against differences, and against each other; batch norms that stand still."""
+"""Jacobians against finite differences and each other; frozen batch norms."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def network() -> MLP:
 
 
 def differences(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """[B, K, 1, 2, 2] by central differences."""
+    """Jacobian [B, K, 1, 2, 2] by central differences."""
     columns = []
     for place in range(4):
         shift = torch.zeros(4).double()

@@ -1,4 +1,4 @@
-"""Second derivatives of layers made under `DoubleBackward` are those of the same layers under torch's own."""
+"""Second derivatives under `DoubleBackward` equal torch's own."""
 
 from contextlib import nullcontext
 
@@ -74,7 +74,7 @@ def test_a_networks_second_derivatives_are_torchs(training: bool, all_gradients:
         with mode:
             out = net(inputs)
         wanted = [inputs, *(net.parameters() if all_gradients else [])]
-        # what is asked for is all that torch finds, and has to be told to layers made here
+        # torch computes only the requested gradients; layers under DoubleBackward need inputs_only for that
         with inputs_only() if isinstance(mode, DoubleBackward) and not all_gradients else nullcontext():
             first = torch.autograd.grad(out.logsumexp(1).sum(), wanted, create_graph=True)
         loss = out.square().sum() + sum(g.square().sum() for g in first)

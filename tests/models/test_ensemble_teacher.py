@@ -1,4 +1,4 @@
-"""Several frozen networks as one: what it says, and what it shows."""
+"""Ensembles of frozen networks: outputs, features and derivatives."""
 
 import pytest
 import torch
@@ -151,7 +151,7 @@ def test_half_precision_members_are_combined_in_full():
 
     nets = {f"m{i}": Says(v) for i, v in enumerate(logits)}
     found = Ensemble(nets, GeometricMean((1.0, 1.0)), (1.0, 1.0), None)(torch.zeros(1)).logits
-    assert found.dtype == torch.float32 and found.tolist() == [[299.0, 0.5]]  # which bfloat16 has not
+    assert found.dtype == torch.float32 and found.tolist() == [[299.0, 0.5]]  # not representable in bfloat16
 
 
 def test_nobody_and_the_unknown_are_refused():

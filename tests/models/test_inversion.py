@@ -1,4 +1,4 @@
-"""Images found in a network: what they are like, what decides them, and what cannot be inverted."""
+"""DeepInversion: properties of the images, determinism, and networks that it rejects."""
 
 from dataclasses import replace
 
@@ -24,8 +24,8 @@ def network(seed: int = 0) -> SmallCNN:
     torch.manual_seed(seed)
     net = SmallCNN(widths=(4, 6), hidden=8, **FACTS)
     with torch.no_grad():
-        net.train()(2 * torch.randn(64, *SHAPE) + 1)  # batch norms that have seen something
-        net.fc.weight *= 20  # classes that can be told apart
+        net.train()(2 * torch.randn(64, *SHAPE) + 1)  # batch norms with running statistics
+        net.fc.weight *= 20  # well-separated classes
     return net.eval().requires_grad_(False)
 
 
@@ -43,7 +43,7 @@ def test_statistics_are_those_that_each_batch_norm_is_given():
         torch.testing.assert_close(mean, maps.mean((0, 2, 3)))
         torch.testing.assert_close(var, maps.var((0, 2, 3), unbiased=False))
     assert not any(m._forward_pre_hooks for m in net.modules())
-    # in training a batch norm would move its statistics by what is found
+    # in training mode a batch norm would update its statistics by the measured ones
     (mean, var), norm = running_statistics(net)[0], net.convs[0][1]
     assert mean is norm.running_mean and var is norm.running_var
 

@@ -14,7 +14,7 @@ from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.optimized import optimize
 
-# how far each may be from the exact logits, as a share of their spread
+# tolerance relative to the spread of the exact logits
 ALLOWED = {"folded": 1e-5, "bf16": 0.05, "int8": 0.25}
 
 

@@ -14,7 +14,7 @@ from kdx.models.teachers.frozen import Frozen
 
 
 class Plain(nn.Module):
-    """Knows nothing of roles, and overwrites `conv2`'s output in place."""
+    """A plain network that overwrites `conv2`'s output in place."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ def test_an_error_inside_leaves_nothing_behind():
     model = tapped(norm="bn").eval()
     with pytest.raises(RuntimeError):
         model(torch.randn(1, 1, 8, 8))
-    model.net(X)  # used alone, it records nothing
+    model.net(X)  # called directly, it records nothing
     assert not model._tape.found and not model._tape.open
 
 

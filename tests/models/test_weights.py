@@ -27,7 +27,7 @@ def test_round_trip(tmp_path):
     assert not same(a, b)
     assert load_weights(b, path) == {"seed": "0"}
     assert same(a, b)
-    assert os.listdir(path.parent) == [path.name]  # no temporary file stays
+    assert os.listdir(path.parent) == [path.name]  # no temporary file is left
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -101,7 +101,7 @@ def refused(path, net=None) -> str:
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(CheckpointError) as info:
         load_weights(net, path)
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())  # nothing half loaded
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())  # no partial load
     text = str(info.value)
     assert str(path) in text and "\n" not in text
     return text
