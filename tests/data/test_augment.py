@@ -105,5 +105,5 @@ def test_resized_crop_windows_lie_inside_and_spread_as_asked():
 def test_wrong_numbers_are_told():
     with pytest.raises(ValueError, match="scale must be two positive numbers"):
         ResizedCrop(scale=(0.5, 0.1), ratio=(1.0, 1.0))
-    with pytest.raises(DataError, match="end at 16"):
+    with pytest.raises(DataError, match="has 0..16"):
         STRONG.policy.apply(SPLITS.train.images, 16, STRONG.policy.draw(60, torch.Generator()))

@@ -87,7 +87,7 @@ def test_other_values_act_within_the_block_and_leave_no_trace():
         _, theirs = backward.gradient(batch(8), NOW)
     after = scene.state_dict()
     assert all(torch.equal(after[name], moved[name]) for name in after)
-    assert any(not torch.equal(before[name], moved[name]) for name in before)  # the pass changed them, so restoring is tested
+    assert any(not torch.equal(before[name], moved[name]) for name in before)  # the pass changes them
     assert not torch.allclose(flat(ours), flat(theirs))
 
 

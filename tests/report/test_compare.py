@@ -58,7 +58,7 @@ def test_the_config_difference_leaves_seeds_out(pair):
     changed_lines = text.split("Differences in the config:\n")[1].split("\n\n")[0].splitlines()[1:]
     assert [line.split() for line in changed_lines] == [["method.weights.kd", "0.5", "0.9"]]
     assert "fewer than 3" in text
-    assert "nothing but their seeds" in report(light, light, [], "last")
+    assert "only in their seeds" in report(light, light, [], "last")
 
 
 def test_other_code_and_hardware_are_told(pair):

@@ -171,7 +171,7 @@ def test_other_weights_and_cycles_of_another_seed_have_another_memo(tiny):
         (("method=at",), "teacher.memo=true keeps a teacher's logits (teacher.memo_features), no maps, and"),
         (("teacher.memo_features=[stage1]",), "keeps vectors such as pooled, but 'stage1' has shape [8, 8, 8]"),
         (("teacher.memo_features=[nothing]",), "no feature with role 'nothing'"),
-        (("method=jacobian",), "and that is not enough here: derivatives are to be matched"),
+        (("method=jacobian",), "and that is not enough here: matching derivatives needs"),
         ((POOLED, "teacher.optimize=int8"), "no feature with role 'pooled'"),
     ],
 )
