@@ -190,7 +190,7 @@ def test_members_differ_in_whatever_a_teacher_has(tmp_path):
         ((SEEDS, "teacher.features=seed7"), "there is no member 'seed7'; members: seed0, seed1"),
         ((SEEDS, "method=fitnet"), "method=fitnet reads features, and an ensemble has those of one member: name it"),
         ((SEEDS, "method=simkd"), "teacher.features=seed0"),
-        ((SEEDS, "teacher.optimize=int8", "method=sobolev"), "and this ensemble has none"),
+        ((SEEDS, "teacher.optimize=int8", "method=sobolev"), "and this ensemble has no derivatives"),
         ((SEEDS, "teacher.optimize=int8", "method=fitnet", "teacher.features=seed0"), "gives a teacher's logits alone"),
     ],
 )
