@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdx.core.distributed import rank, size
 from kdx.core.types import Batch, DataSpec
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, Mix, Order, Shuffle, Together
+from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.pixels import Normalize
@@ -186,7 +186,7 @@ def _order(data: ExampleSet, batch_size: int, mix: Mix | None) -> Order:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
         return Blend(mix, batch_size)
-    return Shuffle(len(data)) if data.nearby is None else Together(data.nearby)
+    return Shuffle(len(data)) if data.nearby is None else GroupedShuffle(data.nearby)
 
 
 class EvalLoader(_Loader):

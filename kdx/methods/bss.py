@@ -16,7 +16,7 @@ from kdx.losses.base.term import Term
 from kdx.methods.distill import Distilled, SecondInputs, differentiable
 from kdx.methods.term_sum import temperature_report
 from kdx.models.attack import BoundaryAttack
-from kdx.models.norms import frozen_norms
+from kdx.models.norms import frozen_batch_norms
 
 Correct = Literal["teacher", "both"]
 Norms = Literal["train", "frozen"]
@@ -107,7 +107,7 @@ class BoundarySamples(SecondInputs):
             inputs = self.attack(lambda x: self.teacher(x).logits, batch.input_tensor[chosen], targets)
         samples = Batch.of_classes(inputs, batch.labels[chosen], batch.index[chosen])
         frozen = self.norms == "frozen" or len(chosen) == 1
-        with frozen_norms(self.student) if frozen else nullcontext():
+        with frozen_batch_norms(self.student) if frozen else nullcontext():
             student = self.student(inputs).float()
         teacher: Outputs = self.teacher(inputs).float()
         terms = self.values(student, teacher, samples, progress, self._second)

@@ -8,7 +8,7 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight
-from kdx.core.teacher import ask
+from kdx.core.teacher import teacher_outputs
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step
 from kdx.losses.base.heads import network_with
 from kdx.losses.base.term import Term
@@ -79,7 +79,7 @@ class Distill(TermSum):
         """Outputs of student and teacher that the terms receive, in full precision."""
         student = self.student(batch.inputs).float()
         # where no term reads the teacher, it does not run
-        return student, ask(self.teacher, batch).float() if self._needs_teacher else student.detach()
+        return student, teacher_outputs(self.teacher, batch).float() if self._needs_teacher else student.detach()
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         student, teacher = self.outputs(batch)

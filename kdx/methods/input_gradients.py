@@ -12,7 +12,7 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
 from kdx.losses.features.input_gradient import ROLE
 from kdx.methods.distill import Distill, Distilled, differentiable
-from kdx.models.double_backward import Twice, inputs_only
+from kdx.models.double_backward import DoubleBackward, inputs_only
 
 Quantity = Literal["cross_entropy", "top_logit", "label_logit"]
 QUANTITIES = get_args(Quantity)
@@ -58,7 +58,7 @@ class InputGradients(Distill):
         with torch.enable_grad(), differentiable(self.teacher, PURPOSE).through_inputs():
             taught = self.teacher(inputs).float()
             theirs = self._gradient(taught, taught, inputs, batch, graph=False)
-        with Twice():
+        with DoubleBackward():
             student = self.student(inputs).float()
         mine = self._gradient(student, taught, inputs, batch, graph=True)
         return with_feature(student, ROLE, mine), with_feature(taught.detach(), ROLE, theirs)

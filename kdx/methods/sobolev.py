@@ -14,8 +14,8 @@ from kdx.losses.features.jacobian import ROLE
 from kdx.methods.distill import Distill, Distilled, differentiable
 from kdx.methods.input_gradients import with_feature, with_shape
 from kdx.models.derivatives import jacobian, jacobian_vector, vector_jacobian
-from kdx.models.double_backward import Twice
-from kdx.models.norms import frozen_norms, has_batch_norms
+from kdx.models.double_backward import DoubleBackward
+from kdx.models.norms import frozen_batch_norms, has_batch_norms
 
 Derivative = Literal["full", "projected", "forward"]
 Quantity = Literal["log_probs", "probs", "logits"]
@@ -73,7 +73,7 @@ class Sobolev(Distill):
         if quantity != "logits" and own["spec"].task.kind != CLASSES:
             raise UserError(f"quantity={quantity} needs a task with classes, and this task has {own['spec'].task.kind}")
         differentiable(own["teacher"], PURPOSE)
-        with frozen_norms(own["student"]):
+        with frozen_batch_norms(own["student"]):
             self.apart = has_batch_norms(own["student"])
         self.derivative: Derivative = derivative
         self.quantity: Quantity = quantity
@@ -94,7 +94,7 @@ class Sobolev(Distill):
             taught, theirs = self._derive(self.teacher, inputs, directions, graph=False)
         if self.apart:
             student = self.student(batch.inputs).float()
-            with frozen_norms(self.student):
+            with frozen_batch_norms(self.student):
                 _, mine = self._derive(self.student, inputs, directions, graph=True)
         else:
             student, mine = self._derive(self.student, inputs, directions, graph=True)
@@ -119,7 +119,7 @@ class Sobolev(Distill):
             return outputs.float(), self._along(outputs.logits.float(), tangents.float())
         with torch.enable_grad():
             inputs = inputs.requires_grad_()
-            with Twice() if graph else nullcontext():
+            with DoubleBackward() if graph else nullcontext():
                 outputs = network(inputs).float()
             values = self._value(outputs.logits)
             if directions is None:

@@ -1,4 +1,4 @@
-"""A table as a picture: one panel for each column."""
+"""A table as a figure: one panel per column."""
 
 import math
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from kdx.tables.table import Table
 
 INK, MUTED, ACCENT, BAND = "#1f2933", "#9aa5b1", "#2a6f97", "#d9e2ec"
-PANEL = 1.85  # inches; a README shows five panels at about their own size
+PANEL = 1.85  # width of a panel in inches; five fit a README at about their own size
 
 
 def draw(table: Table, path: Path, first: str | None) -> None:
-    """Write the means with their standard deviations as a PNG.
+    """Draw the means with their standard deviations as a PNG.
 
     Args:
         table: The table to draw.
-        path: The file.
-        first: Row that is drawn as a reference line across the panel, such as the teacher; None for none.
+        path: The output file.
+        first: Row drawn as a reference line across the panels, such as the teacher; None for none.
     """
     import matplotlib
 

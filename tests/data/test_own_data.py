@@ -54,7 +54,7 @@ def loaders(dataset, augmentation=PLAIN, num_workers=0):
 def test_batches_hold_the_normalised_items(inputs, scale, in_memory):
     dataset = own(TensorDataset(inputs, LABELS), in_memory=in_memory)
     expected = (inputs.float() / scale - 0.25) / 2
-    for _ in range(2):  # reading must not change what is kept
+    for _ in range(2):  # reading must not change the stored items
         batches = list(loaders(dataset).evals["test"])
         assert torch.equal(torch.cat([b.inputs for b in batches]), expected)
         assert torch.equal(torch.cat([b.labels for b in batches]), LABELS)

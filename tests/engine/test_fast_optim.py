@@ -1,4 +1,4 @@
-"""Optimisers without the compiler are torch's, to the bit, and read each other's state."""
+"""Optimisers without the compiler equal torch's bit for bit, and load each other's state."""
 
 import copy
 
@@ -39,7 +39,7 @@ def test_steps_and_state_are_torchs(kind, options, crossed: bool):
     assert isinstance(mine, kind)
     steps(ours, mine, 0, 8)
     steps(theirs, torchs, 0, 8)
-    if crossed:  # a checkpoint of either goes on with the other
+    if crossed:  # a checkpoint of either resumes with the other
         states = copy.deepcopy(mine.state_dict()), copy.deepcopy(torchs.state_dict())
         mine.load_state_dict(states[1])
         torchs.load_state_dict(states[0])

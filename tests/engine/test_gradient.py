@@ -1,4 +1,4 @@
-"""Gradients between the terms and the step: helpers against autograd, and two of a user's own against plain loops."""
+"""Gradient functions: helpers against autograd, and two user-defined ones against plain loops."""
 
 import copy
 import doctest
@@ -29,7 +29,7 @@ def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def of_term(scene: Distill, name: str, size: int) -> torch.Tensor:
-    """A term's weighted gradient by autograd on a loss that is written out here."""
+    """A term's weighted gradient by autograd, on a loss written out here."""
     net, data = copy.deepcopy(scene.student), batch(size)
     logits, taught = net(data.inputs).logits, scene.teacher(data.inputs).logits
     p, q = (taught / 4).softmax(1), (logits / 4).softmax(1)
@@ -83,13 +83,13 @@ def test_other_values_act_within_the_block_and_leave_no_trace():
         values = [p + 1 for p in backward.parameters]
     before = copy.deepcopy(scene.state_dict())
     _, ours = backward.gradient(batch(8), NOW)
-    moved = copy.deepcopy(scene.state_dict())  # statistics of one pass
+    moved = copy.deepcopy(scene.state_dict())  # batch norm statistics after one pass
     with backward.at(values):
         assert all(torch.equal(p, v) for p, v in zip(backward.parameters, values, strict=True))
         _, theirs = backward.gradient(batch(8), NOW)
     after = scene.state_dict()
     assert all(torch.equal(after[name], moved[name]) for name in after)
-    assert any(not torch.equal(before[name], moved[name]) for name in before)  # so there was something to restore
+    assert any(not torch.equal(before[name], moved[name]) for name in before)  # the pass changes them
     assert not torch.allclose(flat(ours), flat(theirs))
 
 
@@ -169,7 +169,7 @@ def test_a_gate_on_two_gradients_is_the_projection_by_hand():
             g = ours + theirs + 0.01 * before
             assert torch.allclose(student(scene), before - 0.2 * g, rtol=1e-10, atol=1e-13)
             assert step.report["opposed"].item() == float(inner < 0)
-    assert 0 < opposed < 11  # both branches were compared
+    assert 0 < opposed < 11  # both branches were tested
 
 
 def test_a_gradient_that_no_graph_can_replay_is_refused():

@@ -1,4 +1,4 @@
-"""Steps of several parties against gradients that a test takes itself."""
+"""Steps of several optimisers against gradients computed in the test."""
 
 import copy
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from kdx.engine.optim.multi_optimizer import Peers, Turns
 from kdx.engine.optim.optimizer import SGD, AdamW
 from kdx.engine.optim.update import Joint
 
-NOW = Progress(2, 8, 8)  # half of the rate
+NOW = Progress(2, 8, 8)  # half of the base learning rate
 
 
 class Pair(Method):
-    """Two linear maps; each is to match the other, and the first a target too."""
+    """Two linear maps; each matches the other, and the first also a target."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def gradient(loss: torch.Tensor, module: nn.Module) -> torch.Tensor:
 
 
 def moved(before: torch.Tensor, g: torch.Tensor, lr: float = 0.2) -> torch.Tensor:
-    """One step of SGD from rest."""
+    """One step of SGD with zero momentum buffer."""
     return before - lr * (g + 0.01 * before)
 
 
@@ -159,7 +159,7 @@ def test_a_party_may_have_an_optimiser_of_its_own():
     before = flat(method.other)
     update(data, NOW)
     assert update.lr == pytest.approx(0.2)  # the student's
-    # the first step of Adam has the size of its rate, whatever the gradient
+    # the first step of Adam has the size of its learning rate for any gradient
     assert torch.allclose((flat(method.other) - before).abs(), torch.full_like(before, 0.025), rtol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Which parameters decay, and optimisers by name."""
+"""Parameter groups for weight decay, and optimisers by name."""
 
 import pytest
 import torch

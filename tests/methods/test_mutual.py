@@ -141,7 +141,7 @@ def test_the_trunk_runs_once():
     "changed, told",
     [
         ({"shared": "stage9"}, "the student has no feature with role 'stage9'"),
-        ({"shared": "pooled"}, "is no stage that this network can go on from"),
+        ({"shared": "pooled"}, "this network cannot resume from"),
         ({"shared": "stage2", "inputs": "own"}, "members that share stages see the same inputs"),
         ({"weights": {"ce": 1.0}}, "on one side only: mutual"),
     ],
@@ -166,7 +166,7 @@ def test_networks_that_do_not_fit_are_refused_in_a_sentence():
         def forward(self, x):
             return self.inner(x)
 
-    with pytest.raises(UserError, match="a Foreign shows no stages that it can go on from"):
+    with pytest.raises(UserError, match="a Foreign cannot resume from a stage"):
         Mutual(net(0), [Foreign()], SPEC, shared="stage2", **settings)
     mlp = MLP(hidden=(5,), dropout=0.0, activation="relu", num_classes=3, input_shape=(2, 8, 8))
     Mutual(net(0), [mlp], SPEC, shared=None, **settings)

@@ -131,5 +131,5 @@ def test_taps_and_head_can_be_named():
     out = network(X)
     assert torch.equal(network.head(out.features["pooled"]), out.logits)
     assert torch.equal(out.features["stage1"].relu(), out.features["pooled"])
-    with pytest.raises(ValueError, match="has no module 'fcc'; close to it: fc"):
+    with pytest.raises(ValueError, match="has no module 'fcc'; similar paths: fc"):
         tapped_model(Plain(), {}, "fcc")

@@ -141,7 +141,7 @@ def dies(rank: int) -> None:
 
 
 def breaks(rank: int) -> None:
-    """The second process meets a mistake in its third step."""
+    """The second process is_sharded a mistake in its third step."""
     from kdx.engine.optim.update import Joint
 
     take, seen = Joint.__call__, []
