@@ -9,12 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Batch
 from kdx.evals.boundary import Boundary
 from kdx.metrics.accuracy import topk_correct
-from kdx.metrics.fidelity import agreement, divergence
+from kdx.metrics.fidelity import agreement, prediction_divergence
 from kdx.models.attack import BoundaryAttack
+from kdx.tasks.classes import Classes
 
 Scores = dict[str, dict[str, float]]
 
@@ -37,6 +39,13 @@ class Predictions:
     The win rate is left out where B makes no error.
     """
 
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric(name="accuracy", label="accuracy", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="agreement", label="agreement", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="wins", label="wins", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="win rate", label="win rate", unit="%", digits=2, better="higher", shown=True),
+        Metric(name="KL", label="KL", better="lower", shown=True),
+    )
     notes: ClassVar[Sequence[str]] = (
         "A / B: agreement is the share of the examples on which A and B predict the same class; wins, on which A is "
         "right and B is wrong; the win rate is the share of B's errors on which A is right",
@@ -59,7 +68,7 @@ class Predictions:
                 row = pair(one, other)
                 sums[row, "agreement"] += _count(agreement(logits[one], logits[other]))
                 sums[row, "wins"] += _count(right[one] & ~right[other])
-                sums[row, "KL"] += float(divergence(logits[one], logits[other]).sum())
+                sums[row, "KL"] += float(prediction_divergence(logits[one], logits[other]).sum())
         scores: Scores = defaultdict(dict)
         for (row, column), value in sums.items():
             scores[row][column] = value / seen
@@ -78,6 +87,11 @@ class Boundaries:
         targets: Classes that each example is moved towards: the most likely others of B; None for all others.
     """
 
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric(name="magsim", label="MagSim", digits=3, better="higher", shown=True),
+        Metric(name="angsim", label="AngSim", digits=3, better="higher", shown=True),
+        Metric(name="reached", label="reached", unit="%", digits=2, shown=True),
+    )
     notes: ClassVar[Sequence[str]] = (
         "A / B: each example that both classify correctly is moved to the boundary of A and to that of B, towards the "
         "same class; magsim compares the lengths, angsim the directions, and 1 means equal boundaries; reached is the "
@@ -89,7 +103,10 @@ class Boundaries:
 
     def __call__(self, networks: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Scores:
         device = next(next(iter(networks.values())).parameters()).device
-        evaluator = Boundary({"": batches}, device, "", self.attack, self.targets, None)
+        with torch.no_grad():
+            first = next(iter(networks.values()))(next(iter(batches)).inputs)
+        task = Classes(first.logits.shape[1])
+        evaluator = Boundary({"": batches}, device, task, "", self.attack, self.targets, None)
         scores: Scores = {}
         for one, other in permutations(networks, 2):
             found = evaluator.run({"student": networks[one], "teacher": networks[other]})

@@ -8,6 +8,7 @@ from torch import nn
 
 from kdx.config.compose import Config
 from kdx.core.errors import UserError
+from kdx.core.metric import Catalogue, Metric
 from kdx.core.ranges import Count
 from kdx.core.types import Batch
 from kdx.studies.links import Links
@@ -30,9 +31,11 @@ class Measurement(Protocol):
     """Compares networks on a split.
 
     Attributes:
+        metrics: How the columns are shown; a column that is missing here is shown as a plain number.
         notes: Sentences below the table that define its columns.
     """
 
+    metrics: ClassVar[Sequence[Metric]]
     notes: ClassVar[Sequence[str]]
 
     def __call__(self, networks: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Scores:
@@ -147,4 +150,6 @@ class Networks:
         ]
         if caution(len(scores)):
             notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
-        return Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes)
+        return Table(
+            self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes, Catalogue(self.measure.metrics)
+        )

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdx.core.metric import Metric
+from kdx.core.metric import Catalogue, Metric
 from kdx.runs.results import Protocol, Result
 from kdx.tables.footnotes import PROTOCOLS, align, footnotes, pipes
 from kdx.tables.metrics import Shown
@@ -36,7 +36,7 @@ class Table:
     n: Mapping[str, int]
     gains: Mapping[str, Summary]
     notes: Sequence[str]
-    shown: Shown
+    shown: Catalogue
 
     @classmethod
     def build(
