@@ -107,10 +107,10 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     leave()
     if leads():
         print(show(result))
-    metric = objective() or "test/top1"
-    value = result.metric(metric)
-    if value is None and metric != "test/top1":
-        raise UserError(f"{metric} was not measured; dataset.val_fraction=0.2 cuts a validation split")
+    asked = objective()
+    value = result.metric(asked or f"test/{result.data['task']['primary']}")
+    if value is None and asked is not None:
+        raise UserError(f"{asked} was not measured; dataset.val_fraction=0.2 cuts a validation split")
     return value
 
 

@@ -1,38 +1,33 @@
 """A result as a person reads it in a terminal."""
 
-from kdx.runs.results import Result
+import re
 
-# metric, label, whether it is a fraction that reads better in percent
-SHOWN = (
-    ("test/top1", "top-1 %", True),
-    ("test/top5", "top-5 %", True),
-    ("test/nll", "NLL", False),
-    ("test/ece", "ECE %", True),
-    ("fidelity/test/agreement", "agreement with the teacher %", True),
-    ("fidelity/test/kl", "KL from the teacher", False),
-    ("derivatives/test/rmse", "RMSE to the teacher", False),
-    ("derivatives/test/jacobian_rmse", "RMSE of the Jacobian", False),
-)
+from kdx.runs.results import Result
+from kdx.tables.metrics import Shown
+
+OWN = re.compile(r"((fidelity|derivatives)/)?test/[^/]+")  # of the student on the test set
 
 
 def show(result: Result) -> str:
     """The result's main numbers, each with its protocol, and where the rest is."""
-    data = result.data
+    data, known = result.data, Shown([result])
+    main, last = known[known.main], data["metrics"]["last"]
     lines = [f"{data['name']}"]
-    for name, label, percent in SHOWN:
-        value = result.metric(name)
-        if value is not None:
-            lines.append(f"  {label:<30}{100 * value:8.2f}" if percent else f"  {label:<30}{value:8.4f}")
-    best = result.metric("test/top1", "best_on_test")
+    for name in known.order(last):
+        metric = known[name]
+        if metric.shown and OWN.fullmatch(name):
+            lines.append(f"  {metric.heading:<30}{metric.show(last[name]):>8}")
+    best = result.metric(known.main, "best_on_test")
     epoch = result.metric("epoch", "best_on_test")
-    lines.append(f"  protocol: last epoch (best on test {100 * best:.2f} at epoch {epoch:g})" if best else "")
+    if best is not None:
+        lines.append(f"  protocol: last epoch (best on test {main.show(best)} at epoch {epoch:g})")
     teacher = data["teacher"]
     if teacher is not None:
-        top1 = "" if best is None else f" top-1 {100 * teacher['test/top1']:.2f} %,"
-        lines.append(f"  teacher {teacher['net']}:{top1} sha256 {teacher['sha256'][:12]}")
+        value = teacher.get(known.main)
+        reached = "" if value is None else f" {main.label} {main.show(value)} {main.unit}".rstrip() + ","
+        lines.append(f"  teacher {teacher['net']}:{reached} sha256 {teacher['sha256'][:12]}")
     beside = f", beside {data['fused'] - 1} others" if "fused" in data and data["fused"] > 1 else ""
-    lines.append(
-        f"  {data['seconds']:.1f} s, {data['examples_per_second']:.0f} img/s{beside}, {data['device']['name']}"
-    )
+    speed = f"{data['seconds']:.1f} s, {data['examples_per_second']:.0f} examples/s"
+    lines.append(f"  {speed}{beside}, {data['device']['name']}")
     lines.append(f"  {result.folder}")
-    return "\n".join(line for line in lines if line)
+    return "\n".join(lines)

@@ -58,7 +58,7 @@ class Task(Protocol):
 
     @property
     def described(self) -> Sequence[Metric]:
-        """All metrics that the task or a comparison with a teacher measures; those that are `shown` come in order."""
+        """The metrics that `metrics` give, by their short names, in the order in which people see them."""
         ...
 
     @property

@@ -2,17 +2,24 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import nn
 
+from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
 from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, computed, network
 from kdx.evals.cached_outputs import Asked
 from kdx.metrics.cka import CKA
+
+
+def fidelity_metrics(task: Task) -> Sequence[Metric]:
+    """The metrics of a task's comparison of two networks, by the names that `Fidelity` gives them."""
+    return tuple(replace(metric, name=f"fidelity/*/{metric.name}") for metric in task.fidelity().described)
 
 
 class Fidelity(SplitEvaluator):
@@ -45,6 +52,7 @@ class Fidelity(SplitEvaluator):
     ):
         super().__init__(loaders, device, task, split, every)
         self.cka_roles = cka_roles
+        self.described = fidelity_metrics(task)
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -4,7 +4,7 @@ const metrics = new Map(data.metrics.map((m) => [m.name, m]));
 const byId = (id) => document.getElementById(id);
 const state = {
   filter: "",
-  metric: metrics.has("test/top1") ? "test/top1" : data.metrics[0].name,
+  metric: metrics.has(data.main) ? data.main : data.metrics[0].name,
   protocol: "last",
 };
 const watchers = [];

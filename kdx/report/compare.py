@@ -10,12 +10,13 @@ from typing import cast, get_args
 
 from kdx.config.identity import differences
 from kdx.core.errors import UserError, did_you_mean
+from kdx.core.metric import Metric
 from kdx.report.collect import Run, collect, read
 from kdx.report.groups import show_value
 from kdx.report.knobs import NAMED
 from kdx.runs.folder import CONFIG
 from kdx.runs.results import Protocol
-from kdx.tables.metrics import METRICS, describe_metric
+from kdx.tables.metrics import COSTS, Shown
 from kdx.tables.statistics import Comparison, Summary, caution, compare
 from kdx.tables.table import PROTOCOLS
 
@@ -34,7 +35,6 @@ a path; all runs of a side are repetitions of one experiment.
   kdx compare 'outputs/runs/digits-kd-*' outputs/runs/digits-dkd-
 """
 KEYS = ("metric", "protocol", "seeds")
-USUAL = [name for name in METRICS if name not in ("milliseconds_per_step", "examples_per_second", "parameters")]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -113,7 +113,8 @@ def report(a: Sequence[Run], b: Sequence[Run], metrics: Sequence[str], protocol:
         UserError: A metric was not measured.
     """
     lines = [_side("A", a), _side("B", b), "", *_config(a[0], b[0]), ""]
-    names = metrics or [n for n in USUAL if _values(a, n, protocol) and _values(b, n, protocol)]
+    known = Shown([run.result for run in (*a, *b)])
+    names = metrics or _usual(a, b, known, protocol)
     table = [["", "A", "B", "B - A", "95 % interval", "bootstrap", ""]]
     comparison = None
     for name in names:
@@ -123,7 +124,7 @@ def report(a: Sequence[Run], b: Sequence[Run], metrics: Sequence[str], protocol:
             raise UserError(f"'{name}' was not measured by every run{did_you_mean(name, known)}")
         left, right = _keyed(a, b, ours, theirs)
         comparison = compare(right, left)
-        table.append(_row(name, Summary.of(ours), Summary.of(theirs), comparison))
+        table.append(_row(Summary.of(ours), Summary.of(theirs), comparison, known[name]))
     if comparison is None:
         raise UserError(f"A and B have no metric of {PROTOCOLS[protocol]} in common")
     lines += [*_columns(table), "", *_notes(a, b, comparison, protocol)]
@@ -172,17 +173,27 @@ def _keyed(
     )
 
 
-def _row(name: str, left: Summary, right: Summary, comparison: Comparison) -> list[str]:
-    metric = describe_metric(name)
-    scale, digits = metric["scale"], metric["digits"]
+def _usual(a: Sequence[Run], b: Sequence[Run], known: Shown, protocol: Protocol) -> list[str]:
+    """The metrics that both sides have and people look at, and what a run costs in time."""
+    measured = dict.fromkeys(n for run in (*a, *b) for n in run.result.data["metrics"][protocol] or {})
+    names = [n for n in known.order(measured) if known[n].better is not None and "teacher" not in n.split("/")]
+    chosen = [
+        *(n for n in names if len(n.split("/")) < 3 or n.startswith(("fidelity/", "derivatives/"))),
+        COSTS[0].name,
+    ]
+    return [n for n in chosen if _values(a, n, protocol) and _values(b, n, protocol)]
+
+
+def _row(left: Summary, right: Summary, comparison: Comparison, metric: Metric) -> list[str]:
+    scale, digits = metric.scale, metric.digits
     if not comparison.enough:
         verdict = "too few seeds"
     elif comparison.gain.mean == 0 and comparison.gain.std == 0:
         verdict = "the same"
     elif comparison.significant:
         verdict = f"B is {'higher' if comparison.gain.mean > 0 else 'lower'}"
-        if metric["better"]:
-            verdict += ", better" if (comparison.gain.mean > 0) == (metric["better"] > 0) else ", worse"
+        if metric.better is not None:
+            verdict += ", better" if (comparison.gain.mean > 0) == (metric.sign > 0) else ", worse"
     else:
         verdict = "no difference shown"
 
@@ -193,7 +204,7 @@ def _row(name: str, left: Summary, right: Summary, comparison: Comparison) -> li
 
     gain = f"{comparison.gain.mean * scale:+.{digits}f}"
     shown = [left.show(scale, digits), right.show(scale, digits), gain]
-    return [metric["label"], *shown, interval(comparison.interval), interval(comparison.bootstrap), verdict]
+    return [metric.heading, *shown, interval(comparison.interval), interval(comparison.bootstrap), verdict]
 
 
 def _notes(a: Sequence[Run], b: Sequence[Run], comparison: Comparison, protocol: Protocol) -> list[str]:

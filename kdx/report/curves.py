@@ -23,7 +23,7 @@ def read_curves(path: Path) -> list[Line]:
     training: list[bytes] = []
     evaluated: list[bytes] = []
     for line in path.read_bytes().splitlines():
-        (evaluated if b'/top1": ' in line and b'"test/' in line else training).append(line)
+        (evaluated if b'"test/' in line or b'"val/' in line else training).append(line)
     # one parse of a list is twice as fast as one of each line
     lines: list[Line] = json.loads(b"[" + b",".join((*_thin(training), *_thin(evaluated))) + b"]")
     return sorted(lines, key=lambda line: line["step"] or 0.0)

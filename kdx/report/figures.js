@@ -44,7 +44,7 @@ function drawSweeps() {
 
 // the curve that most groups have, test accuracy where it is among them
 const recorded = (name) => Object.keys(data.training[name] || {}).length;
-let curve = ["test/top1", "train/loss", ...Object.keys(data.training)].reduce((a, b) => (recorded(b) > recorded(a) ? b : a));
+let curve = [data.main, "train/loss", ...Object.keys(data.training)].reduce((a, b) => (recorded(b) > recorded(a) ? b : a));
 function drawTraining() {
   const of = data.training[curve];
   const metric = metrics.get(curve) || { label: curve, scale: 1, digits: 4, better: 0 };
@@ -84,7 +84,7 @@ function scatter(host, xName, note, log) {
 function drawTradeoffs() {
   const host = section("tradeoffs", true);
   const spread = (name) => isLogarithmic(visible.map((i) => summaryOf(data.groups[i], name)?.[0]).filter((v) => v > 0));
-  scatter(host, "fidelity/test/agreement", "How often the student predicts what its teacher predicts, against how good it is.", false);
+  scatter(host, data.fidelity, "How closely the student follows its teacher, against how good it is.", false);
   const together = visible.some((i) => runsOf[i].some((r) => data.runs[r].together > 1));
   scatter(host, "seconds", "What a run costs, with its evaluations."
     + (together ? " Some trained together with others: their times hold their share of data and teacher and compare with nobody else's." : ""), spread("seconds"));

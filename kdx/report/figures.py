@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdx.core.metric import Metric
 from kdx.report.curves import Curve
 from kdx.report.groups import Group, Grouped
 from kdx.report.payload import sweeps_of
 from kdx.report.predicted import Predicted
-from kdx.tables.metrics import describe_metric
 from kdx.tables.picture import ACCENT, BAND, INK, MUTED
 
-METRIC, FIDELITY = "test/top1", "fidelity/test/agreement"
 LINES = 6  # in one picture; more cannot be told apart
 NAMES = 15  # of dots
 STYLES = [(ACCENT, "-"), (INK, "-"), (MUTED, "-"), (ACCENT, "--"), (INK, "--"), (MUTED, "--")]
@@ -22,23 +21,25 @@ Axes = Any  # matplotlib is imported only where something is drawn
 def draw_figures(
     grouped: Grouped, training: Sequence[dict[str, Curve]], predicted: Sequence[Predicted | None], folder: Path
 ) -> list[Path]:
-    """Draw what there is to draw; the groups in a picture are the best ones by test accuracy.
+    """Draw what there is to draw; the groups in a picture are the best ones by the main metric.
 
     Returns:
         The files.
     """
-    best = grouped.best_first(METRIC)
+    main, fidelity = grouped.shown[grouped.shown.main], grouped.fidelity
+    best = grouped.best_first(main.name)
     written = []
     for sweep in sweeps_of(grouped):
         name = f"sweep_{sweep['path'].replace('.', '_')}.png"
-        written += _draw(folder / name, lambda axes, sweep=sweep: _sweep(axes, grouped, sweep))
-    trained = [i for i in best if METRIC in training[i]][:LINES]
+        written += _draw(folder / name, lambda axes, sweep=sweep: _sweep(axes, grouped, sweep, main))
+    trained = [i for i in best if main.name in training[i]][:LINES]
     if trained:
-        written += _draw(folder / "training.png", lambda axes: _training(axes, grouped, training, trained))
-    for other, name in ((FIDELITY, "fidelity"), ("seconds", "cost")):
-        both = [grouped.groups[i] for i in best if grouped.groups[i].summary(other)]
+        written += _draw(folder / "training.png", lambda axes: _training(axes, grouped, training, trained, main))
+    others = {"fidelity": fidelity, "cost": "seconds"}
+    for name, other in ((name, grouped.shown[other]) for name, other in others.items() if other is not None):
+        both = [grouped.groups[i] for i in best if grouped.groups[i].summary(other.name)]
         if len(both) > 1:
-            written += _draw(folder / f"{name}.png", lambda axes, b=both, o=other: _scatter(axes, b, o))
+            written += _draw(folder / f"{name}.png", lambda axes, b=both, o=other: _scatter(axes, b, o, main))
     shown = next((i for i in best if (p := predicted[i]) is not None and "teacher" in p.bins), None)
     shown = next((i for i in best if predicted[i] is not None), None) if shown is None else shown
     if shown is not None and (of := predicted[shown]) is not None:
@@ -76,8 +77,8 @@ def _title(axes: Axes, text: str, below: str) -> None:
     axes.set_xlabel(below, fontsize=9, loc="right")
 
 
-def _scaled(group: Group, name: str) -> tuple[float, float]:
-    summary, scale = group.summary(name), describe_metric(name)["scale"]
+def _scaled(group: Group, metric: Metric) -> tuple[float, float]:
+    summary, scale = group.summary(metric.name), metric.scale
     assert summary is not None
     return summary.mean * scale, 0.0 if math.isnan(summary.std) else summary.std * scale
 
@@ -89,11 +90,11 @@ def _line(axes: Axes, place: int, x: Sequence[float], mean: list[float], std: li
     axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
-def _sweep(axes: Axes, grouped: Grouped, sweep: dict[str, Any]) -> None:
+def _sweep(axes: Axes, grouped: Grouped, sweep: dict[str, Any], main: Metric) -> None:
     xs: set[float] = set()
     for place, family in enumerate(sweep["families"][:LINES]):
         pairs = zip(family["x"], (grouped.groups[i] for i in family["members"]), strict=True)
-        points = [(x, *_scaled(group, METRIC)) for x, group in pairs if group.summary(METRIC)]
+        points = [(x, *_scaled(group, main)) for x, group in pairs if group.summary(main.name)]
         if len(points) > 1:
             x, mean, std = (list(column) for column in zip(*points, strict=True))
             _line(axes, place, x, mean, std, family["label"])
@@ -105,30 +106,32 @@ def _sweep(axes: Axes, grouped: Grouped, sweep: dict[str, Any]) -> None:
         axes.minorticks_off()
     if len(ticks) <= 12:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    _title(axes, describe_metric(METRIC)["label"], sweep["path"])
+    _title(axes, main.heading, sweep["path"])
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
-def _training(axes: Axes, grouped: Grouped, training: Sequence[dict[str, Curve]], shown: Sequence[int]) -> None:
-    scale = describe_metric(METRIC)["scale"]
+def _training(
+    axes: Axes, grouped: Grouped, training: Sequence[dict[str, Curve]], shown: Sequence[int], main: Metric
+) -> None:
+    scale = main.scale
     for place, i in enumerate(shown):
-        epochs, mean, std = training[i][METRIC]
+        epochs, mean, std = training[i][main.name]
         spread = [0.0 if s is None else s * scale for s in std]
         _line(axes, place, epochs, [m * scale for m in mean], spread, grouped.groups[i].label)
-    _title(axes, f"{describe_metric(METRIC)['label']} while training", "epoch")
+    _title(axes, f"{main.heading} while training", "epoch")
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
-def _scatter(axes: Axes, groups: Sequence[Group], other: str) -> None:
+def _scatter(axes: Axes, groups: Sequence[Group], other: Metric, main: Metric) -> None:
     for colour, teaches in ((ACCENT, False), (MUTED, True)):
-        pairs = [(_scaled(g, other), _scaled(g, METRIC)) for g in groups if g.teaches == teaches]
+        pairs = [(_scaled(g, other), _scaled(g, main)) for g in groups if g.teaches == teaches]
         if pairs:
             x, sx, y, sy = zip(*((*a, *b) for a, b in pairs), strict=True)
             axes.errorbar(x, y, xerr=sx, yerr=sy, fmt="o", color=colour, ecolor=colour, markersize=4, elinewidth=0.8)
     axes.margins(x=0.1)
-    _title(axes, describe_metric(METRIC)["label"], describe_metric(other)["label"])
+    _title(axes, main.heading, other.heading)
     # names of the best, each where it finds room
-    places = [(group.label, (_scaled(group, other)[0], _scaled(group, METRIC)[0])) for group in groups[:NAMES]]
+    places = [(group.label, (_scaled(group, other)[0], _scaled(group, main)[0])) for group in groups[:NAMES]]
     names = [axes.annotate(text, at, (5, 4), textcoords="offset points", fontsize=7, color=INK) for text, at in places]
     axes.figure.draw_without_rendering()
     taken: list[Any] = []

@@ -9,10 +9,12 @@ from typing import Any, get_args
 from kdx.report.collect import Run
 from kdx.report.knobs import Knob, find_knobs, scene_columns
 from kdx.runs.results import Protocol
+from kdx.tables.metrics import COSTS as SPENT
+from kdx.tables.metrics import Shown
 from kdx.tables.statistics import Summary
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-COSTS = ("seconds", "milliseconds_per_step", "examples_per_second", "parameters")
+COSTS = tuple(metric.name for metric in SPENT)
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,24 @@ class Grouped:
     knobs: list[Knob]
     common: dict[str, str]
 
+    @cached_property
+    def shown(self) -> Shown:
+        """How the metrics of all runs are shown."""
+        return Shown([run.result for group in self.groups for run in group.runs])
+
+    @property
+    def fidelity(self) -> str | None:
+        """The main metric of how closely students follow their teachers; None where nothing measured it."""
+        measured = {name for group in self.groups for protocol in PROTOCOLS for name in group.values[protocol]}
+        names = [name for name in measured if name.startswith("fidelity/test/") and self.shown[name].shown]
+        return next(iter(self.shown.order(sorted(names))), None)
+
     def best_first(self, metric: str) -> list[int]:
-        """Indices of the groups that measured a metric, the highest mean first; teachers come last."""
+        """Indices of the groups that measured a metric, the best mean first; teachers come last."""
         means = [(i, g.summary(metric), g.teaches) for i, g in enumerate(self.groups)]
         measured = [(i, s.mean, teaches) for i, s, teaches in means if s is not None]
-        return [i for i, _, _ in sorted(measured, key=lambda m: (m[2], -m[1], m[0]))]
+        sign = self.shown[metric].sign or 1
+        return [i for i, _, _ in sorted(measured, key=lambda m: (m[2], -sign * m[1], m[0]))]
 
 
 def group_runs(runs: Sequence[Run]) -> Grouped:

@@ -1,7 +1,7 @@
 """What the page shows, as plain values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,15 +11,17 @@ from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
 from kdx.report.knobs import curves
 from kdx.report.predicted import Predicted, read_predicted
 from kdx.runs.folder import RECORD
-from kdx.tables.metrics import METRICS, describe_metric
+from kdx.tables.metrics import Shown
 from kdx.tables.statistics import Summary
 from kdx.tables.table import PROTOCOLS as PROTOCOL_NAMES
 
 
 def predictions_of(grouped: Grouped) -> list[Predicted | None]:
-    """Reliability and confusion of each group; None where its runs kept no predictions."""
+    """Reliability and confusion of each group; None where its runs kept no predictions or have no classes."""
     return [
         read_predicted([r.result.folder for r in g.runs], int(g.runs[0].config["dataset"]["num_classes"]))
+        if "num_classes" in g.runs[0].config["dataset"]
+        else None
         for g in grouped.groups
     ]
 
@@ -57,8 +59,8 @@ def payload(
 ) -> dict[str, Any]:
     """Everything that the page embeds."""
     runs = [(i, run) for i, group in enumerate(grouped.groups) for run in group.runs]
-    measured = dict.fromkeys([*METRICS, *(name for g in grouped.groups for p in PROTOCOLS for name in g.values[p])])
-    present = {name for g in grouped.groups for p in PROTOCOLS for name in g.values[p]}
+    present = dict.fromkeys(name for g in grouped.groups for p in PROTOCOLS for name in g.values[p] if name != "epoch")
+    shown = grouped.shown
     return {
         "title": title,
         "protocols": {name: PROTOCOL_NAMES[name] for name in PROTOCOLS},
@@ -68,7 +70,10 @@ def payload(
         "common": grouped.common,
         "parts": grouped.parts,
         "knobs": [{"path": knob.path, "label": knob.label} for knob in grouped.knobs],
-        "metrics": [describe_metric(name) for name in measured if name in present and name != "epoch"],
+        "metrics": [shown.record(name) for name in shown.order(present)],
+        "main": shown.main,
+        "fidelity": grouped.fidelity,
+        "columns": _columns(shown, present),
         "costs": COSTS,
         "groups": [_group(group) for group in grouped.groups],
         "runs": [_run(i, run) for i, run in runs],
@@ -78,6 +83,12 @@ def payload(
         "reliability": {i: p.reliability() for i, p in enumerate(predicted) if p is not None},
         "confusion": {i: d for i, p in enumerate(predicted) if p is not None and (d := p.difference()) is not None},
     }
+
+
+def _columns(shown: Shown, present: Iterable[str]) -> list[str]:
+    """Metrics that the table shows at first: the main ones on the test set, and what a run costs."""
+    main = [n for n in shown.order(present) if shown[n].shown and n.rsplit("/", 1)[0] in ("test", "fidelity/test")]
+    return [*main, COSTS[0]]
 
 
 def _group(group: Group) -> dict[str, Any]:

@@ -56,8 +56,7 @@ function summaryCell(summary, metric, best) {
   return known(low) ? tipped(node, `95 % interval of the mean: ${show(low, metric)} to ${show(high, metric)}`) : node;
 }
 
-const DEFAULT_COLUMNS = ["test/top1", "test/nll", "test/ece", "fidelity/test/agreement", "fidelity/test/kl", "seconds"];
-const chosenColumns = new Set(DEFAULT_COLUMNS.filter((name) => metrics.has(name)));
+const chosenColumns = new Set(data.columns);
 if (!chosenColumns.size) chosenColumns.add(state.metric);
 const runsOf = data.groups.map(() => []);
 data.runs.forEach((run, i) => runsOf[run.group].push(i));

@@ -2,14 +2,17 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
 from kdx.core.distributed import by_leader, leads, size
+from kdx.core.method import Evaluator
+from kdx.core.task import Task
 from kdx.data.loaders import Loaders
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
@@ -66,8 +69,7 @@ def _write(
         "task": {
             "kind": task.kind,
             "primary": task.primary.name,
-            "metrics": [m.record() for e in trainer.evaluators.values() for m in e.described]
-            + [m.record() for m in task.described],
+            "metrics": described(trainer.evaluators.values(), task),
         },
         "protocol": "last",
         "metrics": trainer.selection.state_dict(),
@@ -93,6 +95,12 @@ def _write(
     (folder / DONE).touch()
     trainer.checkpoints.clear()
     return Result(folder, data)
+
+
+def described(evaluators: Iterable[Evaluator], task: Task) -> list[dict[str, Any]]:
+    """How the metrics of a run are shown, each name once."""
+    metrics = [*task.described, *(metric for evaluator in evaluators for metric in evaluator.described)]
+    return list({metric.name: metric.record() for metric in metrics}.values())
 
 
 def save_selected(config: Config, folder: Path, student: nn.Module) -> None:

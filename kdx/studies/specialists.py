@@ -21,9 +21,10 @@ from kdx.runs.teacher import find_weights, load_teacher
 from kdx.studies.clusters import Clustering
 from kdx.studies.options import Options
 from kdx.tables.footnotes import footnotes, pipes
+from kdx.tables.metrics import Shown
 from kdx.tables.publish import publish
 from kdx.tables.statistics import Summary, paired_gain
-from kdx.tables.table import Table, form
+from kdx.tables.table import Table
 
 GENERALIST, AGAIN = "generalist", "generalist, trained again"
 SPECIALISTS, Q = "specialists", "q of generalist and specialists"
@@ -206,17 +207,20 @@ class Specialists:
             row: {c: Summary.of(values(row, c)) for c in columns if c in first[row]}
             for row in (GENERALIST, AGAIN, SPECIALISTS, Q, OF_GENERALIST, OF_Q)
         }
-        notes = []
+        notes, known = [], Shown([])
         for row, base, column in COMPARED:
-            gain, (label, scale, digits) = paired_gain(values(row, column), values(base, column)), form(column, ())
+            gain, metric = paired_gain(values(row, column), values(base, column)), known[column]
             sign = "+" if gain.mean >= 0 else ""
-            notes.append(f"{row} against {base}: {sign}{gain.show(scale, digits)} {label}, paired over {gain.n} seeds")
+            notes.append(
+                f"{row} against {base}: {sign}{gain.show(metric.scale, metric.digits)} {metric.heading}, "
+                f"paired over {gain.n} seeds"
+            )
         notes += [
             "inside: over the test examples of a cluster, among its classes alone; specialists each inside its own",
             f"mean ± sample standard deviation over n seeds {list(scores)}; numbers of the last epoch",
             *footnotes(runs),
         ]
-        table = Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes)
+        table = Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes, known)
         header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
         clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
         publish(table, paths, self.name, clusters)

@@ -1,30 +1,83 @@
-"""How metrics are shown."""
+"""How the numbers of finished runs are shown: each run says it of the metrics that it measured."""
 
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from kdx.tables.table import LABELS
+from kdx.core.metric import Catalogue, Metric
+from kdx.runs.results import Result
 
-# name: (label, scale, digits, which way is better: 1 up, -1 down, 0 neither)
-METRICS = {
-    "test/top1": (1,),
-    "test/top5": (1,),
-    "val/top1": (1, "validation top-1 %", 100, 2),
-    "test/nll": (-1,),
-    "test/ece": (-1,),
-    "test/brier": (-1,),
-    "fidelity/test/agreement": (1,),
-    "fidelity/test/kl": (-1,),
-    "fidelity/test/reverse_kl": (-1, "KL from teacher", 1, 4),
-    "fidelity/train/agreement": (1, "agreement on training set %", 100, 2),
-    "seconds": (-1,),
-    "milliseconds_per_step": (-1, "ms a step", 1, 2),
-    "examples_per_second": (1, "examples/s", 1, 0),
-    "parameters": (-1, "parameters", 1, 0),
-}
+COSTS = (
+    Metric(name="seconds", label="seconds", digits=1, better="lower"),
+    Metric(name="milliseconds_per_step", label="ms a step", digits=2, better="lower"),
+    Metric(name="examples_per_second", label="examples/s", digits=0, better="higher"),
+    Metric(name="parameters", label="parameters", digits=0, better="lower"),
+)
+"""What every run costs."""
+RATIO = Metric(name="cost", label="cost of a step", digits=2, better="lower")
+COMPARED = 1  # of the costs, how many a comparison shows unless others are named
 
 
-def describe_metric(name: str) -> dict[str, Any]:
-    """How a metric is shown: label, scale, digits and which way is better."""
-    better, *own = METRICS.get(name, (0,))
-    label, scale, digits = own or LABELS.get(name, (name, 1, 4))
-    return {"name": name, "label": label, "scale": scale, "digits": digits, "better": better}
+class Shown(Catalogue):
+    """How the metrics of some runs are shown.
+
+    Args:
+        results: The runs.
+
+    Attributes:
+        main: Full name of the primary metric on the test set, of most runs.
+    """
+
+    def __init__(self, results: Iterable[Result]):
+        tasks = [result.data["task"] for result in results if "task" in result.data]
+        recorded = [Metric(**entry) for entry in unique(entry for task in tasks for entry in task["metrics"])]
+        # older runs, all of classes, did not say it
+        known = recorded or [*_built_in()]
+        super().__init__([*known, *COSTS, RATIO])
+        first = [task["primary"] for task in tasks] or [known[0].name]
+        self.main = f"test/{Counter(first).most_common(1)[0][0]}"
+
+    def order(self, names: Iterable[str]) -> list[str]:
+        """Names of metrics, the main ones of the test set first, costs last, others in their own order."""
+        listed = [metric.name for metric in self.metrics]
+
+        def place(name: str) -> tuple[bool, bool, bool, int]:
+            metric, cost = self[name], name in listed and "/" not in name
+            shown = metric.shown and ("test/" in name) and not name.startswith("teacher/")
+            index = next((i for i, of in enumerate(listed) if of.split("/")[-1] == name.split("/")[-1]), len(listed))
+            return cost, not shown, name.split("/")[0] not in ("test", "val", "fidelity"), index
+
+        return sorted(dict.fromkeys(names), key=place)
+
+    def record(self, name: str) -> dict[str, Any]:
+        """How a metric is shown, as JSON values for the page of a report."""
+        metric = self[name]
+        return {
+            "name": name,
+            "label": metric.heading,
+            "scale": metric.scale,
+            "digits": metric.digits,
+            "better": metric.sign,
+            "shown": metric.shown,
+        }
+
+
+def unique(entries: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The entries of different names, in order."""
+    return list({entry["name"]: entry for entry in reversed(list(entries))}.values())[::-1]
+
+
+@cache
+def _built_in() -> Sequence[Metric]:
+    """The metrics of classification and of all evaluators."""
+    import kdx.evals
+    from kdx.evals.fidelity import fidelity_metrics
+    from kdx.tasks.classes import Classes
+
+    modules = [importlib.import_module(f"kdx.evals.{m.name}") for m in pkgutil.iter_modules(kdx.evals.__path__)]
+    evaluators = [part for module in modules for part in vars(module).values() if isinstance(part, type)]
+    described = [metric for part in evaluators for metric in getattr(part, "described", ()) if "/" in metric.name]
+    return (*Classes(2).described, *fidelity_metrics(Classes(2)), *described)

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from kdx.tables.table import Table, form
+from kdx.tables.table import Table
 
 INK, MUTED, ACCENT, BAND = "#1f2933", "#9aa5b1", "#2a6f97", "#d9e2ec"
 
@@ -30,7 +30,7 @@ def draw(table: Table, path: Path, first: str | None) -> None:
         squeeze=False,
     )
     for axis, column in zip(axes[0], table.columns, strict=True):
-        label, scale, _ = form(column, table.columns)
+        label, scale = table.heading(column), table.form(column).scale
         for place, row in enumerate(rows):
             summary = table.cells[row].get(column)
             if summary is None:

@@ -5,41 +5,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kdx.core.metric import Metric
 from kdx.runs.results import Protocol, Result
 from kdx.tables.footnotes import PROTOCOLS, align, footnotes, pipes
+from kdx.tables.metrics import Shown
 from kdx.tables.statistics import ENOUGH, Summary, caution, paired_gain
 
 TEACHER = "teacher"
 # columns that compare a row with another
 DERIVED = ("cost", "gain")
-LABELS = {
-    "test/top1": ("top-1 %", 100, 2),
-    "test/top5": ("top-5 %", 100, 2),
-    "test/nll": ("NLL", 1, 4),
-    "test/ece": ("ECE %", 100, 2),
-    "test/brier": ("Brier", 1, 4),
-    "teacher/test/top1": ("its teacher's top-1 %", 100, 2),
-    "peer1/test/top1": ("peer 1 %", 100, 2),
-    "ensemble/test/top1": ("ensemble %", 100, 2),
-    "fidelity/test/agreement": ("agreement %", 100, 2),
-    "fidelity/test/kl": ("KL to teacher", 1, 4),
-    "derivatives/test/rmse": ("RMSE", 1, 2),
-    "derivatives/test/jacobian_rmse": ("RMSE of the slope", 1, 2),
-    "boundary/test/magsim": ("MagSim", 1, 3),
-    "boundary/test/angsim": ("AngSim", 1, 3),
-    "robustness/test/fgsm": ("top-1 % under FGSM", 100, 2),
-    "robustness/test/pgd": ("top-1 % under PGD", 100, 2),
-    "bias/test/before/recall": ("recall %", 100, 2),
-    "bias/test/match_prior/top1": ("top-1 %, bias by prior", 100, 2),
-    "bias/test/match_prior/recall": ("recall %, bias by prior", 100, 2),
-    "bias/test/match_prior/shift": ("bias by prior", 1, 2),
-    "bias/test/test_optimal/top1": ("top-1 %, bias chosen on test", 100, 2),
-    "bias/test/test_optimal/recall": ("recall %, bias chosen on test", 100, 2),
-    "bias/test/test_optimal/shift": ("bias chosen on test", 1, 2),
-    "inside/test/top1": ("inside %", 100, 2),
-    "seconds": ("seconds", 1, 1),
-    "cost": ("cost of a step", 1, 2),
-}
 
 
 @dataclass(frozen=True)
@@ -53,6 +27,7 @@ class Table:
         n: Seeds by row.
         gains: Paired differences to the baseline in the first column, by row.
         notes: Protocol, hardware and code behind the numbers.
+        shown: How the columns' metrics are shown.
     """
 
     title: str
@@ -61,6 +36,7 @@ class Table:
     n: Mapping[str, int]
     gains: Mapping[str, Summary]
     notes: Sequence[str]
+    shown: Shown
 
     @classmethod
     def build(
@@ -90,7 +66,7 @@ class Table:
         cells = {row: {c: Summary.of(vs) for c, vs in of.items()} for row, of in values.items()}
         if teacher_row and (teachers := _teachers(results, columns)):
             cells = {TEACHER: teachers, **cells}
-        main = columns[0]
+        main, shown = columns[0], Shown([run for runs in results.values() for run in runs])
         gains = {}
         if baseline is not None:
             gains = {
@@ -102,13 +78,21 @@ class Table:
             cells = {row: of | ({"gain": gains[row]} if row in gains else {}) for row, of in cells.items()}
         n = {row: max((c.n for c in of.values()), default=0) for row, of in cells.items()}
         told = {} if "gain" in columns else gains
-        notes = _notes(results, protocol, baseline, main, told)
+        notes = _notes(results, protocol, baseline, shown[main], told)
         if "gain" in columns:
-            notes.insert(0, f"gain: difference to {baseline} in {form(main, columns)[0]}, paired over seeds")
-        return cls(title, columns, cells, n, gains, notes)
+            notes.insert(0, f"gain: difference to {baseline} in {shown[main].heading}, paired over seeds")
+        return cls(title, columns, cells, n, gains, notes, shown)
+
+    def form(self, column: str) -> Metric:
+        """How a column's numbers are shown; the gain's as those of the first column, which it compares."""
+        return self.shown[self.columns[0] if column == "gain" else column]
+
+    def heading(self, column: str) -> str:
+        """What stands above a column."""
+        return "gain" if column == "gain" else self.form(column).heading
 
     def header(self) -> list[str]:
-        return ["", *(form(c, self.columns)[0] for c in self.columns), "n"]
+        return ["", *map(self.heading, self.columns), "n"]
 
     def rows(self) -> list[list[str]]:
         """Formatted cells; "-" where nothing was measured."""
@@ -116,8 +100,8 @@ class Table:
         for row, of in self.cells.items():
             shown = []
             for column in self.columns:
-                _, scale, digits = form(column, self.columns)
-                shown.append(of[column].show(scale, digits) if column in of else "-")
+                metric = self.form(column)
+                shown.append(of[column].show(metric.scale, metric.digits) if column in of else "-")
             lines.append([row, *shown, str(self.n[row])])
         return lines
 
@@ -142,14 +126,6 @@ class Table:
             for column, summary in of.items():
                 writer.writerow([row, column, summary.mean, summary.std, summary.n])
         return out.getvalue()
-
-
-def form(column: str, columns: Sequence[str]) -> tuple[str, float, int]:
-    """How a column is shown: its heading, the factor on its values, and their digits."""
-    if column == "gain":
-        _, scale, digits = form(columns[0], ())
-        return "gain", scale, digits
-    return LABELS.get(column, (column, 1, 4))
 
 
 def _value(result: Result, column: str, protocol: Protocol) -> float | None:
@@ -179,14 +155,13 @@ def _notes(
     results: Mapping[str, Sequence[Result]],
     protocol: Protocol,
     baseline: str | None,
-    main: str,
+    main: Metric,
     gains: Mapping[str, Summary],
 ) -> list[str]:
     runs = [r.data for of in results.values() for r in of]
-    label, scale, digits = form(main, ())
     notes = [
-        f"{row} against {baseline}: {'+' if gain.mean >= 0 else ''}{gain.show(scale, digits)} {label}, "
-        f"paired over {gain.n} seeds"
+        f"{row} against {baseline}: {'+' if gain.mean >= 0 else ''}{gain.show(main.scale, main.digits)} "
+        f"{main.heading}, paired over {gain.n} seeds"
         for row, gain in gains.items()
     ]
     notes.append(

@@ -44,7 +44,7 @@ class Classes(BaseTask):
 
     @property
     def described(self) -> Sequence[Metric]:
-        return describe(TopK.described, Calibration.described, Fidelity.described)
+        return describe(TopK.described, Calibration.described)
 
     @property
     def primary(self) -> Metric:

@@ -41,7 +41,7 @@ class Values(BaseTask):
 
     @property
     def described(self) -> Sequence[Metric]:
-        return describe(RegressionErrors.described, ValueFidelity.described)
+        return describe(RegressionErrors.described)
 
     @property
     def primary(self) -> Metric:

@@ -20,8 +20,10 @@ def batch(number: int) -> Batch:
 
 
 def test_tensors_are_all_that_a_batch_has_but_its_numbers_of_views():
-    held = [value for f in fields(Batch) for value in [getattr(batch(0), f.name)] if isinstance(value, torch.Tensor)]
-    assert len(batch(0).tensors) == len(held) - 1 + 2  # without `view`, with two of `views`
+    of = batch(0)
+    held = [of.inputs, *of.targets.values(), of.index, *of.views]
+    assert {f.name for f in fields(Batch)} == {"inputs", "targets", "index", "views", "view", "whole"}
+    assert len(held) == 6 and all(a is b for a, b in zip(of.tensors, held, strict=True))
 
 
 def test_on_a_cpu_nothing_is_copied_and_nothing_read_ahead():

@@ -7,6 +7,7 @@ import torch
 
 from kdx.core.types import Batch, Outputs, Step
 from kdx.engine.record.meter import Meter, NonFiniteError
+from kdx.tasks.classes import Classes
 
 BATCH = Batch.of_classes(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]), torch.arange(4))
 
@@ -18,7 +19,7 @@ def step(ce: float, kd: float) -> Step:
 
 
 def test_means_since_the_last_reading():
-    meter = Meter()
+    meter = Meter(Classes(2))
     assert meter.read() == {}
     for n in range(3):
         meter.add(n, step(n, 2.0), BATCH)
@@ -31,7 +32,7 @@ def test_means_since_the_last_reading():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_the_term_and_the_very_step_are_named(bad: float):
-    meter = Meter()
+    meter = Meter(Classes(2))
     for n in range(10, 20):
         meter.add(n, step(1.0, bad if n >= 13 else 1.0), BATCH)
         if n == 11:
@@ -41,7 +42,7 @@ def test_the_term_and_the_very_step_are_named(bad: float):
 
 
 def test_it_resumes_in_the_middle():
-    whole, first, second = Meter(), Meter(), Meter()
+    whole, first, second = Meter(Classes(2)), Meter(Classes(2)), Meter(Classes(2))
     for n in range(4):
         whole.add(n, step(n**2, 1.0), BATCH)
         first.add(n, step(n**2, 1.0), BATCH) if n < 2 else None
@@ -52,7 +53,7 @@ def test_it_resumes_in_the_middle():
 
 
 def test_a_state_of_bad_numbers_is_not_saved():
-    meter = Meter()
+    meter = Meter(Classes(2))
     meter.add(0, step(float("nan"), 1.0), BATCH)
     with pytest.raises(NonFiniteError, match="'ce'"):
         meter.state_dict()
@@ -61,7 +62,7 @@ def test_a_state_of_bad_numbers_is_not_saved():
 def test_accuracy_counts_labelled_examples_alone():
     some = BATCH.with_targets(labels=torch.tensor([0, -1, 0, -1]))  # one right, one wrong
     none = BATCH.with_targets(labels=torch.full((4,), -1))
-    meter = Meter()
+    meter = Meter(Classes(2))
     for n, batch in enumerate((BATCH, some, none)):
         meter.add(n, step(1.0, 1.0), batch)
     read = meter.read()
@@ -73,7 +74,7 @@ def test_accuracy_counts_labelled_examples_alone():
 def test_a_short_batch_weighs_what_it_holds():
     short = Batch.of_classes(torch.zeros(1, 1), torch.tensor([1]), torch.arange(1))
     wrong = Step({"ce": torch.tensor(1.0)}, {}, Outputs(torch.tensor([[1.0, 0]])))
-    meter = Meter()
+    meter = Meter(Classes(2))
     for n in range(5):
         meter.add(n, replace(step(1.0, 1.0), terms=wrong.terms, report={}), BATCH)
     meter.add(5, wrong, short)

@@ -10,6 +10,7 @@ from kdx.core.types import Batch, Outputs
 from kdx.evals.boundary import Boundary
 from kdx.models.attack import BoundaryAttack
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import Classes
 
 CPU = torch.device("cpu")
 
@@ -36,7 +37,7 @@ def measured(student: nn.Module, teacher: nn.Module, batch_size: int = 7, steps:
     ]
     attack = BoundaryAttack(steps=steps, step_size=0.02, margin=1e-3, low=-10.0, high=10.0)
     with torch.no_grad():
-        return Boundary({"test": batches}, CPU, "test", attack, None, None).run(
+        return Boundary({"test": batches}, CPU, Classes(2), "test", attack, None, None).run(
             {"student": student.eval(), "teacher": Frozen(teacher, None, None)}
         )
 
@@ -107,7 +108,7 @@ def test_targets_are_the_teachers_most_likely_others():
     attack = Look(steps=2, step_size=0.1, margin=1e-3, low=-9.0, high=9.0)
     for count, expected in ((2, 2), (None, 3)):
         seen.clear()
-        Boundary({"test": [Batch.of_classes(x, y, y)]}, CPU, "test", attack, count, None).run(
+        Boundary({"test": [Batch.of_classes(x, y, y)]}, CPU, Classes(2), "test", attack, count, None).run(
             {"student": student, "teacher": teacher}
         )
         inputs, targets = seen[0]

@@ -15,7 +15,7 @@ from kdx.evals.cached_outputs import Asked
 from kdx.evals.fidelity import Fidelity
 from kdx.evals.predictions import predictions
 from kdx.models.teachers.frozen import Frozen
-from kdx.tasks.classes import image_classes
+from kdx.tasks.classes import Classes, image_classes
 
 CPU = torch.device("cpu")
 BATCHES = 5  # of 23 examples, the last of 3
@@ -51,7 +51,9 @@ def teacher() -> Frozen:
 
 
 def measured(split: EvalLoader, student: nn.Module, net: nn.Module, roles: list[str] | None = None) -> dict[str, float]:
-    return Fidelity({"test": split}, CPU, "test", roles, None).run({"student": student.eval(), "teacher": net})
+    return Fidelity({"test": split}, CPU, Classes(4), "test", roles, None).run(
+        {"student": student.eval(), "teacher": net}
+    )
 
 
 def test_all_that_measure_ask_once_and_get_the_same_bits():
@@ -59,7 +61,9 @@ def test_all_that_measure_ask_once_and_get_the_same_bits():
     for student in (Net(1), Net(2)):
         assert measured(split, student, net) == measured(loader(), student, teacher())
         assert measured(split, student, net, []) == measured(loader(), student, teacher(), [])
-    found, expected = (predictions({"teacher": n}, s, CPU) for s, n in ((split, net), (loader(), teacher())))
+    found, expected = (
+        predictions({"teacher": n}, s, CPU, Classes(4)) for s, n in ((split, net), (loader(), teacher()))
+    )
     assert all(found[name].equal(expected[name]) for name in expected)
     assert net.net.runs == BATCHES
 

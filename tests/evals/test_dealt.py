@@ -6,10 +6,12 @@ from torch import nn
 
 from kdx.core.types import Batch, Outputs
 from kdx.evals import base, predictions
-from kdx.evals.classification import Classification
 from kdx.evals.fidelity import Fidelity
+from kdx.evals.task_metrics import TaskMetrics
+from kdx.tasks.classes import Classes
 
 PLACE = torch.device("cpu")
+TASK = Classes(7)
 
 
 class Net(nn.Module):
@@ -60,12 +62,15 @@ in_order = predictions._in_order
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size: int):
     data = {"test": batches(sizes)}
-    evaluators = [Classification(data, PLACE, "test", "student", None), Fidelity(data, PLACE, "test", None, None)]
+    evaluators = [
+        TaskMetrics(data, PLACE, TASK, "test", "student", None),
+        Fidelity(data, PLACE, TASK, "test", None, None),
+    ]
 
     def all_of_it():
         nets = {"student": Net(1), "teacher": Net(2)}
         values = {k: v for evaluator in evaluators for k, v in evaluator.run(nets).items()}
-        return values, predictions.predictions(nets, data["test"], PLACE)
+        return values, predictions.predictions(nets, data["test"], PLACE, TASK)
 
     alone, kept = all_of_it()
     asked = [Net(1), Net(1)]
@@ -76,5 +81,5 @@ def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size:
             counted = name.endswith(("top1", "top5", "agreement"))
             assert value == (alone[name] if counted else pytest.approx(alone[name], rel=1e-12))
     nets = {"student": Net(1), "teacher": Net(2)}
-    dealt = hands(monkeypatch, size, lambda: predictions.predictions(nets, data["test"], PLACE))
+    dealt = hands(monkeypatch, size, lambda: predictions.predictions(nets, data["test"], PLACE, TASK))
     assert dealt.keys() == kept.keys() and all(dealt[name].equal(kept[name]) for name in kept)

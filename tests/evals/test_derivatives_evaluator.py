@@ -10,6 +10,7 @@ from kdx.data.sources.plane import Plane
 from kdx.evals.derivatives import Derivatives
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.functions import StyblinskiTang
+from kdx.tasks.values import Values
 
 
 def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():
@@ -19,7 +20,7 @@ def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():
     batches = [
         Batch.of_classes(part, torch.zeros(len(part), dtype=torch.long), torch.arange(len(part))) for part in x.split(4)
     ]
-    evaluator = Derivatives({"test": batches}, torch.device("cpu"), "test", None)
+    evaluator = Derivatives({"test": batches}, torch.device("cpu"), Values((0.0,), (1.0,)), "test", None)
     found = evaluator.run({"student": student, "teacher": Frozen(StyblinskiTang(), None, None)})
     expected = (0.5 * x.flatten(1).sum(1)).square().mean().sqrt().item()
     assert found["derivatives/test/rmse"] == pytest.approx(expected, rel=1e-4)
@@ -28,7 +29,7 @@ def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():
 
 def test_points_fill_the_square_and_change_with_the_seed():
     facts = dict(
-        name="plane", num_classes=1, input_shape=(1, 1, 2), mean=(0.5,), std=(0.1,), train_size=3000, test_size=10,
+        name="plane", num_outputs=1, function=StyblinskiTang(), target_mean=(3.0,), target_std=(2.0,), input_shape=(1, 1, 2), mean=(0.5,), std=(0.1,), train_size=3000, test_size=10,
         fraction=1.0, fraction_seed=0, val_fraction=0.0, val_seed=0, train_subset=5,
     )  # fmt: skip
     train, other = (Plane(**facts, seed=seed).splits().train.images.flatten(1) for seed in (0, 1))

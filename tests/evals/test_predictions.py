@@ -5,6 +5,7 @@ from torch import nn
 
 from kdx.core.types import Batch, Outputs
 from kdx.evals.predictions import predictions
+from kdx.tasks.classes import Classes
 
 
 class Table(nn.Module):
@@ -19,7 +20,7 @@ def test_order_confidence_and_broken_logits():
     logits[3, 2] = float("nan")
     labels, index = torch.tensor([0, 1, 2, 3, 0, 1, 2]), torch.arange(7)
     batches = [Batch.of_classes(logits[i : i + 3], labels[i : i + 3], index[i : i + 3]) for i in (0, 3, 6)]
-    found = predictions({"student": Table(), "teacher": Table()}, batches, torch.device("cpu"))
+    found = predictions({"student": Table(), "teacher": Table()}, batches, torch.device("cpu"), Classes(4))
     assert found["label"].tolist() == labels.tolist()
     assert found["student/prediction"].equal(found["teacher/prediction"])
     for i, row in enumerate(logits.tolist()):

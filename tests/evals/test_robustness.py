@@ -8,6 +8,7 @@ from kdx.core.types import Batch, Outputs
 from kdx.evals.robustness import Robustness
 from kdx.models.attack import PGD
 from kdx.models.teachers.frozen import Frozen
+from kdx.tasks.classes import Classes
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.5], [0.25]
@@ -50,7 +51,7 @@ def test_what_lies_within_the_radius_of_the_boundary_falls(batch_size: int, mode
     }
     net = Threshold()
     models = {"student": net, "teacher": Frozen(Threshold(), None, None)}
-    evaluator = Robustness({"test": batches(batch_size)}, CPU, "test", model, attacks, MEAN, STD, None)
+    evaluator = Robustness({"test": batches(batch_size)}, CPU, Classes(2), "test", model, attacks, MEAN, STD, None)
     with torch.no_grad():
         found = evaluator.run(models)
     pixel = torch.linspace(0.31, 0.7, 40)

@@ -13,7 +13,6 @@ from fabricate import changed, fabricate, sweep_of_many
 from safetensors.torch import load_file, save_file
 
 from kdx.core.errors import UserError
-from kdx.evals.classification import BINS as METRIC_BINS
 from kdx.metrics.calibration import Calibration
 from kdx.report.collect import collect
 from kdx.report.curves import POINTS, mean_curves, read_curves
@@ -26,6 +25,7 @@ from kdx.report.write import write_report
 from kdx.runs.prepare import network_name
 from kdx.runs.results import PREDICTIONS
 from kdx.runs.run import run
+from kdx.tasks.classes import BINS as METRIC_BINS
 
 
 @pytest.fixture
