@@ -43,6 +43,15 @@ VALUES = (
     "student.net.num_classes=1",
     "teacher.net.num_classes=1",
 )
+# data for each method that does not learn classes
+OTHER_TASKS = {
+    "bce_labels": LABELS,
+    "binary_kl_labels": LABELS,
+    "huber": VALUES,
+    "l1": VALUES,
+    "mse": VALUES,
+    "mse_kd": VALUES,
+}
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CLASSES, LABELS, VALUES
+from conftest import CLASSES, OTHER_TASKS
 from torch import Tensor
 
 from kdx.config.compose import ConfigError, compose, options
@@ -36,15 +36,6 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "mlkd": ("augmentation=two_shifts",),
     "mlkd_ls": ("augmentation=two_shifts",),
     "mlkd_shipped": ("augmentation=two_shifts",),
-}
-# what it learns, where that is not a class
-DATA = {
-    "bce_labels": LABELS,
-    "binary_kl_labels": LABELS,
-    "huber": VALUES,
-    "l1": VALUES,
-    "mse": VALUES,
-    "mse_kd": VALUES,
 }
 # whose deliverable is more than the student's network: its own file tests the export
 WRAPS = {"simkd"}
@@ -83,7 +74,7 @@ _scenes: dict[str, Scene] = {}
 
 @pytest.fixture(params=METHODS)
 def config(request, tiny) -> Any:
-    data = DATA.get(request.param, CLASSES)
+    data = OTHER_TASKS.get(request.param, CLASSES)
     return tiny(WEIGHTS, f"method={request.param}", *NEEDS.get(request.param, ()), data=data)
 
 
@@ -225,7 +216,7 @@ def noise() -> dict:
 
 
 def test_without_labels_it_is_refused_in_a_sentence_or_does_not_miss_them(config, built, noise):
-    if config["choices"]["method"] in DATA:
+    if config["choices"]["method"] in OTHER_TASKS:
         pytest.skip("reads no class")
     config = {**config, "transfer": noise}
     try:
