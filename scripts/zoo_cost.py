@@ -21,7 +21,8 @@ from bench_plain import clock
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from kdx.config.compose import compose, options
+from kdx.commands.catalogue import front_matter
+from kdx.config.compose import compose, config_dir, options
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
@@ -69,6 +70,12 @@ def update_of(method: str, teacher: str, student: str, device: torch.device) -> 
     built.to(memory_format=torch.channels_last)
     built.train()
     return make(config["update"], method=built, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None)
+
+
+def of_classes() -> list[str]:
+    """Methods that learn from classes or from the teacher alone, which the networks measured here have."""
+    needs = {name: front_matter(config_dir() / "method" / f"{name}.yaml")["needs"] for name in options("method")}
+    return [name for name, need in needs.items() if not {"values", "several labels"} & set(need.split(", "))]
 
 
 def batch_on(device: torch.device) -> Batch:
@@ -160,7 +167,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", default="resnet32x4:resnet8x4,resnet56:resnet20")
-    parser.add_argument("--methods", default=",".join(options("method")))
+    parser.add_argument("--methods", default=",".join(of_classes()))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="1 makes CPU seconds comparable")
     parser.add_argument("--keep", action="store_true", help="keep earlier results of other methods")

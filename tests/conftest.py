@@ -14,9 +14,7 @@ SOMEWHERE = "a-place-that-each-test-has-for-itself"
 
 # 5 steps an epoch, 8 steps a run, a short last batch when evaluating; small nets of three stages
 TINY = (
-    "dataset=synthetic",
     "dataset.input_shape=[3,8,8]",
-    "dataset.num_classes=5",
     "dataset.train_size=40",
     "dataset.test_size=25",
     "dataset.train_subset=10",
@@ -34,6 +32,26 @@ TINY = (
     "logger=jsonl",
 )
 STUDENT = ("student=resnet8", "student.net.widths=[4,4,8,8]")
+# images of each task
+CLASSES = ("dataset=synthetic", "dataset.num_classes=5")
+LABELS = ("dataset=multilabel", "dataset.num_classes=5")
+VALUES = (
+    "dataset=plane",
+    "dataset.mean=[0.5,0.5,0.5]",
+    "dataset.std=[0.1,0.1,0.1]",
+    "dataset.target_std=[100.0]",
+    "student.net.num_classes=1",
+    "teacher.net.num_classes=1",
+)
+# data for each method that does not learn classes
+OTHER_TASKS = {
+    "bce_labels": LABELS,
+    "binary_kl_labels": LABELS,
+    "huber": VALUES,
+    "l1": VALUES,
+    "mse": VALUES,
+    "mse_kd": VALUES,
+}
 
 
 @cache
@@ -53,8 +71,8 @@ def one_thread():
 def tiny(tmp_path: Path) -> Callable[..., Config]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
-    def config(*overrides: str, student: tuple[str, ...] = STUDENT) -> Config:
-        return json.loads(_prepared((*TINY, *student, *overrides)).replace(SOMEWHERE, str(tmp_path)))
+    def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> Config:
+        return json.loads(_prepared((*data, *TINY, *student, *overrides)).replace(SOMEWHERE, str(tmp_path)))
 
     return config
 

@@ -1,6 +1,7 @@
 """The metrics of the data set's task."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -61,7 +62,7 @@ class ExtraMetrics(TaskMetrics):
     """Measures `{split}/{metric}` for metrics of one's own, on the pairs that the task's metrics read.
 
     Args:
-        metrics: Makers of metrics, such as subclasses of `kdx.metrics.base.StreamingMetric` with two-tensor updates.
+        metrics: Unused metrics, such as subclasses of `kdx.metrics.base.StreamingMetric`; each evaluation uses copies.
         loaders, device, task, split, model, every: As in `TaskMetrics`.
     """
 
@@ -72,13 +73,12 @@ class ExtraMetrics(TaskMetrics):
         task: Task,
         split: str,
         model: str,
-        metrics: Sequence[Callable[[], PairMetric]],
+        metrics: Sequence[PairMetric],
         every: Positive | None,
     ):
         super().__init__(loaders, device, task, split, model, every)
         self._own = tuple(metrics)
-        self.described = tuple(metric for make in metrics for metric in make().described)
+        self.described = tuple(one for metric in metrics for one in metric.described)
 
     def metrics(self) -> Mapping[str, PairMetric]:
-        made = [make() for make in self._own]
-        return {f"{i} {type(metric).__name__}": metric for i, metric in enumerate(made)}
+        return {f"{i} {type(metric).__name__}": deepcopy(metric) for i, metric in enumerate(self._own)}

@@ -19,9 +19,13 @@ def unfit(config: Config, task: Task) -> Iterator[str]:
     if task.kind == CLASSES:
         return  # every part that ships fits classes, and the built parts say the rest
     name = config["dataset"]["name"]
-    reasons = list(dict.fromkeys(_reasons(config["method"], task)))
-    if reasons:
-        yield f"method={config['choices']['method']} does not fit dataset={name}: {'; '.join(reasons)}"
+    needs: dict[str, list[str]] = {}
+    for part in _parts(config["method"]):
+        if task.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
+            needs[" or ".join(sorted(part.tasks))].append(part.__name__)
+    if needs:
+        told = "; ".join(f"{' and '.join(names)} needs {kinds}" for kinds, names in needs.items())
+        yield f"method={config['choices']['method']} does not fit dataset={name}, which has {task.kind}: {told}"
     if make(config["augmentation"]).mixing is not None:
         yield f"augmentation.mixing needs a task with classes, and dataset={name} has {task.kind}; augmentation=none"
     for key, node in config["evals"].items():
@@ -39,15 +43,14 @@ def unfit(config: Config, task: Task) -> Iterator[str]:
         )
 
 
-def _reasons(node: Any, task: Task) -> Iterator[str]:
-    """Why parts of a method do not fit, from the outside in."""
+def _parts(node: Any) -> Iterator[Any]:
+    """The classes in a node that say which tasks they fit, from the outside in."""
     if isinstance(node, dict):
-        if "_target_" in node:
-            part = locate(str(node["_target_"]))
-            if hasattr(part, "tasks") and (reason := task.fits(part)):
-                yield reason
+        part = locate(str(node["_target_"])) if "_target_" in node else None
+        if hasattr(part, "tasks"):
+            yield part
         for value in node.values():
-            yield from _reasons(value, task)
+            yield from _parts(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _reasons(value, task)
+            yield from _parts(value)

@@ -41,7 +41,7 @@ class Labels(BaseTask):
 
     @property
     def described(self) -> Sequence[Metric]:
-        return describe(LabelRanking.described, LabelDecisions.described, LabelFidelity.described)
+        return describe(LabelRanking.described, LabelDecisions.described)
 
     @property
     def primary(self) -> Metric:

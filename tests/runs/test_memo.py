@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import OTHER_TASKS
 from traces import outcome
 
 from kdx.config.compose import ConfigError, options
@@ -206,7 +207,7 @@ def test_whether_bits_depend_on_the_batch_is_found_out(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", options("method"))
+@pytest.mark.parametrize("name", [name for name in options("method") if name not in OTHER_TASKS])
 def test_every_method_is_the_same_with_a_memo_or_refuses_it(tiny, name):
     """Two epochs, so that answers are looked up as well as kept."""
     try:

@@ -40,7 +40,7 @@ def test_all_metrics_that_it_computes_are_described():
     for metric, pair in [*metrics, (task.fidelity(), (outputs.logits, outputs.logits))]:
         metric.update(*pair)
         found |= metric.compute().keys()
-    assert found == {metric.name for metric in task.described}
+    assert found == {metric.name for metric in (*task.described, *task.fidelity().described)}
     assert task.primary in task.described
 
 

@@ -1,0 +1,88 @@
+"""A part that a task cannot feed is refused in a line before anything loads; a run has the metrics of its task alone."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from kdx.commands.show import show
+from kdx.config.compose import ConfigError, compose
+from kdx.report.collect import collect
+from kdx.report.compare import report
+from kdx.report.curves import mean_curves, read_curves
+from kdx.report.groups import group_runs
+from kdx.report.payload import payload, predictions_of
+from kdx.runs.prepare import prepare
+from kdx.runs.results import Result
+from kdx.runs.run import run
+from kdx.tables.table import Table
+
+METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/method").glob("*.yaml"))
+OF_VALUES = {"mse", "l1", "huber", "mse_kd", "sobolev_mse"}
+CLASS_METRIC = re.compile(r"top-?\d|\bnll\b|\bece\b|brier|agreement|(^|/|_)kl\b|accuracy", re.IGNORECASE)
+SHORT = ("trainer.duration.steps=6", "trainer.log_steps=2", "evals.test.every=2", "trainer.threads=1", "logger=jsonl")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in OF_VALUES])
+def test_a_method_of_classes_is_refused_in_one_line(tmp_path: Path, method: str):
+    with pytest.raises(ConfigError) as found:
+        prepare(compose(["dataset=plane", f"method={method}", f"paths.outputs={tmp_path}"]))
+    (line,) = found.value.problems
+    assert re.match(rf"method={method} does not fit dataset=plane, which has values: .* needs (classes|labels)", line)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("augmentation=mixup", "augmentation.mixing needs a task with classes"),
+        ("augmentation=cutmix", "augmentation.mixing needs a task with classes"),
+        ("transfer.omit_classes=[0]", "transfer.omit_classes needs a task with classes, and this task has values"),
+        ("transfer=unlabelled", "unlabelled needs a task with classes"),
+        ("evals=boundary", "evals.boundary: Boundary needs a task with classes, and this task has values"),
+        ("teacher.optimize=folded", "teacher.optimize=folded is checked by the teacher's classes"),
+    ],
+)
+def test_other_parts_that_need_classes_are_refused(tmp_path: Path, override: str, sentence: str):
+    with pytest.raises(ConfigError) as found:
+        prepare(compose(["dataset=plane", "method=mse_kd", override, f"paths.outputs={tmp_path}"]))
+    assert any(sentence in line for line in found.value.problems)
+    assert not any(tmp_path.iterdir())
+
+
+def trained(tmp_path: Path, dataset: str, method: str, *more: str) -> Result:
+    return run(prepare(compose([f"dataset={dataset}", f"method={method}", *SHORT, *more, f"paths.outputs={tmp_path}"])))
+
+
+@pytest.mark.parametrize("dataset", ["plane", "diabetes"])
+@pytest.mark.parametrize("method", ["sobolev_mse", "mse_kd"])
+def test_no_metric_of_classes_is_printed_or_stored(tmp_path: Path, dataset: str, method: str):
+    recipe = "teacher.recipe=['method=mse','trainer.duration.steps=6']" if dataset == "diabetes" else "seed=0"
+    results = [trained(tmp_path, dataset, method, recipe, f"seed={seed}") for seed in (0, 1)]
+    names = {name for r in results for of in r.data["metrics"].values() if of for name in of}
+    assert {"test/rmse", "test/mae", "test/r2", "fidelity/test/rmse_to_teacher"} <= names
+    assert results[0].data["metrics"]["best_on_test"]["test/rmse"] <= results[0].data["metrics"]["last"]["test/rmse"]
+    found = collect([tmp_path / "runs"])
+    grouped = group_runs(found.runs)
+    curves = [mean_curves([read_curves(r.result.folder / "metrics.jsonl") for r in g.runs]) for g in grouped.groups]
+    page = payload(found, grouped, curves, predictions_of(grouped), "title")
+    assert page["main"] == "test/rmse" and page["reliability"] == page["confusion"] == {}
+    shown = ("metrics", "main", "fidelity", "columns", "training")
+    table = Table.build(
+        title="", results={"a": results}, columns=["test/rmse", "fidelity/test/rmse_to_teacher"], protocol="last",
+        baseline=None, cost_row=None, teacher_row=True,
+    )  # fmt: skip
+    told = [
+        *(line for r in results for line in show(r).splitlines()[:-1]),
+        *(name for r in results for name in json.loads((r.folder / "result.json").read_text())["teacher"]),
+        *names,
+        *(name for line in (results[0].folder / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)),
+        json.dumps({key: page[key] for key in shown}),
+        json.dumps([(list(of["values"]["last"]), list(of["values"])) for of in page["groups"]]),
+        report(found.runs[:1], found.runs[1:], [], "last").split("95 % interval")[1],
+        table.markdown(),
+        table.csv(),
+    ]
+    assert not [text for text in told if CLASS_METRIC.search(text)]
+    assert any("RMSE" in text and "R²" not in text for text in told)
