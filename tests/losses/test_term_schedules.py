@@ -23,9 +23,11 @@ CASES = {**laws_logits.TERMS, **laws_features.TERMS}
 # numbers that say when, or that build the term before there is any progress
 FIXED = {"since", "until", "paraphrase_epochs", "initial_variance", "factor_fraction"}
 # under law the memory rests, which is what it moves, or is empty (test_pskd schedules it); and noise has no size
-NO_EFFECT = {("CRD", "momentum"), ("NoisyLogits", "fraction"), ("PastPredictions", "share")}
-# read rows, features that only their methods make, or a memory of earlier steps: their own files have their laws
+NO_EFFECT = {("CRD", "momentum"), ("NoisyLogits", "fraction"), ("PastPredictions", "share"), ("Huber", "delta")}
+# read rows, targets other than classes, features that only their methods make, or a memory of earlier steps: their own
+# files have their laws (test_regression_losses schedules Huber's delta)
 ELSEWHERE = {"InputGradient", "JacobianDistance", "OverRows", "PastPredictions"}
+ELSEWHERE |= {"AbsoluteError", "Huber", "LabelCrossEntropy", "SquaredError"}
 
 
 def terms() -> list[type[Term]]:
