@@ -23,11 +23,9 @@ CASES = {**laws_logits.TERMS, **laws_features.TERMS}
 # numbers that say when, or that build the term before there is any progress
 FIXED = {"since", "until", "paraphrase_epochs", "initial_variance", "factor_fraction"}
 # under law the memory rests, which is what it moves, or is empty (test_pskd schedules it); and noise has no size
-NO_EFFECT = {("CRD", "momentum"), ("NoisyLogits", "fraction"), ("PastPredictions", "share"), ("Huber", "delta")}
-# read rows, targets other than classes, features that only their methods make, or a memory of earlier steps: their own
-# files have their laws (test_regression_losses schedules Huber's delta)
+NO_EFFECT = {("CRD", "momentum"), ("NoisyLogits", "fraction"), ("PastPredictions", "share")}
+# read rows, features that only their methods make, or a memory of earlier steps: their own files have their laws
 ELSEWHERE = {"InputGradient", "JacobianDistance", "OverRows", "PastPredictions"}
-ELSEWHERE |= {"AbsoluteError", "Huber", "LabelCrossEntropy", "SquaredError"}
 
 
 def terms() -> list[type[Term]]:
@@ -81,7 +79,8 @@ def second_rows(case: Case, which: type[Term], name: str, change: Any) -> torch.
     for part in [t for t in term.modules() if isinstance(t, which)]:
         setattr(part, name, replaced(getattr(part, name), change(first(getattr(part, name)))))
     labels = torch.arange(6) % CLASSES
-    batch = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6))
+    values = torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(0)).double()
+    batch = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6)).with_targets(values=values)
     student, teacher = (reference.random_outputs(6, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
     for _ in range(2):  # what is remembered from step to step shows the second time
         rows = term(student, teacher, batch, START)
