@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Constant
 from kdx.losses.features.fitnet import FitNet
@@ -18,9 +18,10 @@ from kdx.losses.logits.kd import KD
 from kdx.losses.logits.pskd import PastPredictions
 from kdx.losses.wrappers.logit_standardization import LogitStandardization
 from kdx.losses.wrappers.over_rows import OverRows
+from kdx.tasks.classes import image_classes
 
 CLASSES, TOKENS = 5, 4
-SPEC = DataSpec(CLASSES, (3, 8, 8), 100, (0.0,), (1.0,))
+SPEC = image_classes(CLASSES, (3, 8, 8), 100, (0.0,), (1.0,))
 START = Progress(0, 10, 10)
 # no token of the third example counts
 MASK = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 1], [0, 0, 0, 0]]).bool()

@@ -79,7 +79,8 @@ def second_rows(case: Case, which: type[Term], name: str, change: Any) -> torch.
     for part in [t for t in term.modules() if isinstance(t, which)]:
         setattr(part, name, replaced(getattr(part, name), change(first(getattr(part, name)))))
     labels = torch.arange(6) % CLASSES
-    batch = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6))
+    values = torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(0)).double()
+    batch = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6)).with_targets(values=values)
     student, teacher = (reference.random_outputs(6, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
     for _ in range(2):  # what is remembered from step to step shows the second time
         rows = term(student, teacher, batch, START)

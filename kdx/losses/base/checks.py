@@ -92,8 +92,8 @@ def require_labels(spec: DataSpec, term: str) -> None:
         ValueError: An example has no label.
 
     Example:
-        >>> import torch
-        >>> spec = DataSpec(10, (1, 8, 8), 2, (0.0,), (1.0,), labels=torch.tensor([3, -1]))
+        >>> from kdx.tasks.classes import image_classes
+        >>> spec = image_classes(10, (1, 8, 8), 2, (0.0,), (1.0,), labels=torch.tensor([3, -1]))
         >>> require_labels(spec, "DKD")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ValueError: DKD reads the label of every example, and this transfer set has examples without; ...
@@ -112,8 +112,8 @@ def require_some_labels(spec: DataSpec, who: str) -> None:
         ValueError: No example has a label.
 
     Example:
-        >>> import torch
-        >>> spec = DataSpec(10, (1, 8, 8), 2, (0.0,), (1.0,), labels=torch.tensor([-1, -1]))
+        >>> from kdx.tasks.classes import image_classes
+        >>> spec = image_classes(10, (1, 8, 8), 2, (0.0,), (1.0,), labels=torch.tensor([-1, -1]))
         >>> require_some_labels(spec, "learning from labels")
         Traceback (most recent call last):
         ValueError: learning from labels needs labels, and this transfer set has none, so there is nothing to learn from

@@ -120,8 +120,9 @@ def require_nontarget_classes(spec: DataSpec, term: str) -> None:
         ValueError: There are fewer than 3 classes.
 
     Example:
-        >>> require_nontarget_classes(DataSpec(10, (1, 8, 8), 100, (0.0,), (1.0,)), "DKD")
-        >>> require_nontarget_classes(DataSpec(2, (1, 8, 8), 100, (0.0,), (1.0,)), "DKD")  # doctest: +ELLIPSIS
+        >>> from kdx.tasks.classes import image_classes
+        >>> require_nontarget_classes(image_classes(10, (1, 8, 8), 100, (0.0,), (1.0,)), "DKD")
+        >>> require_nontarget_classes(image_classes(2, (1, 8, 8), 100, (0.0,), (1.0,)), "DKD")
         Traceback (most recent call last):
         ValueError: DKD compares the probabilities of the classes other than the label and needs at least 3 classes; ...
     """

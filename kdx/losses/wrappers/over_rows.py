@@ -41,6 +41,8 @@ class OverRows(Wrapper):
             `chunk` is set.
     """
 
+    tasks = None  # the inner term decides
+
     def __init__(self, term: Term, average: Average, chunk: PositiveInt | None):
         super().__init__(term)
         name = type(term).__name__
