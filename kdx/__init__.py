@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdx.runs.results import Result as Result
     from kdx.runs.run import run as run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOME = {
     "Batch": "kdx.core.types",
@@ -41,7 +41,23 @@ _HOME = {
     "run": "kdx.runs.run",
 }
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [
+    "Batch",
+    "DataSpec",
+    "Evaluator",
+    "Method",
+    "Outputs",
+    "Progress",
+    "Result",
+    "Shapes",
+    "Step",
+    "Term",
+    "UserError",
+    "__version__",
+    "compose",
+    "prepare",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

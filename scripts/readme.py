@@ -3,10 +3,11 @@
     python scripts/readme.py            # from configs/, pyproject.toml and outputs/tables/demo.txt
     python scripts/readme.py --demo     # after running the demo, whose table and picture it copies to outputs/tables/
 
-The table of methods in configs/method/README.md, the demo's table in README.md, the line of imports in each room's
-README.md, and the picture of the rooms in .github/rooms.svg.
+Generated are the table of methods in configs/method/README.md, the rows of configs/study/zoo/digits.yaml, the demo's
+table in README.md, the line of imports in each room's README.md, and the picture of the rooms in .github/rooms.svg.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,17 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from kdx.commands.catalogue import methods_markdown
+from kdx.commands.catalogue import front_matter, methods_markdown
+from kdx.config.layout import config_file, options
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "outputs" / "tables"
+OVER_ONE_TEACHER = (
+    r"distill\.Distill",
+    r"simkd\.SimKD",
+    r"two_views\.TwoViews",
+    r"input_gradients\.InputGradients",
+)
 DEMO = ROOT / "outputs" / "studies" / "demo"
 
 
@@ -83,6 +91,28 @@ def picture() -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
+def zoo(text: str) -> str:
+    """The study of all losses with one teacher, with a row added for each method that has none."""
+    _, _, rows = text.partition("rows:\n")
+    rows, rest = rows[: rows.index("baseline:")], rows[rows.index("baseline:") :]
+    lines = rows.splitlines()
+    for name in options("method"):
+        if one_teacher_loss(config_file("method", name)) and not re.search(rf"\bmethod={name}[],]", rows):
+            row = f"  {front_matter(config_file('method', name))['acronym']}: [method={name}]"
+            later = (i for i, line in enumerate(lines) if i > 1 and line.lower() > row.lower())  # after the references
+            lines.insert(next(later, len(lines)), row)
+    return text.partition("rows:\n")[0] + "rows:\n" + "\n".join(lines) + "\n" + rest
+
+
+def one_teacher_loss(path: Path) -> bool:
+    """Whether a method's file is a loss over a frozen teacher that the zoo's pair can be trained with."""
+    text = path.read_text()
+    # with one teacher, losses of ensembles are all KD; Tf-KD self is KD from the student's own architecture
+    if "kdx.losses.logits.ensemble." in text or path.stem == "tfkd_self":
+        return False
+    return bool(re.search(rf"^_target_: kdx\.methods\.({'|'.join(OVER_ONE_TEACHER)})$", text, re.M))
+
+
 def generated() -> Iterator[tuple[Path, str]]:
     """Each file with generated parts, and its text as it should be."""
     readme = ROOT / "README.md"
@@ -90,6 +120,8 @@ def generated() -> Iterator[tuple[Path, str]]:
     yield readme, with_part(readme.read_text(), "demo", demo)
     methods = ROOT / "configs" / "method" / "README.md"
     yield methods, with_part(methods.read_text(), "methods", methods_markdown())
+    zoos = ROOT / "configs" / "study" / "zoo" / "digits.yaml"
+    yield zoos, zoo(zoos.read_text())
     for room in rooms():
         path = ROOT / "kdx" / room / "README.md"
         yield path, with_part(path.read_text(), "imports", may_import(room))

@@ -86,7 +86,10 @@ def test_list_names_everything_with_a_description(capsys, kind):
     rows = rows[1:] if kind == "methods" else rows
     assert [row.split()[0] for row in rows] == options(KINDS[kind])
     for row in rows:
-        assert len(row.split(None, 1)[1]) > 10, row
+        name, *said = row.split(None, 1)
+        assert said and len(said[0]) > 10, (
+            f"configs/{KINDS[kind]}/{name}.yaml needs a comment at its top that says what it is"
+        )
 
 
 def test_list_knows_every_group_that_a_user_chooses_from():
@@ -119,9 +122,11 @@ def test_descriptions_are_sentences_without_links_that_tell_things_apart(kind):
 @pytest.mark.parametrize("name", options("method"))
 def test_every_method_says_where_it_comes_from(name):
     facts = front_matter(config_dir() / "method" / f"{name}.yaml")
-    assert [field for field in FIELDS if not facts[field]] == []
-    assert re.fullmatch(r"(19|20)\d\d", facts["year"])
-    assert facts["link"].startswith("https://")
+    path = f"configs/method/{name}.yaml"
+    missing = [field for field in FIELDS if not facts[field]]
+    assert not missing, f"{path} opens with comments such as '# acronym: KD'; missing: {', '.join(missing)}"
+    assert re.fullmatch(r"(19|20)\d\d", facts["year"]), f"{path}: '# year:' must be a year"
+    assert facts["link"].startswith("https://"), f"{path}: '# link:' must begin with https://"
 
 
 def test_the_completion_script_completes_in_bash():

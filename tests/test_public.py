@@ -14,6 +14,10 @@ def test_each_name_is_there(name: str):
     assert name in dir(kdx)
 
 
+def test_the_list_and_the_homes_of_names_agree():
+    assert {*kdx._HOME, "__version__"} == set(kdx.__all__)
+
+
 def test_a_name_of_the_api_lives_where_it_says():
     for name, module in kdx._HOME.items():
         assert getattr(sys.modules[module], name) is getattr(kdx, name)

@@ -1,4 +1,9 @@
-"""Shapes of a network's outputs, probed before training so that adapters exist before the optimiser."""
+"""Shapes of a network's outputs, probed before training so that adapters exist before the optimiser.
+
+Called by the methods and by the dry run, on the network that is then trained. Terms build their adapters from these
+shapes, so a change of a shape here changes initial weights. A trace that a call leaves (a buffer, a random number)
+changes every run: `tests/models/test_probe.py`.
+"""
 
 import torch
 from torch import nn

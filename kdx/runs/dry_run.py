@@ -1,4 +1,9 @@
-"""A run's parts put together on made-up facts, so that what does not fit is told before anything loads or trains."""
+"""A dry run: a run's parts, built on made-up facts, so that a misfit is reported before anything loads or trains.
+
+Called by `prepare`: for a run, for each teacher's training, and for every row of a study before the first one starts.
+It must refuse a config that the run would refuse later, and no other: `tests/config/test_prepare.py`. It draws from
+streams of its own and writes nothing, so a change here never changes the numbers of a run.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

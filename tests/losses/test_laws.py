@@ -1,7 +1,9 @@
 """The laws that every term obeys. A new term joins by a line in `laws_logits` or in `laws_features`."""
 
 import itertools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import laws_features
 import laws_logits
@@ -15,6 +17,7 @@ from kdx.core.tree import take
 from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.base.term import Term
 
+FULL = "decorate the loss's function with @full_precision of kdx/losses/base/numerics.py"
 TERMS = {**laws_logits.TERMS, **laws_features.TERMS}
 
 
@@ -52,6 +55,17 @@ def tensors(outputs: Outputs) -> list[Tensor]:
 
 def gradients(outputs: Outputs) -> list[Tensor]:
     return [t.grad for t in tensors(outputs) if t.grad is not None]
+
+
+@contextmanager
+def said(match: str, remedy: str) -> Iterator[None]:
+    """`pytest.raises(ValueError, match=match)` that says what to do where nothing is raised."""
+    try:
+        yield
+    except ValueError as error:
+        assert re.search(match, str(error)), error
+    else:
+        pytest.fail(f"no ValueError that says {match!r}: {remedy}")
 
 
 def is_trained(term: Term) -> bool:
@@ -147,7 +161,9 @@ def test_refuses_to_do_without_a_teacher(case: Case):
     term = case.make()
     if not term.needs_teacher:
         return term.build(Shapes((CLASSES,), STUDENT), None, SPEC)
-    with pytest.raises(ValueError, match="there is no teacher"):
+    with said(
+        "there is no teacher", "a term on logits calls require_same_logits of kdx/losses/base/checks.py in build"
+    ):
         term.build(Shapes((CLASSES,), STUDENT), None, SPEC)
 
 
@@ -217,7 +233,7 @@ def test_value_and_gradient_stay_finite(case: Case, size: int, dtype: torch.dtyp
         # a trained part is given what methods give it: full precision
         rows = term(student.float() if is_trained(term) else student, teacher, batch, START)
         rows.mean().backward()
-        assert rows.dtype == torch.float32
+        assert rows.dtype == torch.float32, FULL
         assert rows.isfinite().all()
         assert gradients(student)
         # dead features far from the teacher's must not blow up either

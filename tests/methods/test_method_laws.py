@@ -75,7 +75,10 @@ _scenes: dict[str, Scene] = {}
 @pytest.fixture(params=METHODS)
 def config(request, tiny) -> Any:
     data = OTHER_TASKS.get(request.param, CLASSES)
-    return tiny(WEIGHTS, f"method={request.param}", *NEEDS.get(request.param, ()), data=data)
+    try:
+        return tiny(WEIGHTS, f"method={request.param}", *NEEDS.get(request.param, ()), data=data)
+    except ConfigError as error:
+        pytest.fail(f"method={request.param}: {error}; what it needs beside the pair is a line of NEEDS in {__file__}")
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def optimizers(update: Any) -> list[torch.optim.Optimizer]:
 
 def test_terms_are_finite_scalars_under_the_names_of_the_weights(scene: Scene):
     for step in scene.steps:
-        assert step.terms.keys() == scene.method.weights.keys()
+        assert step.terms.keys() == scene.method.weights.keys(), "Step.terms and weights in the YAML differ in names"
         assert all(t.ndim == 0 and t.isfinite() for t in step.terms.values())
         assert not any(r.requires_grad for r in step.report.values())
 

@@ -89,9 +89,11 @@ def test_works_or_says_why_not(stem: str, pair: tuple[str, str]):
     except (UserError, ValueError) as error:
         sentence = str(error)
         assert "\n" not in sentence and len(sentence.split()) > 8
-        assert stem in REFUSED[pair], sentence
+        assert stem in REFUSED[pair], (
+            f"{sentence}; if {stem} cannot work on {pair}, add it there to REFUSED in {__file__}"
+        )
         return
-    assert stem not in REFUSED[pair], "works after all"
+    assert stem not in REFUSED[pair], f"{stem} works on {pair}: take it out of REFUSED in {__file__}"
     method.train()
     torch.manual_seed(1)
     index = torch.arange(BATCH)

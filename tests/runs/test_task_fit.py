@@ -1,4 +1,4 @@
-"""A part that a task cannot feed is refused in a line before anything loads; a run has the metrics of its task alone."""
+"""Parts that a task cannot feed are refused before anything loads; a run has only the metrics of its task."""
 
 import json
 import re

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdx.data.dataset import Dataset
+from kdx.data.dataset import LabelledImages
 from kdx.data.sets import DataError, ImageSet, TensorSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own(Dataset):
+class Own(LabelledImages):
     """Two torch data sets whose items are pairs of an input and a class index.
 
     An input is a float tensor [C, H, W] (used as it is, then normalised by `mean` and `std`), a uint8 tensor

@@ -2,9 +2,12 @@
 
 from torch import Tensor
 
-from kdx import Batch, Outputs, Progress, Term
+from kdx import Batch, DataSpec, Outputs, Progress, Shapes, Term
+from kdx.losses.base.checks import require_same_logits
+from kdx.losses.base.numerics import full_precision
 
 
+@full_precision
 def logit_cosine(student_logits: Tensor, teacher_logits: Tensor, scale: float) -> Tensor:
     """`scale (1 - cos(z_s, z_t))` of the logits, each centred over the classes.
 
@@ -31,6 +34,9 @@ class LogitCosine(Term):
     def __init__(self, scale: float):
         super().__init__()
         self.scale = scale
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_same_logits(student, teacher, "LogitCosine")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         return logit_cosine(student.logits, teacher.logits, self.scale)
