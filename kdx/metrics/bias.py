@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -62,7 +62,7 @@ class Margins:
     @classmethod
     def cat(cls, parts: Sequence["Margins"]) -> "Margins":
         """Of several batches."""
-        return cls(*(torch.cat([vars(part)[name] for part in parts]) for name in cls.__dataclass_fields__))
+        return cls(*(torch.cat([vars(part)[name] for part in parts]) for name in (field.name for field in fields(cls))))
 
     def measure(self, shift: float) -> dict[str, float]:
         """What predictions are worth with the biases raised by `shift`, as fractions.

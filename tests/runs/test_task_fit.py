@@ -1,4 +1,4 @@
-"""A part that a task cannot feed is refused in a line before anything loads; a run has the metrics of its task alone."""
+"""A part that a task cannot feed is refused in a line before anything loads; a run has its own task's metrics alone."""
 
 import json
 import re
