@@ -46,7 +46,7 @@ $(READY): $(BIN)/python requirements.lock pyproject.toml
 
 .PHONY: lock
 lock: $(READY)  ## bring requirements.lock in line with pyproject.toml (UPGRADE=--upgrade for newer versions)
-	$(UV) --quiet pip compile pyproject.toml --extra dev --extra shards --extra sweeps --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+	$(UV) --quiet pip compile pyproject.toml --extra dev --extra docs --extra shards --extra sweeps --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' -o requirements.lock
 
 # ---- use ----
@@ -59,11 +59,21 @@ demo: $(READY)  ## two minutes: train a teacher, distill it, print the table
 bench: $(READY)  ## measure the training loop's speed on this machine
 	$(BIN)/python scripts/bench.py
 
+.PHONY: readme
+readme: $(READY)  ## run the demo, and regenerate README's picture and table and all generated documentation
+	$(BIN)/python scripts/readme.py --demo
+
+.PHONY: docs
+docs: $(READY)  ## build the site of READMEs and docstrings: build/site/index.html
+	$(BIN)/python scripts/docs.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict -f build/mkdocs.yml
+	@echo "build/site/index.html"
+
 # ---- test ----
 
 .PHONY: test
-test: $(READY)  ## run the tests that take seconds
-	$(TESTS) -m "not slow"
+test: $(READY)  ## run the tests that take seconds (ROOM=losses: those of one room)
+	$(TESTS) -m "not slow" $(if $(ROOM),tests/$(ROOM))
 
 .PHONY: test-slow
 test-slow: $(READY)  ## run the tests that take longer

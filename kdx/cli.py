@@ -15,7 +15,7 @@ kdx: experiments in knowledge distillation
   kdx status [outputs/...]                   which runs are done, running, failed or waiting
   kdx report FOLDER ...                      a page of tables and figures of the runs below folders
   kdx compare A B                            what differs between two runs, or groups of them over seeds
-  kdx list methods|models|datasets|augmentations|experiments|recipes|studies
+  kdx list methods|models|datasets|...       what a group offers; `kdx list` names the groups
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
   kdx --version
 

@@ -1,11 +1,11 @@
-"""Where the time goes: each setting against the way public code runs, and against its own bare mathematics.
+"""Benchmark of a training step: each setting compared with a typical public implementation and its bare mathematics.
 
     python scripts/bench.py [--pairs resnet56:resnet20,resnet32x4:resnet8x4] [--settings exact,int8] [--rounds 15]
 
-All take turns, forwards and backwards, in one process but for "plain", which is `bench_plain.py` in its own.
-Each round gives a ratio of CPU seconds (wall seconds on a GPU), and the median of the ratios counts, shown with their
-quartiles, since machines drift. A sweep's milliseconds are for each of its students. Random weights: values do not
-change the cost. Writes `outputs/bench/latest.json`, and the same as Markdown.
+All settings run in turns, in alternating order, in one process, except "plain", which is `bench_plain.py` in its own
+process. Each round gives a ratio of CPU seconds (wall seconds on a GPU). The median and the quartiles of the ratios are
+reported, since machine speed drifts. A sweep's milliseconds are per student. Weights are random, since values do not
+change the cost. Writes `outputs/bench/latest.json` and the same as Markdown.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from kdx.runs.provenance import commit, machine, versions
 
 OUT = Path("outputs/bench/latest.json")
 PAIRS = "resnet56:resnet20,resnet32x4:resnet8x4"
-# what `bench_plain.py` does by itself: a step of KD from resnet56 to resnet20, on CIFAR-shaped data
+# the same step as `bench_plain.py` alone: KD from resnet56 to resnet20 on CIFAR-shaped data
 ONE_STEP = [
     "dataset=synthetic",
     "dataset.input_shape=[3,32,32]",
@@ -47,7 +47,7 @@ ONE_STEP = [
     "~evals.fidelity",
     "~evals.fidelity_train",
 ]
-# the peak of this program alone: what a parent is told includes the parent's own
+# prints the program's own peak memory: the value that a parent reads includes the parent's
 WATCHED = (
     "import atexit, re, runpy, sys; "
     r"atexit.register(lambda: print(re.search(r'VmHWM:\s+(\d+)', open('/proc/self/status').read())[1])); "
@@ -59,7 +59,7 @@ Seconds = Mapping[str, Sequence[float]]
 
 
 def timed(work: Callable[[], Any], device: str) -> Callable[[], float]:
-    """The seconds that each call takes."""
+    """Wrap a function so that it returns the seconds of each call."""
 
     def take() -> float:
         began = clock(device)
@@ -70,10 +70,10 @@ def timed(work: Callable[[], Any], device: str) -> Callable[[], float]:
 
 
 def take_turns(work: Mapping[str, Callable[[], float]], rounds: int, steps: int) -> Seconds:
-    """Seconds a step of each, round by round."""
+    """Seconds per step of each setting, by round."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for name in work:
-        work[name]()  # the first time is not like the others
+        work[name]()  # warm-up: the first call is slower
     for turn in range(rounds):
         for name in list(work) if turn % 2 else reversed(list(work)):
             seconds[name].append(statistics.mean(work[name]() for _ in range(steps)))
@@ -82,7 +82,7 @@ def take_turns(work: Mapping[str, Callable[[], float]], rounds: int, steps: int)
 
 @contextmanager
 def apart(pair: str, device: str) -> Iterator[Callable[[], float]]:
-    """Public code's step, in a process of its own that rests between its turns."""
+    """The plain implementation's step, in a separate process that idles between its turns."""
     command = [sys.executable, bench_plain.__file__, pair, str(torch.get_num_threads()), device]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         asked, answers = process.stdin, process.stdout
@@ -102,7 +102,7 @@ def spread(values: Sequence[float]) -> list[float]:
 
 
 def compare(pair: str, settings: Sequence[str], rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
-    """A row for plain and for each setting."""
+    """Measure plain and each setting; returns a row for each."""
     teacher, student = pair.split(":")
     with tempfile.TemporaryDirectory() as name, apart(pair, device) as naive:
         folder = Path(name)
@@ -136,7 +136,7 @@ def show(row: Mapping[str, Any]) -> str:
 
 
 def loaders(rounds: int) -> dict[str, float]:
-    """Images a CPU second of torchvision's PIL loader and of the run's own."""
+    """Images per CPU second of torchvision's PIL loader and of the run's own loader."""
     with tempfile.TemporaryDirectory() as name:
         own, pil = loader(config_of("resnet20", "resnet8", "exact", Path(name), "cpu")), batches()
         work = {"pil": timed(lambda: next(pil), "cpu"), "own": timed(lambda: next(own), "cpu")}
@@ -148,7 +148,7 @@ def loaders(rounds: int) -> dict[str, float]:
 
 
 def start_up(program: Path, arguments: Sequence[str]) -> dict[str, float]:
-    """CPU and wall seconds, and the peak memory in MiB, of a program that takes one step."""
+    """CPU seconds, wall seconds and peak memory in MiB of a program that runs one step."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-c", WATCHED, str(program), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -163,13 +163,13 @@ def start_up(program: Path, arguments: Sequence[str]) -> dict[str, float]:
 
 
 def starts() -> dict[str, dict[str, float]]:
-    """One step from the start of a process, of public code and of the command."""
+    """Start-up cost: one step from process start, for the plain implementation and for `kdx train`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         teacher, _ = networks(config_of("resnet56", "resnet20", "exact", folder, "cpu"))
         save_weights(folder / "teacher.safetensors", teacher, {})
         command = [*ONE_STEP, f"teacher.checkpoint={folder}/teacher.safetensors"]
-        # a place for each, as the logger makes no other run
+        # separate outputs, since the logger does not change a run's identity
         own = {log: [*command, f"logger={log}", f"paths.outputs={folder}/{log}"] for log in ("jsonl", "wandb")}
         return {
             "plain": start_up(Path(bench_plain.__file__), []),
@@ -178,7 +178,7 @@ def starts() -> dict[str, dict[str, float]]:
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """The figures as a page for people."""
+    """Format the results as Markdown."""
     lines = ["# What a step costs, against the way public code runs: batches of 64", ""]
     lines += ["| pair | setting | ms | x plain | quartiles | bare ms | overhead % | quartiles | images/s |"]
     lines += ["|:--|:--|--:|--:|--:|--:|--:|--:|--:|"]

@@ -1,8 +1,8 @@
-"""The loop that public code runs: eager float32, NCHW, the teacher asked anew, torchvision's PIL loader in the process.
+"""The plain baseline: eager float32 in NCHW, a teacher forward each step, and torchvision's PIL loader in the process.
 
-By itself, `python scripts/bench_plain.py`, it takes one step, so that start-up and memory can be measured. Given a
-pair, the number of threads and a device, it takes a step for each line it reads and answers with the seconds: what a
-benchmark sets in its own process, such as malloc's habits, must not reach this one.
+`python scripts/bench_plain.py` runs one step, to measure start-up and memory. With a pair, a number of threads and a
+device, it runs a step for each line of input and prints its seconds. It is a separate process, so that settings of the
+benchmark's process, such as malloc's, do not affect it.
 """
 
 import sys
@@ -19,7 +19,7 @@ SIZE, CLASSES, BATCH = 6400, 100, 64
 
 
 class Pictures(torch.utils.data.Dataset):
-    """CIFAR-shaped images with the transforms of the CIFAR literature, an image at a time."""
+    """CIFAR-shaped images with the transforms of the CIFAR literature, applied per image."""
 
     def __init__(self) -> None:
         from torchvision import transforms
@@ -45,26 +45,26 @@ class Pictures(torch.utils.data.Dataset):
 
 
 def batches() -> Iterator[list[Tensor]]:
-    """Batches for ever; all the CPU time is in this process."""
+    """Yield batches forever, without worker processes."""
     loader = torch.utils.data.DataLoader(Pictures(), BATCH, shuffle=True, num_workers=0)
     while True:
         yield from loader
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The usual KD term, T^2 inside."""
+    """The usual KD term, including the factor T^2."""
     log_q, p = F.log_softmax(student / temperature, 1), F.softmax(teacher / temperature, 1)
     return F.kl_div(log_q, p, reduction="batchmean") * temperature**2
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> list[float]:
-    """Top-1 and top-5 in percent, read out at each step."""
+    """Top-1 and top-5 accuracy in percent, synchronised at each step."""
     right = logits.topk(5, 1).indices.eq(labels[:, None])
     return [100 * right[:, :k].any(1).float().mean().item() for k in (1, 5)]
 
 
 def plain(teacher: nn.Module, student: nn.Module, device: torch.device) -> Iterator[None]:
-    """Steps of KD for ever; networks return `Outputs`."""
+    """Run KD steps forever; networks return `Outputs`."""
     teacher.to(device).eval()
     student.to(device).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -85,7 +85,7 @@ def plain(teacher: nn.Module, student: nn.Module, device: torch.device) -> Itera
 
 
 def clock(device: str) -> float:
-    """CPU seconds, or wall seconds once a GPU has done its work."""
+    """CPU seconds, or wall seconds after synchronising the GPU."""
     if device == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -93,7 +93,7 @@ def clock(device: str) -> float:
 
 
 def serve(pair: str, threads: int, device: str) -> None:
-    """A step for each line of standard input; its seconds on standard output."""
+    """Run a step for each line of standard input and print its seconds."""
     from kdx.config.compose import compose
     from kdx.runs.build import build_network
 

@@ -1,4 +1,4 @@
-"""The settings that the benchmark compares: each a run as the command builds it, and its bare mathematics."""
+"""The benchmark's settings: each as a run built by the command, and as its bare mathematics."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from kdx.runs.teacher import load_teacher
 SETTINGS = ("exact", "folded", "fast", "int8", "memo", "sweep4-exact", "sweep4-fast", "sweep4-memo")
 MEMBERS = 4
 FOLDED = ["teacher.optimize=folded"]
-# of a teacher with random weights nothing can be expected
+# no limits, since a teacher with random weights meets none
 ALL_PASS = ["teacher.max_kl=1e9", "teacher.min_agreement=0", "teacher.calibration_examples=128"]
 
 Step = Callable[[], None]
@@ -37,7 +37,7 @@ def has_bf16(device: str) -> bool:
 
 
 def overrides_of(setting: str, device: str) -> list[str]:
-    """What a setting changes. Where the machine gains nothing from bfloat16, fast is float32 with a folded teacher."""
+    """Overrides of a setting. Without fast bfloat16, `fast` is float32 with a folded teacher."""
     half = ["trainer.precision=bf16"] if has_bf16(device) else []
     fast = [*half, "teacher.optimize=bf16"] if half else FOLDED
     integers = [*half, "teacher.optimize=int8"]
@@ -47,7 +47,7 @@ def overrides_of(setting: str, device: str) -> list[str]:
         "fast": fast,
         "int8": integers,
         "memo": [*half, "teacher.memo=true"],
-        # with integers, where there are any
+        # with int8 if available
         "fast-shared": integers if device == "cpu" else fast,
     }[{"sweep4-fast": "fast-shared"}.get(setting, setting.removeprefix("sweep4-"))]
 
@@ -79,7 +79,7 @@ def networks(config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def members_of(config: Config, setting: str, folder: Path) -> list[Config]:
-    """The configs of a setting's runs, with the weights of a teacher on disk."""
+    """Configs of a setting's runs; writes the teacher's weights to disk."""
     weights = folder / "teacher.safetensors"
     if not weights.exists():
         save_weights(weights, networks(config)[0], {})
@@ -91,7 +91,7 @@ def members_of(config: Config, setting: str, folder: Path) -> list[Config]:
 
 
 def loop(members: list[Config]) -> Step:
-    """A step of each of some runs that take turns, as `kdx study` and the command take them."""
+    """Build a function that runs one step of each run in turn, as `kdx study` does."""
     company = Company(len(members))
     runs = [in_steps(config, company) for config in members]
     for run in runs:
@@ -112,7 +112,7 @@ def loop(members: list[Config]) -> Step:
 
 
 def _warm(config: Config) -> None:
-    """Put an answer for each view of the first epochs into the run's memo."""
+    """Fill the run's memo for the views of the first epochs."""
     (folder,) = Path(config["paths"]["memos"]).iterdir()
     facts = json.loads((folder / "memo.json").read_text())
     loaders = build_loaders(config, build_light(config))
@@ -157,7 +157,7 @@ def bare(members: list[Config]) -> Step:
 
 
 def loader(config: Config) -> Iterator[None]:
-    """Batches of the run's loader for ever."""
+    """Yield batches of the run's loader forever."""
     loaders, epoch = build_loaders(config, build_light(config)), 0
     while True:
         for _ in loaders.train.epoch(epoch):

@@ -1,13 +1,13 @@
-"""Whether a change kept every bit: the same short trainings at a commit and in the working tree, compared.
+"""Compare short training runs at a commit and in the working tree, bit by bit.
 
     python scripts/compare.py BASE [--set dkd,crd]
 
-Compared are, of each run and of each teacher that it trains, all numbers of `metrics.jsonl` but times, the tensors of
-`student.safetensors`, and the metrics of `result.json`. Prints a line for each case: identical, or the first number
-that differs. Exits with 1 where a case differs or fails. Leave the working tree alone meanwhile.
+For each run, and each teacher that it trains, this compares all numbers of `metrics.jsonl` except times, the tensors of
+`student.safetensors`, and the metrics of `result.json`. It prints a line for each case: identical, or the first number
+that differs. It exits with 1 if a case differs or fails. Do not edit the working tree while it runs.
 
-Only the command line is used, since a refactor moves modules. Where it renames options too, `RENAMES` says what they
-were.
+Only the command line is used, since a refactor moves modules. If a refactor also renames options, add the old names to
+`RENAMES`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pathlib import Path
 from compare_runs import difference, read_runs
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCAL = Path("configs/local")  # this machine's own values, which no commit has
+LOCAL = Path("configs/local")  # settings of this machine, which are not committed
 
 SHORT = (
     "trainer.duration.epochs=null",
@@ -68,7 +68,7 @@ CASES: Mapping[str, Sequence[str]] = {
         f"overrides=[{','.join(map(repr, SHORT))}]",
     ],
     "fused": [*DIGITS, "-m", "method=kd,dkd", "data_seed=0", "hydra/launcher=fused"],
-    # enough epochs for the nine views of each image to come again
+    # enough epochs for the nine views of each image to repeat
     "memo": [*DIGITS, "method=kd", "augmentation=shift", "teacher.memo=true", "trainer.duration.steps=160"],
     "bf16": [*MAPS, "method=kd", "trainer.precision=bf16"],
     "accumulate": [*DIGITS, "method=kd", "update.accumulate=2", "trainer.ema=0.9"],
@@ -80,12 +80,12 @@ CASES: Mapping[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Rename:
-    """Words of the cases that a commit changed, such as `trainer.log_steps`, which may have been another key.
+    """An option of the cases that a commit renamed, such as `trainer.log_steps`.
 
     Attributes:
-        now: As the cases have it.
-        before: As it was.
-        until: The last commit that has it as it was; a base that is this commit or one before is told `before`.
+        now: The name in the cases.
+        before: The old name.
+        until: The last commit with the old name; this commit and earlier ones get `before`.
     """
 
     now: str
@@ -98,7 +98,7 @@ RENAMES: Sequence[Rename] = ()  # the latest last
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared: its code, where its runs are, and what it called things."""
+    """One side of the comparison: its code, its outputs, and its renames."""
 
     name: str
     root: Path
@@ -106,7 +106,7 @@ class Side:
     renames: Sequence[Rename]
 
     def told(self, text: str) -> str:
-        """A text of the cases in the words of this side."""
+        """Translate the text of a case to this side's names."""
         for rename in reversed(self.renames):
             text = text.replace(rename.now, rename.before)
         return text
@@ -119,7 +119,7 @@ class Side:
         return subprocess.run(command, cwd=self.outputs, env=environment, capture_output=True, text=True, check=False)
 
     def play(self, case: str) -> Path:
-        """Run a case and return the folder of its outputs. Raises RuntimeError where the command fails."""
+        """Run a case and return the folder of its outputs. Raises RuntimeError if the command fails."""
         done = self.python("-m", "kdx.cli", *map(self.told, CASES[case]), f"paths.outputs={case}")
         if done.returncode:
             said = " | ".join(done.stderr.strip().splitlines()[-3:])
@@ -132,10 +132,10 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def resolve(base: str) -> str:
-    """The full name of a commit. Exits where there is none."""
+    """The full hash of a commit. Exits if it does not exist."""
     found = git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     if found.returncode:
-        sys.exit(f"compare: there is no commit '{base}'")
+        sys.exit(f"compare: no commit '{base}'")
     return found.stdout.strip()
 
 
@@ -148,7 +148,7 @@ def renamed_since(base: str) -> list[Rename]:
 
 @contextmanager
 def checked_out(commit: str, folder: Path) -> Iterator[None]:
-    """A commit in a folder, as long as it is needed; with this machine's own values, which the other side has, too."""
+    """Within the block, check out a commit in a folder, with this machine's settings, as on the other side."""
     made = git("worktree", "add", "--detach", str(folder), commit)
     try:
         if made.returncode:
@@ -161,20 +161,20 @@ def checked_out(commit: str, folder: Path) -> Iterator[None]:
 
 
 def must_run_its_own(side: Side) -> None:
-    """Exit where a side would import the package from elsewhere, and so be compared with itself."""
+    """Exit if a side would import the package from elsewhere, since it would be compared with itself."""
     said = side.python("-c", "from importlib.util import find_spec as f; print(getattr(f('kdx'), 'origin', None))")
     if not Path(said.stdout.strip()).resolve().is_relative_to(side.root.resolve()):
-        sys.exit(f"compare: Python finds kdx at {said.stdout.strip()} and not below {side.root}")
+        sys.exit(f"compare: Python finds kdx at {said.stdout.strip()}, not below {side.root}")
 
 
 def judge(case: str, sides: Sequence[Side], pool: ThreadPoolExecutor) -> tuple[bool, str]:
-    """Run a case on both sides at once; whether they are the same, and what to say."""
+    """Run a case on both sides in parallel; returns whether they are identical, and a message."""
     playing = [pool.submit(side.play, case) for side in sides]
     failed = [str(error) for future in playing if isinstance(error := future.exception(), RuntimeError)]
     if failed:
         return False, f"FAILED: {'; '.join(failed)}"
     before, after = (read_runs(future.result()) for future in playing)
-    # the base's titles have its own words
+    # the base's titles use its own names
     after = {sides[0].told(title): run for title, run in after.items()}
     if found := difference(before, after):
         return False, f"DIFFERS: {found}"
@@ -189,7 +189,7 @@ def main() -> None:
     asked = parser.parse_args()
     cases = asked.set.split(",")
     if unknown := [case for case in cases if case not in CASES]:
-        parser.error(f"there is no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+        parser.error(f"unknown case {', '.join(unknown)}; cases: {', '.join(CASES)}")
     commit, began, same = resolve(asked.base), time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="kdx-compare-") as name, ThreadPoolExecutor(2) as pool:
         place = Path(name)

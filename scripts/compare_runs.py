@@ -1,4 +1,4 @@
-"""What `compare.py` compares: what runs left, read without the package that made them, and where it differs first."""
+"""Outputs of runs for `compare.py`, read without the package that wrote them, and their first difference."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ ABSENT = "absent"
 
 @dataclass(frozen=True)
 class Run:
-    """What is compared of a run."""
+    """The compared outputs of a run."""
 
     title: str
     lines: Sequence[Mapping[str, Any]]
@@ -24,16 +24,16 @@ class Run:
 
 
 def first_difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """The first key whose values differ, with both; None where all are the same, to the bit and the type."""
+    """The first key with different values, and both values; None if all are equal in bits and types."""
     for key in [*before, *(key for key in after if key not in before)]:
         old, new = (repr(side[key]) if key in side else ABSENT for side in (before, after))
-        if old != new:  # the text of a float has all its bits, and the sign of zero
+        if old != new:  # the repr of a float has all its bits, including the sign of zero
             return f"{key}: {old} -> {new}"
     return None
 
 
 def line_difference(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> str | None:
-    """Where two records differ first."""
+    """The first difference of two sequences of metric lines."""
     for number, (old, new) in enumerate(zip(before, after, strict=False), 1):
         if found := first_difference(old, new):
             return f"line {number}, {found}"
@@ -41,7 +41,7 @@ def line_difference(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping
 
 
 def tensor_difference(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> str | None:
-    """Where two sets of tensors differ first, bit by bit."""
+    """The first difference of two sets of tensors, bit by bit."""
     forms = ({name: (str(t.dtype), t.shape) for name, t in side.items()} for side in (before, after))
     if found := first_difference(*forms):
         return f"tensor {found}"
@@ -62,7 +62,7 @@ def _bits(flat: np.ndarray) -> np.ndarray:
 
 
 def run_difference(before: Run, after: Run) -> str | None:
-    """The first difference of two runs, in the order in which it would come about."""
+    """The first difference of two runs, in the order of training."""
     return (
         line_difference(before.lines, after.lines)
         or tensor_difference(before.tensors, after.tensors)
@@ -71,7 +71,7 @@ def run_difference(before: Run, after: Run) -> str | None:
 
 
 def difference(before: Mapping[str, Run], after: Mapping[str, Run]) -> str | None:
-    """The first difference of all runs of a case, paired by their titles; those that ended first come first."""
+    """The first difference over all runs of a case, paired by title, in the order in which they finished."""
     if not before and not after:
         return "no run is found on either side"
     for title in [*before, *(title for title in after if title not in before)]:
@@ -83,7 +83,7 @@ def difference(before: Mapping[str, Run], after: Mapping[str, Run]) -> str | Non
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested metrics by path."""
+    """Flatten nested metrics, by path."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {prefix + key: value}
@@ -95,7 +95,7 @@ def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_run(folder: Path) -> Run:
-    """What a finished run left. Its title is its kind of place, method and seed: names have hashes that may change."""
+    """Read a finished run. Its title is the folder's kind, method and seed, since hashes in names may change."""
     result = json.loads((folder / "result.json").read_text())
     return Run(
         title=f"{folder.parent.name}: method={result['choices']['method']} seed={result['seed']}",
@@ -106,7 +106,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_runs(outputs: Path) -> dict[str, Run]:
-    """The runs below a folder in the order in which they ended; several of one title are numbered in that order."""
+    """The runs below a folder in the order in which they finished; runs of equal title are numbered in that order."""
     found: dict[str, Run] = {}
     seen: Counter[str] = Counter()
     for path in sorted(outputs.rglob("result.json"), key=lambda p: p.stat().st_mtime_ns):

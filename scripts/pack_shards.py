@@ -1,9 +1,9 @@
-"""Pack a folder of images for each class into shards of the WebDataset format, for `dataset=shards`.
+"""Pack image folders, one per class, into shards of the WebDataset format, for `dataset=shards`.
 
     python scripts/pack_shards.py ~/data/imagenet/train ~/data/imagenet-wds/train-%06d.tar --per-shard 8700
 
-Classes are numbered by name and the files are taken as they are, in an order that the seed draws, so that each shard
-holds all classes.
+Classes are numbered by name. Files are stored unchanged, in an order shuffled by the seed, so that each shard contains
+all classes.
 """
 
 import argparse
@@ -18,10 +18,10 @@ from kdx.data.sources.folder import SUFFIXES
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="holds a folder for each class")
-    parser.add_argument("shards", help="where to, with a place for the number: train-%%06d.tar")
-    parser.add_argument("--per-shard", type=int, default=10_000, help="images in a shard")
-    parser.add_argument("--seed", type=int, default=0, help="draws the order")
+    parser.add_argument("folder", type=Path, help="folder with one subfolder per class")
+    parser.add_argument("shards", help="output pattern with a number: train-%%06d.tar")
+    parser.add_argument("--per-shard", type=int, default=10_000, help="images per shard")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order")
     asked = parser.parse_args()
 
     try:
@@ -30,11 +30,11 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"cannot read {asked.folder}: {error.strerror}")
     except TypeError:
-        sys.exit(f"{asked.shards} has no place for the number of a shard, such as %06d")
+        sys.exit(f"{asked.shards} needs a placeholder for the shard's number, such as %06d")
     files = [(label, path) for label, entry in enumerate(classes) for path in sorted(entry.rglob("*"))]
     files = [(label, path) for label, path in files if path.suffix.lower() in SUFFIXES]
     if not files:
-        sys.exit(f"{asked.folder} holds no folder with images ({', '.join(SUFFIXES)})")
+        sys.exit(f"{asked.folder} contains no folder with images ({', '.join(SUFFIXES)})")
     random.Random(asked.seed).shuffle(files)
     first.parent.mkdir(parents=True, exist_ok=True)
     with ShardWriter(asked.shards, maxcount=asked.per_shard, verbose=0) as shards:

@@ -1,28 +1,113 @@
-"""Bring the generated parts of the README up to date: the table of methods, and the demo's output.
+"""Regenerate the generated parts of the documentation; a test fails while one of them is out of date.
 
-python scripts/readme.py            # methods from configs/method, the demo from outputs/tables/demo.txt
+    python scripts/readme.py            # from configs/, pyproject.toml and outputs/tables/demo.txt
+    python scripts/readme.py --demo     # after running the demo, whose table and picture it copies to outputs/tables/
+
+The table of methods in configs/method/README.md, the demo's table in README.md, the line of imports in each room's
+README.md, and the picture of the rooms in .github/rooms.svg.
 """
 
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 from kdx.commands.catalogue import methods_markdown
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-DEMO = README.parent / "outputs" / "tables" / "demo.txt"
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = ROOT / "outputs" / "tables"
+DEMO = ROOT / "outputs" / "studies" / "demo"
 
 
 def with_part(text: str, name: str, part: str) -> str:
-    """The text with what stands between `<!-- name -->` and `<!-- /name -->` replaced."""
+    """Replace the text between `<!-- name -->` and `<!-- /name -->`."""
     opening, closing = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, rest = text.split(opening)
     return f"{before}{opening}{part}\n{rest[rest.index(closing) :]}"
 
 
-def generated(text: str) -> str:
-    """The README with its generated parts as they should be now."""
-    demo = "\n".join(f"    {line}".rstrip() for line in DEMO.read_text().splitlines())
-    return with_part(with_part(text, "demo", demo), "methods", methods_markdown())
+def contracts() -> list[dict]:
+    """The contracts of import-linter in pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+
+def floors() -> list[list[str]]:
+    """The rooms and modules of kdx from the top floor to the bottom; those of one floor do not import each other."""
+    (layers,) = (contract["layers"] for contract in contracts() if contract["type"] == "layers")
+    return [[name.strip() for name in layer.split("|")] for layer in layers]
+
+
+def rooms() -> list[str]:
+    """The packages of kdx."""
+    return [name for floor in floors() for name in floor if (ROOT / "kdx" / name).is_dir()]
+
+
+def may_import(room: str) -> str:
+    """A sentence that says which rooms a room may import."""
+    order = floors()
+    at = next(i for i, floor in enumerate(order) if room in floor)
+    below = [f"`{name}`" for floor in order[at + 1 :] for name in floor]
+    barred = {
+        name
+        for contract in contracts()
+        if contract["type"] == "forbidden" and f"kdx.{room}" in contract["source_modules"]
+        for name in contract["forbidden_modules"]
+    }
+    names = {"hydra": "Hydra", "omegaconf": "OmegaConf", "torch": "torch"}
+    never = [names[name] for name in sorted(barred) if name in names]
+    inside = f"Imports from kdx: {', '.join(below)}." if below else "Imports nothing from kdx."
+    return inside + (f" Never imports {' or '.join(never)}." if never else "")
+
+
+def picture() -> str:
+    """The floors as an SVG: each may import from those below it."""
+    order, width, row, gap = floors(), 640, 34, 8
+    height = len(order) * (row + gap) + gap + 24
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="14" text-anchor="middle">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+    for i, floor in enumerate(order):
+        y, part = gap + i * (row + gap), (width - gap) / len(floor)
+        for j, name in enumerate(floor):
+            x = gap + j * part
+            lines.append(
+                f'<rect x="{x:.0f}" y="{y}" width="{part - gap:.0f}" height="{row}" rx="4" fill="#d9e2ec"/>'
+                f'<text x="{x + (part - gap) / 2:.0f}" y="{y + 22}" fill="#1f2933">{name}</text>'
+            )
+    note = "A module imports from lower floors only; rooms on one floor do not import each other."
+    lines.append(f'<text x="{width / 2:.0f}" y="{height - 10}" font-size="12" fill="#52606d">{note}</text>')
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def generated() -> Iterator[tuple[Path, str]]:
+    """Each file with generated parts, and its text as it should be."""
+    readme = ROOT / "README.md"
+    demo = "\n".join(f"    {line}".rstrip() for line in (TABLES / "demo.txt").read_text().splitlines())
+    yield readme, with_part(readme.read_text(), "demo", demo)
+    methods = ROOT / "configs" / "method" / "README.md"
+    yield methods, with_part(methods.read_text(), "methods", methods_markdown())
+    for room in rooms():
+        path = ROOT / "kdx" / room / "README.md"
+        yield path, with_part(path.read_text(), "imports", may_import(room))
+    yield ROOT / ".github" / "rooms.svg", picture()
+
+
+def run_demo() -> None:
+    """Run the demo and keep its table and picture."""
+    command = [sys.executable, "-m", "kdx.cli", "study", "study=demo"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    table, _, _ = printed.rpartition("\n\n")  # the last line names the files
+    (TABLES / "demo.txt").write_text(table.rstrip() + "\n")
+    for suffix in ("md", "csv", "png"):
+        shutil.copyfile(DEMO / f"table.{suffix}", TABLES / f"demo.{suffix}")
 
 
 if __name__ == "__main__":
-    README.write_text(generated(README.read_text()))
+    if "--demo" in sys.argv[1:]:
+        run_demo()
+    for path, text in generated():
+        path.write_text(text)

@@ -1,12 +1,12 @@
-"""What a step of every method costs, over a step of KD, with the same networks and batch.
+"""Cost of a step of each method relative to a step of KD, with the same networks and batch.
 
     python scripts/zoo_cost.py [--pairs resnet32x4:resnet8x4,resnet56:resnet20] [--methods crd,reviewkd] [--rounds 5]
 
-Each method takes turns with KD in one process, step by step; CPU seconds (wall seconds on a GPU) of each pair of
-turns give a ratio, and the median of the ratios counts, since machines drift. Beside it stands the ratio of the
-multiplications alone, of convolutions and matrix products. The step is the update as a run takes it, on a synthetic
-batch of 64 CIFAR-sized images among 50,000 examples of 100 classes. Methods in stages are measured at the schedule
-epoch `--epoch`, or in their first stage at 0. Writes `outputs/bench/zoo_cost.json`, and the same as Markdown.
+Each method alternates with KD in one process, step by step. CPU seconds (wall seconds on a GPU) of each pair of steps
+give a ratio; the median is reported, since machine speed drifts, together with the ratio of the multiplications of
+convolutions and matrix products. The step is the update of a run, on a synthetic batch of 64 CIFAR-sized images out of
+50,000 examples of 100 classes. Methods with stages are measured at the schedule epoch `--epoch`; 0 is the first stage.
+Writes `outputs/bench/zoo_cost.json` and the same as Markdown.
 """
 
 import argparse
@@ -38,13 +38,13 @@ OUT = Path("outputs/bench/zoo_cost.json")
 CLASSES, EXAMPLES, BATCH, EPOCHS = 100, 50_000, 64, 240
 BASE = "kd"
 WARM_UP = 3
-"""Turns until malloc has all the pages that a step needs."""
+"""Warm-up steps, until malloc holds all pages that a step needs."""
 LABELS = torch.arange(EXAMPLES) % CLASSES
 SPEC = image_classes(CLASSES, (3, 32, 32), EXAMPLES, (0.0,) * 3, (1.0,) * 3, LABELS)
 
 
 def update_of(method: str, teacher: str, student: str, device: torch.device) -> Joint:
-    """A method's update over networks of random weights: values do not change the cost."""
+    """Build a method's update over networks with random weights, since values do not change the cost."""
     config = prepare(
         compose(
             [
@@ -72,7 +72,7 @@ def update_of(method: str, teacher: str, student: str, device: torch.device) -> 
 
 
 def batch_on(device: torch.device) -> Batch:
-    """One batch with two further views, for methods that read them."""
+    """One batch with two further views, for methods that need them."""
     drawn = torch.Generator().manual_seed(0)
     index = torch.randint(EXAMPLES, (BATCH,), generator=drawn)
     images = [
@@ -83,9 +83,9 @@ def batch_on(device: torch.device) -> Batch:
 
 
 class Multiplications(TorchDispatchMode):
-    """Counts multiply-adds of convolutions and matrix products, forward and back.
+    """Counts multiply-adds of convolutions and matrix products, in forward and backward passes.
 
-    torch's own counter hooks modules, which derivatives with respect to inputs do not go with.
+    torch's own counter hooks modules, which does not work with input derivatives.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ def compare(method: Joint, base: Joint, batch: Batch, progress: Progress, rounds
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """The table as a page for people."""
+    """Format the results as Markdown."""
     lines = [f"# What a step of each method costs, against a step of KD: batches of {BATCH}", ""]
     lines += ["| pair | method | ms | KD beside it, ms | ratio | least to most | ratio of multiplications |"]
     lines += ["|:--|:--|--:|--:|--:|--:|--:|"]
@@ -163,13 +163,13 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(options("method")))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1, help="1 makes CPU seconds comparable")
-    parser.add_argument("--keep", action="store_true", help="keep what an earlier run measured of other methods")
+    parser.add_argument("--keep", action="store_true", help="keep earlier results of other methods")
     parser.add_argument("--epoch", type=int, default=40, help="schedule epoch of the step, out of 240")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
-        keep_freed_memory()  # as a run does
+        keep_freed_memory()  # as in a run
     batch, progress = batch_on(device), Progress(arguments.epoch, EPOCHS, EPOCHS)
     facts = {"device": machine(device), "versions": versions(), "code": commit(), "rounds": arguments.rounds}
     facts |= {"threads": arguments.threads, "batch_size": BATCH, "epoch": arguments.epoch}
@@ -192,7 +192,7 @@ def main() -> None:
             span = f"[{measured['ratio_min']:.2f}, {measured['ratio_max']:.2f}]"
             counted = f"{measured['multiplications_ratio']:.2f} x the multiplications"
             print(f"{pair:<22} {name:<14} {times} {span}  {counted}", flush=True)
-            # after each, since the whole takes long
+            # after each method, since all take long
             OUT.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
             OUT.with_suffix(".md").write_text(markdown({**facts, "rows": rows}))
     print(OUT)

@@ -17,12 +17,21 @@ from kdx.studies.data_free import DataFree
 from kdx.studies.grid import Grid
 from kdx.studies.specialists import Specialists
 
-# what an option asks of its user
+# a torch data set, which no run of these tests loads
+OWN_DATA = [
+    "dataset.name=mine",
+    "dataset.num_classes=3",
+    "dataset.input_shape=[1,8,8]",
+    "dataset.train._target_=torch.utils.data.TensorDataset",
+    "dataset.test._target_=torch.utils.data.TensorDataset",
+]
+# overrides without which an option does not compose
 NEEDS = {
     "student=timm": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
     "student=torchvision": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
     "dataset=imagefolder": ["dataset.folder=mine", "dataset.num_classes=3"],
     "dataset=shards": ["dataset.folder=mine", "dataset.num_classes=3"],
+    "dataset=own": OWN_DATA,
     "dataset=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "optimizer=timm": ["optimizer.name=lion"],

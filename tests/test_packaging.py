@@ -48,6 +48,19 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     assert {name.split("/")[0].split("-")[0] for name in files} == {"kdx"}
 
 
+def test_the_wheel_says_that_it_is_typed_and_leaves_readmes_out(wheel: Path):
+    names = contents(wheel)
+    assert "kdx/py.typed" in names
+    assert not [name for name in names if name.endswith("README.md")]
+
+
+def test_the_sdist_holds_what_its_readme_shows(tmp_path: Path):
+    source = unpacked_sdist(tmp_path)
+    readmes = {p.relative_to(ROOT).as_posix() for p in (ROOT / "kdx").rglob("README.md")}
+    held = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
+    assert readmes <= held and {"outputs/tables/demo.png", "CITATION.cff", ".github/rooms.svg"} <= held
+
+
 def test_the_wheel_leaves_a_machines_own_values_at_home(tmp_path: Path):
     source = unpacked_sdist(tmp_path)
     local = source / "configs" / "local" / "default.yaml"

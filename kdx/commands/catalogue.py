@@ -1,4 +1,4 @@
-"""`kdx list`: what there is, read from the YAML files themselves."""
+"""`kdx list`: the options of each group, read from the YAML files themselves."""
 
 import itertools
 import re
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from kdx.config.layout import config_file, options
+from kdx.config.layout import config_file, is_group, options
 from kdx.core.errors import did_you_mean
 
 FIELDS: tuple[str, ...] = ("acronym", "paper", "year", "link", "needs", "source")
+# kind: its folder in configs/
 KINDS = {
     "methods": "method",
     "models": "model",
@@ -20,18 +21,30 @@ KINDS = {
     "experiments": "experiment",
     "recipes": "recipe",
     "studies": "study",
+    "sweeps": "sweep",
+    "evals": "evals",
+    "transfers": "transfer",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+    "updates": "update",
+    "trainers": "trainer",
+    "loggers": "logger",
+    "debug": "debug",
+    "launchers": "hydra/launcher",
+    "sweepers": "hydra/sweeper",
 }
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print a kind of thing. Exits with 2 where there is no such kind."""
-    if len(arguments) == 1 and arguments[0] not in KINDS:
+    """Print the options of a kind, or of a group by its folder's name. Exits with 2 for any other word."""
+    groups = KINDS | {group: group for group in (*KINDS.values(), *arguments) if is_group(group)}
+    if len(arguments) == 1 and arguments[0] not in groups:
         print(f"kdx: unknown kind '{arguments[0]}'{did_you_mean(arguments[0], KINDS)}", file=sys.stderr)
         sys.exit(2)
     if len(arguments) != 1:
         print(f"kdx: say which kind: kdx list {'|'.join(KINDS)}", file=sys.stderr)
         sys.exit(2)
-    group = KINDS[arguments[0]]
+    group = groups[arguments[0]]
     if group == "method":
         print(_columns(methods()))
     else:

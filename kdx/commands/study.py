@@ -1,4 +1,4 @@
-"""The entry of `kdx study`."""
+"""The command `kdx study`."""
 
 import sys
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from kdx.core.errors import UserError
 HELP = """\
 kdx study study=NAME [key=value] ...
 
-Runs every training of a study that is not finished yet and prints the table they make. The same command
-again takes finished runs as they are; fresh=true runs everything over. A run that fails stops no other.
+Trains the unfinished runs of a study and prints its table. The same command continues an interrupted study;
+fresh=true trains everything again. A failed run stops no other.
 
   jobs=2                 processes at a time, each with its share of the threads
-  fused=true             runs that share data_seed, data and teacher train together: each batch is read and the teacher
-                         asked once for all; each run ends as it would alone, and only its seconds say otherwise
-  retry=failed           runs failed runs again; without it they are reported and left
-  only=render            writes the table from what there is and runs nothing
-  scale=smoke            a preset of a table: smoke (does it run), cpu (a stated part of it), paper (to the letter)
+  fused=true             runs with the same data_seed, data and teacher train together: each batch is loaded once and
+                         the teacher computes it once; the results are the same, only the seconds of a run differ
+  retry=failed           trains failed runs again; without it they are only reported
+  only=render            writes the table from finished runs and trains nothing
+  scale=smoke            a preset of a table: smoke (does it run), cpu (a stated part of it), paper (as published)
   overrides=["dataset.root=/data","teacher.checkpoint=net.pt"]     overrides of every run
   rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run
 
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     if size() > 1:
         if fails_first():
             print(
-                "kdx: torchrun trains one run; a study takes several at a time by jobs=N or fused=true", file=sys.stderr
+                "kdx: torchrun trains one run; a study trains several at once with jobs=N or fused=true",
+                file=sys.stderr,
             )
         sys.exit(2)
     from kdx.config.validate import check  # the validation library takes a tenth of a second
@@ -60,16 +61,18 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(2)
     from kdx.runs.build import make
     from kdx.studies.options import Options
+    from kdx.studies.study import check_study
 
+    chosen = Options(**asked)
     try:
-        study = make(composed.config["study"])
+        study = check_study(make(composed.config["study"]), chosen)
     except (UserError, ValueError) as error:
         _say(error)
         sys.exit(2)
     try:
-        failures = study.execute(composed.config["paths"], Options(**asked))
+        failures = study.execute(composed.config["paths"], chosen)
     except KeyboardInterrupt:
-        print("kdx: stopped; the same command goes on", file=sys.stderr)
+        print("kdx: stopped; the same command continues", file=sys.stderr)
         sys.exit(130)
     except (UserError, ValueError, OSError) as error:
         _say(error)

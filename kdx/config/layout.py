@@ -108,7 +108,8 @@ def _register(_own_folders: str | None) -> None:
 
 @cache
 def _own(listed: str) -> tuple[Path, ...]:
-    folders = [Path(entry).expanduser().absolute() for entry in listed.split(os.pathsep) if entry]
+    entries = filter(None, listed.split(os.pathsep))
+    folders = list(dict.fromkeys(Path(entry).expanduser().absolute() for entry in entries))  # given in two ways: once
     if not folders:
         return ()
     taken = {path: config_dir() for path in _below(config_dir())}

@@ -139,7 +139,14 @@ def signature(target: Any) -> tuple[dict[str, Any], set[str]]:
     else:
         hints = typing.get_type_hints(target, include_extras=True)
     names = {p.name: hints.get(p.name, Any) for p in parameters if p.kind != p.VAR_KEYWORD}
-    return names, {p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD}
+    required = {p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD}
+    for p in parameters:
+        # `**own: Unpack[Keys]` accepts the keys of a TypedDict
+        if p.kind == p.VAR_KEYWORD and typing.get_origin(hints.get(p.name)) is typing.Unpack:
+            (keys,) = typing.get_args(hints[p.name])
+            names |= typing.get_type_hints(keys, include_extras=True)
+            required |= keys.__required_keys__
+    return names, required
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Words that every floor shares. Depends on torch alone."""
+"""Contracts, values and functions that every package shares; depends on torch and the standard library alone."""

@@ -1,10 +1,10 @@
-"""Several processes that train one run together, each on its share of every batch.
+"""Processes that train one run together, each on its share of every batch.
 
-`torchrun` starts them and says in the environment who is who. Batches, their order and the weights after each step are
-those of one process but for the order of sums: the mean of all gradients is taken, batch norms see the whole batch
-(`kdx.models.sync_norms`), and what relates the examples of a batch is refused (`Term.divisible`). Each draws what is
-random in a step, such as dropout, from a stream of its own. All hold the same weights and measure the same; one, the
-leader, writes. A process alone is the case of one: nothing here costs it anything or changes a bit.
+`torchrun` starts them and sets their environment. Batches, their order and the weights after each step are those of one
+process, up to the order of sums: gradients are averaged, batch norms use statistics of the whole batch
+(`kdx.models.sync_norms`), and terms that relate the examples of a batch are refused (`Term.divisible`). Each process
+draws randomness within a step, such as dropout, from its own stream. All hold the same weights and measure the same
+values; rank 0, the leader, writes. With one process, every function here is the identity or does nothing.
 """
 
 import io
@@ -23,32 +23,63 @@ _joined = False
 
 
 def size() -> int:
-    """How many processes train the run."""
+    """Number of processes that train the run.
+
+    Example:
+        >>> size()  # without torchrun
+        1
+    """
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Rank of this process, from 0.
+
+    Example:
+        >>> rank()  # without torchrun
+        0
+    """
     return int(os.environ["RANK"]) if size() > 1 else 0
 
 
 def local_rank() -> int:
-    """Which of those on its machine this one is, from 0: the number of its GPU."""
+    """Rank of this process on its machine, from 0: the number of its GPU.
+
+    Example:
+        >>> local_rank()  # without torchrun
+        0
+    """
     return int(os.environ["LOCAL_RANK"]) if size() > 1 else 0
 
 
 def local_size() -> int:
-    """How many of them are on its machine, as far as `torchrun` says."""
+    """Number of processes on this machine, as set by `torchrun`; all processes where it is not set.
+
+    Example:
+        >>> local_size()  # without torchrun
+        1
+    """
     return int(os.environ["LOCAL_WORLD_SIZE"]) if size() > 1 and "LOCAL_WORLD_SIZE" in os.environ else size()
 
 
 def leads() -> bool:
-    """Whether this is the process that writes: the record, the checkpoints, what a person reads."""
+    """Whether this is the process that writes records and checkpoints and prints.
+
+    Example:
+        >>> leads() == (rank() == 0)
+        True
+    """
     return rank() == 0
 
 
 def join() -> None:
-    """Meet the other processes. Where there are none, or after the first time, nothing happens."""
+    """Initialise the process group. Does nothing for one process, or after the first call.
+
+    Example:
+        >>> join()  # without torchrun
+        >>> size()
+        1
+    """
     global _joined
     if size() == 1 or _joined:
         return
@@ -63,7 +94,11 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Part from the others at the end of a run that went well."""
+    """Wait for all processes, then destroy the process group, at the end of a successful run.
+
+    Example:
+        >>> leave()  # without torchrun
+    """
     if _joined:
         from torch import distributed as dist
 
@@ -73,15 +108,27 @@ def leave() -> None:
 
 @cache
 def fails_first() -> bool:
-    """Whether this process is the first to fail, and so the one that says why.
+    """Whether this process is the first to fail, and so reports the reason.
 
-    The others fail the same way, or because it left them; they may be ended before they can say anything.
+    The others fail for the same reason, or because this one left; they may be killed before they can report.
+
+    Example:
+        >>> fails_first()  # without torchrun
+        True
     """
     return size() == 1 or _store().add("failed", 1) == 1
 
 
 def by_leader(make: Callable[[], T]) -> T:
-    """What the leader makes, in all processes; where it fails, all fail the same way."""
+    """Call `make` in the leader and return its result in all processes; an error is raised in all.
+
+    Args:
+        make: A function whose result can be pickled.
+
+    Example:
+        >>> by_leader(lambda: 3)
+        3
+    """
     if size() == 1:
         return make()
     box: list[Any] = [None, None]
@@ -97,7 +144,18 @@ def by_leader(make: Callable[[], T]) -> T:
 
 
 def leader_first(make: Callable[[], T]) -> T:
-    """What each process makes for itself, the others once the leader has: so one downloads, and all read."""
+    """Call `make` in the leader, then in the other processes: so one downloads a file, and the others read it.
+
+    Args:
+        make: A function that each process calls.
+
+    Returns:
+        This process's own result.
+
+    Example:
+        >>> leader_first(lambda: 3)
+        3
+    """
     if size() == 1:
         return make()
     made = []
@@ -106,7 +164,18 @@ def leader_first(make: Callable[[], T]) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """A value of each process, in all of them: tensors, and plain values that hold some."""
+    """The values of all processes, in the order of their ranks.
+
+    Args:
+        value: A tensor, or plain values that contain tensors.
+
+    Returns:
+        One value per process, in every process.
+
+    Example:
+        >>> gathered({"loss": 0.5})  # without torchrun
+        [{'loss': 0.5}]
+    """
     if size() == 1:
         return [value]
     import torch
@@ -120,24 +189,45 @@ def gathered(value: T) -> list[T]:
 
 
 def total(values: "Tensor") -> "Tensor":
-    """The sum over all processes, with a graph; the very same tensor where there is one process."""
+    """Sum over all processes, with a graph; the same tensor for one process.
+
+    Example:
+        >>> x = torch.ones(3)
+        >>> total(x) is x  # without torchrun
+        True
+    """
     return values if size() == 1 else _total()(values)
 
 
 def weight(part: int, whole: int | None) -> float:
-    """What the mean over a process' share counts in the mean over processes; 1 where all have equally many examples.
+    """Weight of this process's mean in the mean over processes; 1 where all have equally many examples.
 
     Args:
-        part: Examples of the share.
-        whole: Examples of the batch; None where the share is all of it.
+        part: Examples of this process's share.
+        whole: Examples of the whole batch; None where the share is all of it.
+
+    Example:
+        >>> weight(8, None), weight(8, 8)  # without torchrun
+        (1.0, 1.0)
     """
     return 1.0 if whole is None else part * size() / whole
 
 
 def mean_gradients(parameters: "Iterable[torch.nn.Parameter]") -> None:
-    """Replace gradients by their mean over all processes, all in one message.
+    """Replace gradients by their mean over all processes, in one message.
 
-    A parameter without a gradient in one process counts as 0 there, and is left alone where no process has one.
+    A parameter without a gradient in one process counts as 0 there; one without a gradient in any process stays
+    without.
+
+    Args:
+        parameters: The parameters, in the same order in every process.
+
+    Example:
+        >>> p = torch.nn.Parameter(torch.ones(1))
+        >>> p.grad = torch.tensor([2.0])
+        >>> mean_gradients([p])  # without torchrun
+        >>> p.grad
+        tensor([2.])
     """
     owned = [] if size() == 1 else list(parameters)
     if not owned:
@@ -149,7 +239,7 @@ def mean_gradients(parameters: "Iterable[torch.nn.Parameter]") -> None:
         has = torch.tensor([float(p.grad is not None) for p in owned], device=owned[0].device)
         flat = torch.cat([has, *((p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten()) for p in owned)])
         dist.all_reduce(flat)
-        # looked at only where this process lacks one, since looking makes a GPU wait
+        # read only where this process lacks a gradient, since reading makes a GPU wait
         known = [True] * len(owned) if all(p.grad is not None for p in owned) else (flat[: len(owned)] > 0).tolist()
         flat = flat[len(owned) :].div_(size())
         for p, mean, there in zip(owned, flat.split([p.numel() for p in owned]), known, strict=True):
@@ -180,7 +270,7 @@ def _total() -> "Callable[[Tensor], Tensor]":
     from torch import distributed as dist
 
     class Total(torch.autograd.Function):
-        """A sum that everybody gets; so the gradient of what goes in is the sum of what everybody makes of it."""
+        """All-reduce; its gradient is the sum of the gradients of all processes."""
 
         @staticmethod
         def forward(ctx: Any, values: "Tensor") -> "Tensor":

@@ -1,21 +1,32 @@
-"""Mistakes that a user can mend; each is told in one line."""
+"""Errors that a user can fix, each reported in one line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-SHOWN = 60  # names in a message; more would bury it
+SHOWN = 60  # most names that a message lists
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; the message says what, and what would be right."""
+    """A mistake outside the program; the message names it and says what would be right."""
 
 
 class StoppedError(UserError):
-    """A run was ended on purpose; that is no failure, and the same command goes on with it."""
+    """A run was stopped on purpose; the same command continues it."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" where something close is known, else the list of what is known, else ""."""
+    """ "; did you mean 'x'?" for the closest known word, else the list of known words.
+
+    Args:
+        word: An unknown word.
+        known: The known words; empty gives "".
+
+    Example:
+        >>> did_you_mean("temprature", ["temperature", "weight"])
+        "; did you mean 'temperature'?"
+        >>> did_you_mean("x", ["temperature", "weight"])
+        '; known: temperature, weight'
+    """
     names = sorted(known)
     close = get_close_matches(word, names, n=1, cutoff=0.6)
     if close:

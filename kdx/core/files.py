@@ -45,7 +45,12 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder survive a power cut."""
+    """Flush a folder's entries to disk, so that its renames survive a power cut.
+
+    Example:
+        >>> import tempfile
+        >>> sync_folder(Path(tempfile.mkdtemp()))
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Number types with their range, so that a signature is also the rule that a config is checked against."""
+"""Number types with their range, against which a config is checked."""
 
 from typing import Annotated
 

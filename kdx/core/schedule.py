@@ -1,4 +1,4 @@
-"""Numbers that change while a run progresses. Pure functions of progress, so that a resumed run needs no state."""
+"""Numbers that change during a run: pure functions of progress, so that a resumed run needs no state."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from kdx.core.ranges import Fraction, NonNegative, PartialFraction, Positive
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, before the step about to be taken.
+    """Progress of a run, before its next step.
 
     Attributes:
         step: Optimiser steps taken so far.
         steps: Optimiser steps of the whole run.
-        epochs: Length of the schedule in epochs. Schedules are written in these; a run given fewer
-            steps than the recipe plays the same schedule faster.
+        epochs: Length of the schedule in epochs, the unit of schedules. A run with fewer steps than the recipe runs the
+            same schedule faster.
     """
 
     step: int
@@ -31,17 +31,17 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Schedule epoch in hand, counted from 0."""
-        # the guard keeps 150 * (1 / 240) * 240 from landing at 149.99999
+        """Current schedule epoch, counted from 0."""
+        # 150 * (1 / 240) * 240 must not round down to 149.99999
         return math.floor(self.fraction * self.epochs + 1e-9)
 
     @property
     def exact_epoch(self) -> float:
-        """Schedule epochs done, with the part of the one in hand."""
+        """Schedule epochs done, including the fraction of the current one."""
         return self.fraction * self.epochs
 
     def read(self, schedule: "Schedule") -> float:
-        """What a schedule says at this point."""
+        """Value of a schedule at this point."""
         return schedule(self)
 
 
@@ -53,18 +53,25 @@ class Schedule:
 
 
 Scalar = float | Schedule
-Weight = NonNegative | Schedule  # of a term in a sum
+Weight = NonNegative | Schedule  # weight of a term in a sum
 
 
 def at(value: Scalar, progress: Progress) -> float:
-    """The value of a number or a schedule at this point of the run."""
+    """The value of a number or a schedule at this point of the run.
+
+    Example:
+        >>> at(0.5, Progress(step=10, steps=100, epochs=10))
+        0.5
+        >>> at(Linear(start=0.0, end=1.0, until=10), Progress(step=50, steps=100, epochs=10))
+        0.5
+    """
     return progress.read(value) if isinstance(value, Schedule) else value
 
 
 class Watched(Progress):
-    """A progress that notes what is read of it: `reads` are functions of progress, with what they gave.
+    """A progress that records the values read from it: `reads` holds functions of progress and their values.
 
-    A step that was taken with it is the same at another progress where all of them give the same again.
+    A step taken with it would be the same at any progress at which all these functions have the same values.
     """
 
     reads: list[tuple[Callable[[Progress], Any], Any]]
@@ -86,15 +93,15 @@ class Watched(Progress):
     def read(self, schedule: Schedule) -> float:
         inner = Watched(self._plain)
         value = schedule(inner)
-        # a number that is learned is no function of progress, but what it is made of may be
+        # a learned number is no function of progress, but the schedules that it reads are
         self.reads += [(schedule, value)] if isinstance(value, float | int) else inner.reads
         return value
 
 
 class WarmUp(Schedule):
-    """`to * min(epoch / epochs, 1)` with the epoch counted from 1, in whole epochs.
+    """`to * min(epoch / epochs, 1)`, with the epoch counted from 1, in whole epochs.
 
-    The ramp of DKD and ReviewKD: the first epoch already runs at `to / epochs`.
+    The ramp of DKD and ReviewKD: the first epoch runs at `to / epochs`.
     """
 
     def __init__(self, to: float, epochs: NonNegative):
@@ -107,7 +114,7 @@ class WarmUp(Schedule):
 class GaussianRamp(Schedule):
     """`to * exp(-5 (1 - epoch / epochs)^2)`, in whole epochs counted from 0; `to` from `epochs` on.
 
-    How online distillation lets its networks learn something before they teach it.
+    Online distillation ramps its weight up with it, so that the networks learn from the labels first.
 
     References:
         Laine, Aila, "Temporal Ensembling for Semi-Supervised Learning", 2017. https://arxiv.org/abs/1610.02242
@@ -121,7 +128,7 @@ class GaussianRamp(Schedule):
 
 
 class EpochRamp(Schedule):
-    """`to * epoch / epochs of the run`, with the epoch counted from 1: steps that reach `to` in the last epoch."""
+    """`to * epoch / epochs of the run`, with the epoch counted from 1, so that the last epoch runs at `to`."""
 
     def __init__(self, to: float):
         self.to = to
@@ -155,7 +162,7 @@ class Cosine(Linear):
 class Ramp(Schedule):
     """From `start` to `end`, linearly per step, between two fractions of the run; constant outside.
 
-    For recipes that say how long by the run and not in epochs, so that they fit runs of any length.
+    For recipes that state durations as fractions of the run, which fit runs of any length.
     """
 
     def __init__(self, start: float, end: float, until: Fraction = 1.0, since: PartialFraction = 0.0):
@@ -179,10 +186,10 @@ class Between(Schedule):
 
 
 class MultiStep(Schedule):
-    """`value * gamma^k`, where k milestones are passed.
+    """`value * gamma^k`, with k the number of milestones passed.
 
-    The literature counts epochs from 1 and decays when the epoch exceeds the milestone; that is the
-    first step after `milestone` whole epochs, which is what happens here.
+    The literature counts epochs from 1 and decays when the epoch exceeds the milestone. That is the first step after
+    `milestone` whole epochs, as here.
     """
 
     def __init__(self, milestones: Sequence[float], gamma: NonNegative, value: float = 1.0):

@@ -1,4 +1,4 @@
-"""How a method asks its teacher."""
+"""The teacher's outputs for a training batch."""
 
 from typing import Protocol, runtime_checkable
 
@@ -8,12 +8,18 @@ from kdx.core.types import Batch, Outputs
 
 
 @runtime_checkable
-class Knowing(Protocol):
-    """A teacher that uses more of a batch than its inputs, as one does that remembers what it said of each view."""
+class BatchTeacher(Protocol):
+    """A teacher that reads the whole batch, not only its inputs, such as one that caches its outputs by view."""
 
     def of(self, batch: Batch) -> Outputs: ...
 
 
-def ask(teacher: nn.Module, batch: Batch) -> Outputs:
-    """What a teacher says of a training batch. Methods call this; evaluators call the teacher on inputs."""
-    return teacher.of(batch) if isinstance(teacher, Knowing) else teacher(batch.inputs)
+def teacher_outputs(teacher: nn.Module, batch: Batch) -> Outputs:
+    """The teacher's outputs for a training batch. Methods call this; evaluators call the teacher on inputs.
+
+    Example:
+        >>> batch = Batch(torch.ones(2, 3), {}, torch.arange(2))
+        >>> teacher_outputs(nn.Identity(), batch).shape
+        torch.Size([2, 3])
+    """
+    return teacher.of(batch) if isinstance(teacher, BatchTeacher) else teacher(batch.inputs)

@@ -173,11 +173,14 @@ class Outputs:
         logits: [B, C].
         features: Tensors by role ("stage2", "stage2.preact", "pooled"), never by module path.
         members: Outputs of the parts of an ensemble; empty for a single network.
+        owner: Position in the batch of the example that each row of logits [N, V] belongs to, int64 [N], where rows
+            are regions; None otherwise.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     members: tuple["Outputs", ...] = ()
+    owner: Tensor | None = None
 
     def feature(self, role: str) -> Tensor:
         """The feature of a role, see `find_role`."""
@@ -192,13 +195,15 @@ class Outputs:
 
     def float(self) -> "Outputs":
         """Half precision, as autocast leaves it, made float32: features once they are read. Others stay."""
-        return Outputs(_in_full(self.logits), _InFull(self.features), tuple(m.float() for m in self.members))
+        members = tuple(m.float() for m in self.members)
+        return Outputs(_in_full(self.logits), _InFull(self.features), members, self.owner)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
         late = self.features if isinstance(self.features, _InFull) else None
         changed = {role: change(f) for role, f in (self.features if late is None else late.raw).items()}
         features = changed if late is None else _InFull(changed)
-        return Outputs(change(self.logits), features, tuple(m._map(change) for m in self.members))
+        members = tuple(m._map(change) for m in self.members)
+        return Outputs(change(self.logits), features, members, self.owner)
 
 
 def _in_full(tensor: Tensor) -> Tensor:
@@ -394,10 +399,14 @@ def _number(stage: str) -> int:
 
 
 def find_role(role: str, roles: Iterable[str], whose: str) -> str:
-    """The role that is meant: the word itself, or for "last" the deepest stage, whatever its number.
+    """The role itself, or for "last" the deepest stage.
 
     Raises:
-        ValueError: There is no such role; the message names those there are.
+        ValueError: There is no such role; the message names the known roles.
+
+    Example:
+        >>> find_role("last", ["stage1", "stage2", "pooled"], "student")
+        'stage2'
     """
     roles = list(roles)
     if role == "last" and _stages(roles):

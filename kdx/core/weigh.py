@@ -20,6 +20,11 @@ def weigh(terms: Mapping[str, Tensor], weights: Mapping[str, Weight], progress: 
 
     Raises:
         KeyError: The names differ: a term without a weight, or a weight without a term.
+
+    Example:
+        >>> terms, weights = {"ce": torch.tensor(2.0), "kd": torch.tensor(3.0)}, {"ce": 1.0, "kd": 0.5}
+        >>> weigh(terms, weights, Progress(step=0, steps=1, epochs=1))
+        tensor(3.5000)
     """
     stray = terms.keys() ^ weights.keys()
     if stray:

@@ -1,1 +1,1 @@
-"""Data sets, their regimes, augmentation and loaders. Everything random is a function of (seed, epoch, index)."""
+"""Data sets, their regimes, augmentation and loaders. All randomness is a function of (seed, epoch, index)."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdx.core.distributed import rank, size
 from kdx.core.types import Batch, DataSpec
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, Mix, Order, Shuffle, Together
+from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.pixels import Normalize
@@ -146,6 +147,11 @@ class TrainLoader(_Loader):
         channels_last: bool,
         mix: Mix | None = None,
     ):
+        if augmentation.needs_bytes and data.dtype != np.uint8:
+            raise DataError(
+                f"augmentation.policy and ResizedCrop work on 8-bit images, and this data set gives {data.dtype}; "
+                "choose augmentation=none, shift or standard"
+            )
         order = _order(data, batch_size, mix)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
@@ -180,7 +186,7 @@ def _order(data: ExampleSet, batch_size: int, mix: Mix | None) -> Order:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
         return Blend(mix, batch_size)
-    return Shuffle(len(data)) if data.nearby is None else Together(data.nearby)
+    return Shuffle(len(data)) if data.nearby is None else GroupedShuffle(data.nearby)
 
 
 class EvalLoader(_Loader):

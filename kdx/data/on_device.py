@@ -1,4 +1,4 @@
-"""The way of batches from the loader to the device."""
+"""Transfer of batches from the loader to the device."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,10 +9,10 @@ from kdx.data.loaders import Epochs
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches, in order, on a device.
+    """Yield the same batches, in order, on a device.
 
-    To a GPU the next batch is on its way, out of pinned memory and on a stream of its own, while the one in hand is
-    worked on; so one batch more than asked for is read. On a CPU nothing is read ahead and nothing is copied.
+    On a GPU the next batch is copied from pinned memory on a separate stream while the current one is processed, so one
+    batch is read ahead. On a CPU nothing is read ahead and nothing is copied.
     """
     if device.type != "cuda":
         for batch in batches:
@@ -40,17 +40,17 @@ def _receive(batch: Batch, arrived: torch.cuda.Event) -> Batch:
     stream = torch.cuda.current_stream(batch.device)
     stream.wait_event(arrived)
     for tensor in batch.tensors:
-        tensor.record_stream(stream)  # else its memory could be given to a later copy while this stream still reads
+        tensor.record_stream(stream)  # keeps the allocator from reusing the memory while this stream still reads
     return batch
 
 
 class OnDevice:
-    """A training loader whose batches are on a device, see `on_device`."""
+    """A training loader with its batches on a device, see `on_device`."""
 
     def __init__(self, loader: Epochs, device: torch.device):
         self.loader, self.device = loader, device
         self.steps_per_epoch = loader.steps_per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on."""
+        """Yield the batches of an epoch (counted from 0) from step `start` on."""
         return on_device(self.loader.epoch(epoch, start), self.device)

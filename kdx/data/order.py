@@ -1,4 +1,4 @@
-"""In which order an epoch visits the training set, as a pure function of (data seed, epoch)."""
+"""The order of the examples in an epoch, a pure function of (data seed, epoch)."""
 
 import math
 from typing import NamedTuple, Protocol
@@ -11,7 +11,7 @@ from kdx.data.sets import DataError, Nearby
 
 
 class Order(Protocol):
-    """Positions of an epoch, of which batches are consecutive parts."""
+    """Draws the positions of an epoch; batches are consecutive slices of them."""
 
     def __len__(self) -> int: ...
 
@@ -19,7 +19,7 @@ class Order(Protocol):
 
 
 class Shuffle:
-    """Every example once."""
+    """Every example once, uniformly shuffled."""
 
     def __init__(self, size: int):
         self.size = size
@@ -28,18 +28,18 @@ class Shuffle:
         return self.size
 
     def draw(self, seed: int, epoch: int) -> Tensor:
-        """Positions, int64 [size]."""
+        """Draw the positions, int64 [size]."""
         return torch.randperm(self.size, generator=generator(seed, "order", epoch))
 
 
-class Together:
+class GroupedShuffle:
     """Every example once, in an order that reads from few groups at a time.
 
-    The groups come in random order, so many at once, and the examples of those in hand are mixed. It is a coarser
-    shuffle than `Shuffle`: two examples of far groups never meet in a batch.
+    The groups are shuffled and taken a few at a time, and the examples of these groups are shuffled together. This is a
+    coarser shuffle than `Shuffle`: a batch never mixes examples of groups that are far apart in the order.
 
     Args:
-        nearby: Which examples lie together, and how many groups are in hand.
+        nearby: The group of each example, and the number of groups taken at a time.
     """
 
     def __init__(self, nearby: Nearby):
@@ -49,7 +49,7 @@ class Together:
         return len(self.nearby.group)
 
     def draw(self, seed: int, epoch: int) -> Tensor:
-        """Positions, int64 [len(self)]."""
+        """Draw the positions, int64 [len(self)]."""
         g = generator(seed, "order", epoch)
         names, group = self.nearby.group.unique(return_inverse=True)
         hand = (torch.randperm(len(names), generator=g) // self.nearby.at_once)[group]
@@ -58,11 +58,11 @@ class Together:
 
 
 class Mix(NamedTuple):
-    """How batches are put together of two kinds of examples.
+    """Composition of batches from two kinds of examples.
 
     Attributes:
-        drawn: Which examples fill a share of each batch, bool [N]; an epoch is one pass over the others.
-        share: The share.
+        drawn: Mask of the examples that fill a share of each batch, bool [N]; an epoch is one pass over the others.
+        share: Share of the batch that they fill.
     """
 
     drawn: Tensor
@@ -70,17 +70,18 @@ class Mix(NamedTuple):
 
 
 class Blend:
-    """A share of each batch from one kind of examples and the rest from the other.
+    """Batches with a fixed share of one kind of examples; the other kind fills the rest.
 
-    An epoch is one pass over the others; the drawn ones come round as often as that takes, each once before any comes
-    again.
+    An epoch is one pass over the others. The drawn examples are repeated as often as needed, in rounds that contain
+    each of them once.
 
     Args:
-        mix: The kinds; of either there is at least one example in a batch, and the share is rounded to whole ones.
+        mix: The two kinds and the share. Each batch has at least one example of either kind; the share is rounded to
+            whole examples.
         batch_size: Examples in a batch.
 
     Raises:
-        DataError: There are no examples of one kind, or a batch has no room for both.
+        DataError: A kind has no examples, or the batch size is below 2.
     """
 
     def __init__(self, mix: Mix, batch_size: int):
@@ -88,13 +89,13 @@ class Blend:
         share = mix.share
         if not len(self.drawn) or not len(self.others) or batch_size < 2:
             raise DataError(
-                f"two kinds of examples are mixed in batches of at least 2, and there are {len(self.drawn)} for a "
-                f"share of {share} and {len(self.others)} for the rest; the batch_size is {batch_size}"
+                f"a batch of two kinds of examples needs trainer.batch_size >= 2 and examples of both kinds, got "
+                f"batch_size {batch_size}, {len(self.drawn)} for the share of {share} and {len(self.others)} others"
             )
         self.batch_size = batch_size
         self.per_batch = min(max(round(share * batch_size), 1), batch_size - 1)
         whole, left = divmod(len(self.others), batch_size - self.per_batch)
-        # a short last batch keeps the proportion
+        # the shorter last batch has the same proportion
         last = max(round(left * self.per_batch / (batch_size - self.per_batch)), 1) if left else 0
         self.needed = whole * self.per_batch + last
 
@@ -102,7 +103,7 @@ class Blend:
         return len(self.others) + self.needed
 
     def draw(self, seed: int, epoch: int) -> Tensor:
-        """Positions, int64 [len(self)]: in each batch the drawn examples first."""
+        """Draw the positions, int64 [len(self)]; each batch starts with its drawn examples."""
         g = generator(seed, "order", epoch)
         others = self.others[torch.randperm(len(self.others), generator=g)]
         rounds = math.ceil(self.needed / len(self.drawn))

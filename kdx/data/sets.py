@@ -40,6 +40,7 @@ class ExampleSet:
             origin, so that an example looks the same whatever part of the source is in use.
         pool: Number of examples of the source; bounds `origin`.
         shape: Shape of every input.
+        dtype: Of the arrays that hold the inputs: uint8, or float32 with a `scale` of 1.
         decodes: Whether reading costs enough for worker processes to pay.
         foreign: Whether there are examples of other sources, so that `origin` is no place in the training set.
         nearby: What an epoch's order has to keep together; None for nothing.
@@ -49,6 +50,7 @@ class ExampleSet:
     foreign = False
     nearby: Nearby | None = None
     shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.uint8)
 
     def __init__(self, targets: Targets, origin: Tensor | None, pool: int | None):
         self.targets: dict[str, Tensor] = {"labels": targets} if isinstance(targets, Tensor) else dict(targets)
@@ -132,29 +134,30 @@ class ImageSet(ExampleSet):
         self.scale = scale
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Where images lie: an array uint8 [M, H, W, C] and the row of each index in it, [B]."""
+        """Where images lie: an array [M, H, W, C] and the row of each index in it, [B]."""
         raise NotImplementedError
 
     def whole(self, index: int) -> np.ndarray:
-        """One image before it was brought to `shape`, uint8 [h, w, C]."""
+        """One image before it was brought to `shape`, [h, w, C]."""
         raise NotImplementedError
 
 
 class TensorSet(ImageSet):
-    """Images held in memory as uint8 [N, H, W, C]: a quarter of float's size, and a pixel's channels side by side."""
+    """Images held in memory as [N, H, W, C], uint8 (a quarter of float's size) or float32."""
 
     decodes = False
 
     def __init__(
         self, images: Tensor, targets: Targets, scale: int, origin: Tensor | None = None, pool: int | None = None
     ):
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"images must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}")
+        if images.dtype not in (torch.uint8, torch.float32) or images.ndim != 4:
+            raise ValueError(f"images must be uint8 or float32 [N, H, W, C], got {images.dtype} {list(images.shape)}")
         super().__init__(targets, scale, origin, pool)
         if any(len(images) != len(target) for target in self.targets.values()):
             found = ", ".join(f"{len(target)} {name}" for name, target in self.targets.items())
             raise DataError(f"{len(images)} images but {found}")
         self.images = images.contiguous()
+        self.dtype = self.images.numpy().dtype
         _, h, w, c = images.shape
         self.shape = (c, h, w)
 

@@ -1,4 +1,4 @@
-"""One pass over the data for several runs that take turns."""
+"""A training loader shared by several runs that train in turns."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,32 +9,32 @@ Where = tuple[int, int]  # epoch, step
 
 
 class SharedLoader:
-    """A training loader that remembers the batch in hand, so that runs at the same step read it once.
+    """A training loader that caches the current batch, so that runs at the same step read it once.
 
-    A run that asks for another step, as after resuming from an older checkpoint, gets that one: batches are a pure
-    function of (data seed, epoch, step). Whoever goes furthest behind first reads each batch once.
+    A run at another step, such as one resumed from an older checkpoint, gets its own batch: batches are a pure function
+    of (data seed, epoch, step). If the run that is furthest behind goes first, each batch is read once.
 
     Args:
-        loader: What makes the batches, on the device of all runs.
-        on_batch: Called with each new batch in hand.
+        loader: The underlying loader, on the device of all runs.
+        on_batch: Callback for each new current batch.
     """
 
     def __init__(self, loader: Epochs, on_batch: Callable[[Batch], None]):
         self.loader, self.on_batch = loader, on_batch
         self.steps_per_epoch = loader.steps_per_epoch
         self._source: Iterator[Batch] = iter(())
-        self._next: Where | None = None  # what the source gives next
+        self._next: Where | None = None  # position of the source's next batch
         self._batch: Batch | None = None
         self._where: Where | None = None
         self._versions: list[int] = []
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on."""
+        """Yield the batches of an epoch (counted from 0) from step `start` on."""
         for step in range(start, self.steps_per_epoch):
             yield self._at((epoch, step))
 
     def _at(self, where: Where) -> Batch:
-        # a run may not change what others will read; where one did, they read the batch anew
+        # if a run changed the batch in place, the others read it again
         if self._batch is not None and where == self._where and _versions(self._batch) == self._versions:
             return self._batch
         if where != self._next:
@@ -46,5 +46,5 @@ class SharedLoader:
 
 
 def _versions(batch: Batch) -> list[int]:
-    """How often each tensor of a batch was changed in place."""
+    """Number of in-place changes of each tensor of a batch."""
     return [t._version for t in batch.tensors]

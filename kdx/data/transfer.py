@@ -14,7 +14,7 @@ from kdx.data.dataset import Dataset, ImageDataset, Splits
 from kdx.data.order import Mix
 from kdx.data.regime import special, stratified
 from kdx.data.sets import DataError, ExampleSet, ImageSet
-from kdx.data.sources.concat import Joined
+from kdx.data.sources.concat import ConcatSet
 from kdx.data.sources.unlabelled_sources import Source
 from kdx.tasks.classes import Classes
 
@@ -152,7 +152,7 @@ class Transfer:
                 assert isinstance(share, ImageSet) and isinstance(train, ImageSet)  # it has classes, see `misfits`
                 assert isinstance(dataset, ImageDataset)
                 images = self.unlabelled.take(train, dataset)
-                share = Joined((images,) if self.labelled_share == 0 else (share, images))
+                share = ConcatSet((images,) if self.labelled_share == 0 else (share, images))
             train = share
         if not len(train):
             raise DataError("the transfer set is empty: no example of these classes is left to learn from")

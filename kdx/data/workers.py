@@ -1,17 +1,17 @@
-"""How many processes decode files."""
+"""Number of worker processes that decode files."""
 
 import os
 
 from kdx.core.distributed import local_size
 
-MOST = 8  # beyond this the process that trains is the slower one
+MOST = 8  # with more workers, the training process is the bottleneck
 
 
 def worker_count(wanted: int | None) -> int:
-    """As many as wanted; where that is left to the machine, its spare cores.
+    """Number of worker processes: `wanted`, or the spare cores if it is None.
 
-    These are the cores that this process may use, in equal parts for the processes that train a run here, but one for
-    each to train with; no more than 8.
+    The spare cores are those this process may use, divided by the run's processes on this machine, minus one for
+    training; at most 8.
     """
     if wanted is not None:
         return wanted
@@ -19,6 +19,6 @@ def worker_count(wanted: int | None) -> int:
 
 
 def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on every system
+    if hasattr(os, "sched_getaffinity"):  # missing on some systems
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

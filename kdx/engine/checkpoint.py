@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment."""
+"""Checkpoints that stay readable when the process is killed at any moment."""
 
 import zipfile
 from pathlib import Path
@@ -13,7 +13,7 @@ FORMAT = 3
 
 
 class Checkpoints:
-    """Writes `last.pt` whole or not at all, and keeps the one before as `previous.pt`.
+    """Writes `last.pt` atomically and keeps its predecessor as `previous.pt`.
 
     Args:
         folder: Directory of a run's checkpoints.
@@ -23,22 +23,22 @@ class Checkpoints:
         self.last, self.previous = folder / "last.pt", folder / "previous.pt"
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write, flush to the disk, then rename. Raises OSError where the disk is full or read-only."""
+        """Write, flush to disk, then rename. Raises OSError if the disk is full or read-only."""
         self.last.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_write(self.last, keep=self.previous) as file:
                 torch.save({"format": FORMAT, **state}, file)
         except RuntimeError as error:
-            # torch reports a full disk as a wrong position in its archive; the OSError came before
+            # torch reports a full disk as a RuntimeError about its archive; the OSError is its context
             if isinstance(full := error.__context__, OSError):
                 raise OSError(full.errno, full.strerror, str(self.last)) from None
             raise
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state, or None for a run that has none yet.
+        """The newest state, or None if the run has no checkpoint.
 
         Raises:
-            UserError: Both files are damaged, or written by another version.
+            UserError: Both files are damaged, or another version of kdx wrote them.
         """
         damaged = []
         for path in (self.last, self.previous):
@@ -47,14 +47,14 @@ class Checkpoints:
             try:
                 _verify(path)
                 state = torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch raises anything from EOFError to UnpicklingError here
+            except Exception as error:  # torch raises many types here, from EOFError to UnpicklingError
                 damaged.append(f"{path} ({type(error).__name__})")
                 continue
             if not isinstance(state, dict) or state.get("format") != FORMAT:
-                raise UserError(f"{path} is not a checkpoint of this version of kdx; fresh=true starts the run over")
+                raise UserError(f"{path} is no checkpoint of this version of kdx; fresh=true restarts the run")
             return state
         if damaged:
-            raise UserError(f"damaged checkpoint: {', '.join(damaged)}; fresh=true starts the run over")
+            raise UserError(f"damaged checkpoint: {', '.join(damaged)}; fresh=true restarts the run")
         return None
 
     def clear(self) -> None:
@@ -64,7 +64,7 @@ class Checkpoints:
 
 
 def _verify(path: Path) -> None:
-    """Compare the sums that the archive carries of its parts, which torch writes and does not read."""
+    """Check the CRCs in the archive, which torch writes and does not check."""
     with zipfile.ZipFile(path) as archive:
         if (part := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the part {part} differs from its sum")
+            raise zipfile.BadZipFile(f"the CRC of {part} is wrong")

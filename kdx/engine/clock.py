@@ -1,4 +1,4 @@
-"""Durations with units, and where a run stands in its own."""
+"""Durations in epochs, steps or examples, and the position of a run within its duration."""
 
 import math
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from kdx.core.schedule import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Duration:
-    """A length of training in exactly one unit.
+    """Length of training in exactly one unit.
 
     Attributes:
         epochs: Passes over the training set.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         examples: Training examples seen.
     """
 
@@ -29,22 +29,22 @@ class Duration:
             raise UserError(f"a duration needs exactly one of epochs, steps, examples; found {found}")
 
     def in_steps(self, steps_per_epoch: int, batch_size: int) -> int:
-        """Optimiser steps, at least one; parts of an epoch and of a batch are rounded up."""
+        """Number of optimizer steps, at least one; a fraction of an epoch or a batch is rounded up."""
         if self.steps is not None:
             return self.steps
         if self.epochs is not None:
-            # the guard keeps 0.1 * 30 steps at 3, not 4
+            # 0.1 * 30 is slightly more than 3 in floating point
             return max(1, math.ceil(self.epochs * steps_per_epoch - 1e-9))
         assert self.examples is not None
         return max(1, math.ceil(self.examples / batch_size))
 
 
 class Clock:
-    """Counts optimiser steps.
+    """Counts optimizer steps.
 
     Args:
-        steps: Length of the run in optimiser steps.
-        steps_per_epoch: Optimiser steps in a pass over the training set.
+        steps: Length of the run in optimizer steps.
+        steps_per_epoch: Optimizer steps in a pass over the training set.
         schedule_epochs: Epochs that the schedules are written for; None for the run's own length.
     """
 
@@ -59,7 +59,7 @@ class Clock:
 
     @property
     def position(self) -> tuple[int, int]:
-        """Epoch in hand, counted from 0, and the step inside it."""
+        """Current epoch and step within it, both counted from 0."""
         return divmod(self.step, self.steps_per_epoch)
 
     @property
@@ -71,7 +71,7 @@ class Clock:
         return Progress(self.step, self.steps, self.schedule_epochs)
 
     def due(self, every_epochs: float | None) -> bool:
-        """Whether the step just counted crosses a multiple of `every_epochs`, or is the last one."""
+        """Whether the last counted step completes a multiple of `every_epochs`, or the run."""
         if self.done:
             return True
         if every_epochs is None:

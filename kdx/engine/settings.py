@@ -1,4 +1,4 @@
-"""How long and on what a run trains."""
+"""Settings of the trainer: duration, batch size, precision, device."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,26 +13,27 @@ from kdx.engine.clock import Duration
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The trainer's part of a config.
+    """The `trainer` node of a config.
 
     Attributes:
         duration: Length of the run.
-        schedule_epochs: Epochs that the recipe's schedules are written for; a shorter run plays them
-            faster. None for the run's own length.
-        batch_size: Examples of an optimiser step, over all devices.
+        schedule_epochs: Epochs over which the recipe's schedules are defined; a shorter run compresses them. None for
+            the run's own length.
+        batch_size: Examples of an optimizer step, over all devices.
         eval_batch_size: Examples of an evaluation batch.
         drop_last: Whether the short batch at the end of an epoch is left out.
-        precision: The student's: float32 throughout, or bfloat16 autocast with float32 weights and losses.
+        precision: Of the student: float32 throughout, or bfloat16 autocast with float32 weights and losses.
         channels_last: Memory format of the networks and of their inputs.
         compile: Whether the student goes through `torch.compile`.
-        cuda_graph: Whether a whole step is recorded on a GPU once and then replayed, for networks that are small.
-        ema: Decay of an average of the student's weights that is evaluated and exported; None for none.
-        log_steps: Optimiser steps between two lines of training metrics.
-        checkpoint_seconds: Least time between two checkpoints.
-        device: Where to train; auto takes a GPU where there is one.
-        threads: Threads of a CPU operation; None for torch's choice. Bits depend on it.
-        num_workers: Processes that decode image folders; None for the machine's spare cores. Sets in memory use none.
-        deterministic: Whether torch refuses operations without a deterministic form (on a GPU).
+        cuda_graph: Whether to capture a training step as a CUDA graph and replay it; speeds up small networks.
+        ema: Decay of the moving average of the student's weights, which replaces the student in evaluation and export;
+            None for no average.
+        log_steps: Optimizer steps between two lines of training metrics.
+        checkpoint_seconds: Minimum time between two checkpoints, in seconds.
+        device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
+        threads: Threads of a CPU operation; None for torch's default. The last bits of the results depend on it.
+        num_workers: Processes that decode images; None for the machine's spare cores. Data sets in memory use none.
+        deterministic: Whether torch raises an error for operations without a deterministic implementation (on a GPU).
     """
 
     duration: Duration
@@ -57,7 +58,7 @@ class Settings:
         return torch.bfloat16 if self.precision == "bf16" else None
 
     def pick_device(self) -> torch.device:
-        """The device. Raises UserError where it is not there."""
+        """The device. Raises UserError if this machine does not have it."""
         if size() > 1 and self.device in ("auto", "cuda"):
             return self._own_gpu()
         if self.device == "auto":
@@ -69,20 +70,18 @@ class Settings:
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"trainer.device={self.device}: this machine has {torch.cuda.device_count()} GPUs")
         if device.type == "cuda" and size() > 1:
-            raise UserError(
-                f"trainer.device={self.device} is one GPU, and there are {size()} processes; use auto or cuda"
-            )
+            raise UserError(f"trainer.device={self.device} names one GPU for {size()} processes; use auto or cuda")
         if device.type not in ("cpu", "cuda"):
             raise UserError(f"trainer.device={self.device} is not supported; use auto, cpu, cuda or cuda:N")
         return device
 
     def _own_gpu(self) -> torch.device:
-        """The GPU of this one of several processes; the CPU where there is none to choose."""
+        """The GPU of this process, or the CPU if the machine has no GPU and the device is auto."""
         if self.device == "auto" and not torch.cuda.is_available():
             return torch.device("cpu")
         if local_rank() >= torch.cuda.device_count():
             raise UserError(
-                f"this machine has {torch.cuda.device_count()} GPUs, fewer than processes; start as many as there are, "
-                "or say trainer.device=cpu"
+                f"this machine has {torch.cuda.device_count()} GPUs and more processes than that; start one process "
+                "for each GPU, or set trainer.device=cpu"
             )
         return torch.device("cuda", local_rank())

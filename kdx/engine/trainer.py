@@ -1,4 +1,4 @@
-"""The loop: step, log if due, evaluate if due, save if due. It names no method."""
+"""The training loop: step, then log, evaluate and save when due."""
 
 import math
 import time
@@ -25,7 +25,7 @@ from kdx.engine.record.selection import Selection
 
 
 class Update(Protocol):
-    """Takes one optimiser step."""
+    """Takes one optimizer step."""
 
     @property
     def lr(self) -> float: ...
@@ -38,7 +38,7 @@ class Update(Protocol):
 
 
 class TrainLoader(Protocol):
-    """Training batches as a pure function of epoch and step, so that resuming needs no state."""
+    """Training batches as a pure function of epoch and step; a resumed run needs no state of it."""
 
     steps_per_epoch: int
 
@@ -46,16 +46,15 @@ class TrainLoader(Protocol):
 
 
 class Trainer:
-    """Trains a method to the end of its clock, resuming from the last checkpoint where there is one.
+    """Trains a method for the duration of its clock; continues from a loaded checkpoint.
 
     Args:
         method, update, loader, evaluators, clock, log, checkpoints, bar: The parts.
-        task: The data set's task: training metric, and the metric that epochs are compared by.
-        device: Where batches go.
-        ema: Average of the student's weights that is evaluated in its place; None for none.
-        log_steps: Optimiser steps between two lines of training metrics.
-        checkpoint_seconds: Least time between two checkpoints. A resumed run is the same run wherever
-            it was cut, so time is the right measure.
+        task: The data set's task: its training metric, and the metric that epochs are compared by.
+        device: Device of the networks; batches are moved to it.
+        ema: Average of the student's weights, evaluated and exported in its place; None for none.
+        log_steps: Optimizer steps between two lines of training metrics.
+        checkpoint_seconds: Minimum time between two checkpoints, in seconds.
         on_selected: Called with the student when the validation metric reaches a new best.
     """
 
@@ -85,19 +84,19 @@ class Trainer:
         self.seconds = 0.0
         self.step_seconds = 0.0
         self.examples = 0
-        self.together = 1  # most runs that took turns with this one; its seconds are to be read with it
+        self.together = 1  # maximum number of runs fused with this one; its seconds depend on them
 
     def fit(self) -> Selection:
-        """Run to the end. Raises NonFiniteError where a term stops being a number."""
+        """Train to the end. Raises NonFiniteError if a term is NaN or infinite."""
         for _ in self.steps():
             pass
         return self.selection
 
     def steps(self) -> Iterator[None]:
-        """Run to the end as a generator that pauses after each step; what happens meanwhile is not on its clocks.
+        """Train to the end as a generator that yields after each step; time outside the generator is not counted.
 
         Raises:
-            NonFiniteError: A term stopped being a number, or the last step left weights that are none.
+            NonFiniteError: A term, or a weight after the last step, is NaN or infinite.
         """
         self.method.train()
         clock, started, saved = self.clock, time.perf_counter() - self.seconds, time.perf_counter()
@@ -137,7 +136,7 @@ class Trainer:
                     saved = time.perf_counter()
                 if clock.done:
                     break
-                del step  # its features need not wait in memory while others run
+                del step  # frees its features while fused runs take their steps
                 paused = time.perf_counter()
                 yield
                 pause = time.perf_counter() - paused
@@ -146,12 +145,12 @@ class Trainer:
         self.save()
 
     def _stopwatch(self) -> float:
-        """Seconds that count as a step's cost: of CPU work where that is the device, which others do not slow down."""
+        """Seconds for the cost of a step: CPU time on a CPU, which other processes do not slow down."""
         return time.process_time() if self.device.type == "cpu" else time.perf_counter()
 
-    def _save_due(self, saved: float, told: bool) -> bool:
-        """Whether to write a checkpoint; several processes ask their leader, and only at steps that write a line."""
-        if size() > 1 and not told:
+    def _save_due(self, saved: float, logged: bool) -> bool:
+        """Whether to write a checkpoint; of several processes the leader decides, at steps that write a line."""
+        if size() > 1 and not logged:
             return False
         return by_leader(lambda: time.perf_counter() - saved >= self.checkpoint_seconds)
 
@@ -175,7 +174,7 @@ class Trainer:
         return metrics
 
     def _check_weights(self) -> None:
-        """Raise where the student is broken: what the last step did shows in no term."""
+        """Raise NonFiniteError if a weight is not finite; no term shows the effect of the last step."""
         for name, value in self.deliverable.state_dict().items():
             if not value.isfinite().all():
                 raise NonFiniteError(
@@ -185,11 +184,11 @@ class Trainer:
 
     @property
     def deliverable(self) -> nn.Module:
-        """The student to export: its average where there is one."""
+        """The student to export: its weight average if there is one."""
         return self.method.student if self.ema is None else self.ema.model
 
     def save(self) -> None:
-        """Write a checkpoint; what it holds is enough to take the very next step identically."""
+        """Write a checkpoint; a run that loads it repeats the next steps bit for bit."""
         meter, rng = self.meter.state_dict(), gathered(get_rng_state())
         if not leads():
             return
@@ -201,7 +200,7 @@ class Trainer:
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "selection": self.selection.state_dict(),
                 "rng": rng[0],
-                # of the other processes, where there are any
+                # of the other processes
                 **({"further_rng": rng[1:]} if len(rng) > 1 else {}),
                 "step": self.clock.step,
                 "examples": self.examples,
@@ -213,30 +212,30 @@ class Trainer:
         )
 
     def _check_agreement(self) -> None:
-        """Raise where processes that should hold the same state do not."""
+        """Raise UserError if the processes' training states differ."""
         if size() == 1:
             return
         sums = gathered({name: t.double().sum().item() for name, t in self.method.training_state().items()})
         for name, value in sums[0].items():
             if any(other[name] != value and not math.isnan(value) for other in sums):
                 raise UserError(
-                    f"'{name}' is not the same in all {size()} processes: this method keeps something of the examples "
-                    "that it saw, and each process sees a share; train it in one process"
+                    f"'{name}' differs between the {size()} processes: this method stores data of the examples it saw, "
+                    "and each process sees a share of them; train it in one process"
                 )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up a run where `save` left it; the log was opened at `state["log"]`.
+        """Restore a state that `save` wrote; the log was opened at `state["log"]`.
 
         Raises:
-            UserError: Another number of processes wrote it.
+            UserError: A run with another number of processes wrote it.
         """
         rng = [state["rng"]]
         if "further_rng" in state:
             rng += state["further_rng"]
         if len(rng) != size():
             raise UserError(
-                f"the run was begun by {len(rng)} processes and is now given {size()}; the same number goes on with "
-                "it, and fresh=true starts it over"
+                f"the run was started with {len(rng)} processes and has {size()} now; resume it with the same number, "
+                "or restart it with fresh=true"
             )
         self.method.load_training_state(state["method"])
         self.update.load_state_dict(state["update"])

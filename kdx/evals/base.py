@@ -17,7 +17,7 @@ from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
 from kdx.losses.base.heads import network_with
 from kdx.metrics.base import StreamingMetric
-from kdx.models.teachers.sharded import meets
+from kdx.models.teachers.sharded import is_sharded
 
 
 class SplitEvaluator(Evaluator):
@@ -60,7 +60,7 @@ class SplitEvaluator(Evaluator):
 
 def divided(*nets: nn.Module) -> bool:
     """Whether several processes divide what they show to networks: not where they must meet to run one of these."""
-    return size() > 1 and not any(map(meets, nets))
+    return size() > 1 and not any(map(is_sharded, nets))
 
 
 def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdx.core.types import Batch, Outputs
 from kdx.data.loaders import EvalLoader
 from kdx.metrics.cka import as_vectors
-from kdx.models.teachers.sharded import meets
+from kdx.models.teachers.sharded import is_sharded
 
 LIMIT = 256 * 2**20  # bytes that are kept of one network; CIFAR-100's test set takes 20 to 60 MB, ImageNet's 2.5 GB
 
@@ -47,7 +47,7 @@ class Asked:
         self._memory: _Memory | None = None
         self._known: dict[int, Outputs] = {}
         frozen = not any(p.requires_grad for p in net.parameters())
-        if isinstance(loader, EvalLoader) and frozen and not meets(net):
+        if isinstance(loader, EvalLoader) and frozen and not is_sharded(net):
             self._memory = _memories.get(net)
             if self._memory is None or self._memory.state != _state(net):
                 self._memory = _memories[net] = _Memory(_state(net))

@@ -1,1 +1,1 @@
-"""Agreement measures, one paper one file: pure functions to a value per example, and a thin term around each."""
+"""Losses, one paper a file: pure functions that return a value per example, and a thin term around each."""

@@ -1,1 +1,1 @@
-"""Learning scenes: each decides who runs, on which inputs, with which gradients."""
+"""Methods: which networks run, on which inputs, with which gradients."""

@@ -1,36 +1,35 @@
-"""A student that learns to pass for its teacher."""
+"""A student that learns to deceive a discriminator between its outputs and its teacher's."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError
-from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.ranges import PositiveInt
+from kdx.core.schedule import Progress
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
-from kdx.losses.base.term import Term
+from kdx.core.types import Batch, Outputs, Shapes, Step, Turn
 from kdx.losses.online.discriminator import Discriminator, deception, discrimination
-from kdx.methods.distill import Distill
+from kdx.methods.distill import Distill, Distilled
+from kdx.methods.term_sum import temperature_report
 
 TERMS = ("discriminator", "adversarial")
 
 
 class Adversarial(Distill):
-    """Runs student and teacher on the batch, and a discriminator on what each puts out, in two turns.
+    """Runs student and teacher on the batch, and a discriminator on an output of each, in two turns.
 
-    The discriminator learns first, from constant rows; then the student, from its terms and from what the
-    discriminator, as it has become, makes of it.
+    The discriminator learns first, from detached rows. Then the student learns from its terms and from the updated
+    discriminator.
 
     Args:
-        student, teacher, spec, temperature: As in `Distill`.
-        terms: Terms of the student's turn beside the adversarial one.
-        weights: A number or a schedule for each of them, for "adversarial" and for "discriminator".
-        role: What the discriminator sees: "logits", "probs" (their softmax) or a feature. A student's feature of
-            another size than the teacher's is mapped to it by a linear layer that learns with the student.
+        role: The discriminator's input: "logits", "probs" (their softmax) or a feature. Where the student's feature
+            has another size than the teacher's, a trained linear layer maps it to the teacher's.
         hidden: Width of each hidden layer of the discriminator.
+        own: As in `Distill`; the weights also name "adversarial" and "discriminator".
 
     Raises:
         UserError: As in `Distill`; or one of the two networks does not have the feature.
@@ -44,25 +43,15 @@ class Adversarial(Distill):
     tasks = ONLY_CLASSES
     needs_turns = True
 
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        spec: DataSpec,
-        terms: Mapping[str, Term],
-        weights: Mapping[str, Weight],
-        temperature: Positive | Schedule | None,
-        role: str,
-        hidden: Sequence[PositiveInt],
-    ):
+    def __init__(self, role: str, hidden: Sequence[PositiveInt], **own: Unpack[Distilled]):
+        weights = dict(own["weights"])
         missing = [name for name in TERMS if name not in weights]
         if missing:
-            raise UserError(f"method.weights has no '{missing[0]}', which this method cannot do without")
-        own = {name: weight for name, weight in weights.items() if name not in TERMS}
-        super().__init__(student, teacher, spec, terms, own, temperature)
-        self.weights, self.role = dict(weights), role
-        self._listens = True
-        student_shapes, teacher_shapes = self.probe(spec)
+            raise UserError(f"method.weights needs a weight for '{missing[0]}', which this method computes")
+        super().__init__(**{**own, "weights": {name: w for name, w in weights.items() if name not in TERMS}})
+        self.weights, self.role = weights, role
+        self._needs_teacher = True
+        student_shapes, teacher_shapes = self.probe(own["spec"])
         mine, theirs = self._width(student_shapes, "student"), self._width(teacher_shapes, "teacher")
         self.adapter = nn.Identity() if mine == theirs else nn.Linear(mine, theirs)
         self.discriminator = Discriminator(theirs, list(hidden))
@@ -74,17 +63,14 @@ class Adversarial(Distill):
         student, teacher = self.outputs(batch)
         with torch.autocast(batch.device.type, enabled=False):
             fake, real = self.adapter(self._rows(student)), self._rows(teacher)
-            odds = self.discriminator(real), self.discriminator(fake.detach())
-            found_out = torch.cat([odds[0] > 0, odds[1] <= 0]).float().mean()
-            value = discrimination(*odds).mean()
-        yield Turn("discriminator", Step({"discriminator": value}, {"discriminator/accuracy": found_out}))
+            log_odds = self.discriminator(real), self.discriminator(fake.detach())
+            accuracy = torch.cat([log_odds[0] > 0, log_odds[1] <= 0]).float().mean()
+            value = discrimination(*log_odds).mean()
+        yield Turn("discriminator", Step({"discriminator": value}, {"discriminator/accuracy": accuracy}))
+        terms = self.values(student, teacher, batch, progress)
         with torch.autocast(batch.device.type, enabled=False):
-            terms = {name: term(student, teacher, batch, progress).mean() for name, term in self.terms.items()}
             terms["adversarial"] = deception(self.discriminator(fake)).mean()
-        report = {}
-        if isinstance(self.temperature, Schedule):
-            report["temperature"] = torch.tensor(at(self.temperature, progress))
-        yield Turn("student", Step(terms, report, student.detach()))
+        yield Turn("student", Step(terms, temperature_report(self.temperature, progress), student.detach()))
 
     def _width(self, shapes: Shapes, whose: str) -> int:
         if self.role in ("logits", "probs"):
@@ -92,7 +78,7 @@ class Adversarial(Distill):
         try:
             return math.prod(shapes.feature(self.role, whose))
         except ValueError as error:
-            raise UserError(f"the discriminator cannot see this pair: {error}") from error
+            raise UserError(f"the discriminator cannot read method.role={self.role}: {error}") from error
 
     def _rows(self, outputs: Outputs) -> Tensor:
         if self.role == "logits":

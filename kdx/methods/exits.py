@@ -1,4 +1,4 @@
-"""A network that teaches its own earlier stages."""
+"""A network whose last stage teaches its earlier stages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,21 +14,22 @@ from kdx.losses.base.adapters import Norm
 from kdx.losses.features.byot import active_difference
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import kl_divergence
+from kdx.methods.term_sum import check_names, temperature_report
 from kdx.models.probe import probe
 
 TERMS = {"ce", "kd", "hint"}
 
 
 class Exits(Method):
-    """Runs the student with a classifier after each inner stage, with gradients to all of it; the last one teaches.
+    """Runs the student with a classifier after each inner stage; the last classifier teaches the others.
 
-    The exits learn from the labels, from the last classifier's predictions and from the vector that it reads,
-    both constant. The deliverable is the student alone, a plain network.
+    The exits learn from the labels, from the last classifier's predictions and from the vector that it reads, both
+    detached. The deliverable is the student alone, a plain network.
 
     Args:
         student: A network that returns `Outputs` with stages and "pooled".
         spec: Facts of the training data.
-        weights: A number or a schedule for "ce" (which sums over all classifiers), "kd" and "hint" (over the exits).
+        weights: A number or a schedule for "ce" (summed over all classifiers), "kd" and "hint" (summed over the exits).
         temperature: T of both softmaxes in "kd"; a number or a schedule.
         label_smoothing: Share of the label's mass that is spread over all classes.
         roles: The stages with an exit; None for all but the last.
@@ -55,9 +56,7 @@ class Exits(Method):
         roles: Sequence[str] | None,
     ):
         super().__init__()
-        stray = weights.keys() ^ TERMS
-        if stray:
-            raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
+        check_names(TERMS, weights)
         self.student = student
         self.weights, self.temperature = dict(weights), temperature
         self.ce = CrossEntropy(label_smoothing=label_smoothing)
@@ -87,23 +86,22 @@ class Exits(Method):
                 "hint": [active_difference(e.feature("pooled"), vector) for e in exits],
             }
             terms = {name: torch.stack(of).sum(0).mean() for name, of in values.items()}
-        report = {"temperature": torch.tensor(temperature)} if isinstance(self.temperature, Schedule) else {}
-        return Step(terms, report, deepest.detach())
+        return Step(terms, temperature_report(self.temperature, progress), deepest.detach())
 
 
 class Exit(nn.Module):
-    """A classifier of a stage's output: separable convolutions down to the last stage's map, its mean, a linear layer.
+    """A classifier of a stage's output: separable convolutions down to the last stage's size, pooling, a linear layer.
 
-    Vectors go through one linear layer and a ReLU instead of convolutions.
+    Vectors pass through one linear layer and a ReLU instead of the convolutions.
 
     Args:
-        shape: Of the stage's output, without the batch axis.
-        last: Of the last stage's output.
-        width: Of the vector that the network's own classifier reads.
+        shape: Shape of the stage's output, without the batch axis.
+        last: Shape of the last stage's output.
+        width: Length of the vector that the network's own classifier reads.
         num_classes: C.
 
     Raises:
-        ValueError: Features that are neither maps nor vectors.
+        ValueError: The features are neither maps nor vectors.
     """
 
     def __init__(self, shape: tuple[int, ...], last: tuple[int, ...], width: int, num_classes: int):
@@ -145,7 +143,7 @@ class Early(nn.Module):
 
 
 def separable(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    """A depthwise 3 x 3 convolution and a 1 x 1 one, each with batch norm, the second with ReLU."""
+    """A depthwise 3 x 3 convolution and a 1 x 1 convolution, each with batch norm, the second with ReLU."""
     return [
         nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
         Norm(inputs),

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.ranges import PartialFraction, Positive
-from kdx.core.schedule import Progress, Schedule, Weight, at
+from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.tree import Tree
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.online.peer_term import Exchange
+from kdx.methods.term_sum import check_names, temperature_report
 from kdx.models.branch import Branch, Branched
 from kdx.models.probe import probe
 
@@ -22,29 +23,28 @@ Inputs = Literal["same", "own"]
 
 
 class Mutual(Method):
-    """Runs the student and its peers on the batch, with gradients to all; each learns from labels and from the others.
+    """Runs the student and its peers on the batch; each learns from the labels and from the others.
 
-    With `shared`, the peers are branches of the student: their last stages run on the output of its first ones.
-    The deliverable is the student alone, a plain network.
+    With `shared`, the peers are branches of the student: their last stages run on the output of its first stages. The
+    deliverable is the student alone, a plain network.
 
-    In a joint step, or with one optimiser for each network, all see the same outputs. In turns, each network
-    sees what the ones before it have just become.
+    In a joint step, or with one optimiser per network, all networks see the same outputs. In turns, each network sees
+    the outputs of the already updated networks before it.
 
     Args:
         student: A network that returns `Outputs`: member 0, the deliverable.
-        peers: Further networks, of any architecture that has the student's classes.
+        peers: Further networks, of any architecture with the student's classes.
         spec: Facts of the training data.
-        exchange: What each learns from the others.
-        weights: A number or a schedule for "ce", which sums over the members, and for the exchange's terms.
-        temperature: The temperature of the exchange, logged where it is a schedule; None for methods without one.
+        exchange: The loss between the networks.
+        weights: A number or a schedule for "ce", which is summed over the members, and for the exchange's terms.
+        temperature: The temperature of the exchange, logged if it is a schedule; None for methods without one.
         label_smoothing: Share of the label's mass that is spread over all classes.
-        shared: The last stage that all members have in common, such as "stage2" or "all_but_last"; None for whole
-            networks.
+        shared: The last stage that all members share, such as "stage2" or "all_but_last"; None for whole networks.
         scale_trunk: Whether the gradient that enters the shared stages is divided by the number of members.
-        inputs: "same" shows all members the same view of each example, "own" each one of its own.
+        inputs: "same" gives all members the same view of each example, "own" gives each its own view.
 
     Raises:
-        UserError: No peers, names of weights that differ from those of the terms, or networks that do not fit.
+        UserError: There are no peers, weights and terms have different names, or the networks do not fit.
 
     References:
         Zhang, Xiang, Hospedales, Lu, "Deep Mutual Learning", 2018. https://arxiv.org/abs/1706.00384
@@ -69,10 +69,8 @@ class Mutual(Method):
     ):
         super().__init__()
         if not peers:
-            raise UserError("mutual learning needs at least one peer: method.peers=[same]")
-        stray = weights.keys() ^ {"ce", *exchange.names}
-        if stray:
-            raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
+            raise UserError("mutual learning needs at least one peer, such as method.peers=[same]")
+        check_names({"ce", *exchange.names}, weights)
         if scale_trunk and shared is None:
             raise UserError("scale_trunk divides the gradient of shared stages, but method.shared is null")
         if shared is not None and inputs == "own":
@@ -97,7 +95,7 @@ class Mutual(Method):
 
     def models(self) -> Mapping[str, nn.Module]:
         peers = [Branched(self.student, p) if isinstance(p, Branch) else p for p in self.peers]
-        together = {"ensemble": Ensemble(self)} if self.exchange.combines else {}
+        together = {"ensemble": PeerEnsemble(self)} if self.exchange.combines else {}
         return {"student": self.student, **{f"peer{i}": peer for i, peer in enumerate(peers, 1)}, **together}
 
     def parties(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -106,20 +104,20 @@ class Mutual(Method):
         return {"student": (self.student,), **{f"peer{i}": (peer,) for i, peer in enumerate(self.peers, 1)}}
 
     def outputs(self, inputs: Sequence[Tree]) -> list[Outputs]:
-        """What each member makes of its inputs, in full precision."""
+        """Outputs of each member for its inputs, in full precision."""
         student = self.student(inputs[0])
         if self.shared is None:
             return [student.float(), *(peer(x).float() for peer, x in zip(self.peers, inputs[1:], strict=True))]
         trunk = student.feature(self.shared)
         if self.scale_trunk and trunk.requires_grad:
-            # on a tensor that several branches read, a hook is given the sum of their gradients
+            # the hook of a tensor that several branches read receives the sum of their gradients
             trunk.register_hook(lambda gradient: gradient / (len(self.peers) + 1))
         return [student.float(), *(branch(trunk).float() for branch in self.peers)]
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         members = self.outputs(self._inputs(batch))
         terms = self._terms(members, range(len(members)), batch, progress)
-        return Step(terms, self._report(progress), members[0].detach())
+        return Step(terms, temperature_report(self.temperature, progress), members[0].detach())
 
     def turns(self, batch: Batch, progress: Progress) -> Iterator[Turn]:
         inputs = self._inputs(batch)
@@ -129,19 +127,19 @@ class Mutual(Method):
         for i, party in enumerate(self.parties()):
             seen = [member if j == i else member.detach() for j, member in enumerate(members)]
             terms = self._terms(seen, (i,), batch, progress)
-            yield Turn(party, Step(terms) if i else Step(terms, self._report(progress), before))
+            yield Turn(party, Step(terms) if i else Step(terms, temperature_report(self.temperature, progress), before))
             if i < len(self.peers):
-                # statistics have taken in this batch already
+                # batch norms have counted this batch already
                 with torch.no_grad(), kept_buffers(networks[i]):
                     members[i] = networks[i](inputs[i]).float()
 
     def _inputs(self, batch: Batch) -> Sequence[Tree]:
-        """What each member is shown."""
+        """The inputs of each member."""
         if self.inputs == "same":
             return [batch.inputs] * (len(self.peers) + 1)
         if len(batch.views) < len(self.peers):
             raise UserError(
-                f"{len(self.peers) + 1} networks with inputs of their own need as many views of each example, but the "
+                f"{len(self.peers) + 1} networks with method.inputs=own need as many views of each example, but the "
                 f"augmentation makes {len(batch.views) + 1}; choose augmentation=two_views or two_shifts for two "
                 "networks, or method.inputs=same"
             )
@@ -155,18 +153,13 @@ class Mutual(Method):
             values = {"ce": torch.stack(labels).sum(0), **self.exchange(members, learners, batch, progress)}
         return {name: value.mean() for name, value in values.items()}
 
-    def _report(self, progress: Progress) -> dict[str, Tensor]:
-        if not isinstance(self.temperature, Schedule):
-            return {}
-        return {"temperature": torch.tensor(at(self.temperature, progress))}
 
-
-class Ensemble(nn.Module):
-    """All members as one network, combined as their exchange says; for evaluation."""
+class PeerEnsemble(nn.Module):
+    """All members as one network, combined by their exchange; for evaluation."""
 
     def __init__(self, method: Mutual):
         super().__init__()
-        self._method = (method,)  # not a child: it would hold itself
+        self._method = (method,)  # not a submodule, which would be a cycle
 
     def forward(self, x: Tensor) -> Outputs:
         (method,) = self._method
@@ -176,7 +169,7 @@ class Ensemble(nn.Module):
 
 @contextmanager
 def kept_buffers(net: nn.Module) -> Iterator[None]:
-    """Within the block a network may run in training mode; its statistics stay as they were."""
+    """Restore a network's buffers after the block, which may run it in training mode."""
     before = [(buffer, buffer.clone()) for buffer in net.buffers()]
     try:
         yield
@@ -195,5 +188,7 @@ def _same_classes(shapes: Sequence[Shapes]) -> None:
 def _branch(peer: nn.Module, role: str, student: Shapes, own: Shapes) -> Branch:
     trunk, theirs = student.feature(role, "student"), own.feature(role, "peer")
     if trunk != theirs:
-        raise ValueError(f"the student's '{role}' has the shape {trunk} and a peer's {theirs}; they are to be one")
+        raise ValueError(
+            f"the student's '{role}' has the shape {trunk} and a peer's {theirs}; shared stages must have the same"
+        )
     return Branch(peer, role, trunk)

@@ -1,4 +1,4 @@
-"""Learning from labels on inputs that were moved against the network: where robust teachers come from."""
+"""Adversarial training, which gives robust teachers."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -21,17 +21,17 @@ Mode = Literal["train", "eval"]
 
 
 class AdversarialTraining(Method):
-    """Runs the student, without a teacher, on inputs moved against it alone, and compares it with the labels there.
+    """Runs the student, without a teacher, on adversarial inputs alone, and compares it with the labels.
 
     Args:
         student: A network that returns `Outputs`.
         spec: Facts of the training data.
-        weights: A number or a schedule for "adversarial", the cross-entropy on moved inputs.
-        label_smoothing: Share of the label's mass that is spread over all classes; the attack works against the
-            labels as they are.
-        attack: How inputs are moved, to raise the student's cross-entropy with the labels.
-        attack_mode: Mode of the student while it is attacked. In training mode each of the attack's steps moves
-            the statistics of its batch norms.
+        weights: A number or a schedule for "adversarial", the cross-entropy on adversarial inputs.
+        label_smoothing: Share of the label's mass that is spread over all classes; the attack uses the labels without
+            it.
+        attack: The attack, which raises the student's cross-entropy with the labels.
+        attack_mode: Mode of the student during the attack. In training mode each step of the attack updates the running
+            statistics of its batch norms.
 
     Raises:
         ValueError: An example has no label.
@@ -69,7 +69,7 @@ class AdversarialTraining(Method):
         moved = self.student(self._against(batch)).float()
         with torch.autocast(batch.device.type, enabled=False):
             value = self.ce(moved, moved, batch, progress).mean()
-        # what it says of the batch as it is was never asked
+        # the student does not run on the clean batch, so the accuracy is that on the moved inputs
         top1 = (moved.logits.argmax(1) == batch.labels).float().mean()
         return Step({"adversarial": value}, {"adversarial/top1": top1})
 

@@ -1,37 +1,35 @@
-"""SimKD: the student keeps the teacher's classifier and learns to feed it."""
+"""SimKD: the student reuses the teacher's classifier and learns the features that it reads."""
 
 import copy
-from collections.abc import Mapping
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdx.core.errors import UserError
-from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.schedule import Schedule, Weight
+from kdx.core.ranges import PositiveInt
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import DataSpec, Outputs
+from kdx.core.types import Outputs
 from kdx.losses.base.adapters import block
 from kdx.losses.base.checks import require_map
 from kdx.losses.base.heads import linear_head, require_width
-from kdx.losses.base.term import Term
-from kdx.methods.distill import Distill
+from kdx.methods.distill import Distill, Distilled
 from kdx.models.probe import probe
 
 
 class ReusedClassifier(nn.Module):
-    """A network whose last map is projected to another's channels and classified by the other's classifier.
+    """A network whose last map is projected to another network's channels and classified by the other's classifier.
 
-    Its features are the network's, except that `final` is the projected map and `pooled` the mean of it, so that
-    `head(pooled)` gives the logits as everywhere.
+    Its features are the network's, except that `final` is the projected map and `pooled` its mean, so that
+    `head(pooled)` gives the logits.
 
     Args:
-        net: The network; its own classifier is no longer used, and frozen.
+        net: The network; its own classifier is unused and frozen.
         head: The other's classifier; copied and frozen.
         role: The network's last map.
         shape: Of that map, (C, H, W).
-        size: Height and width that the map is pooled down to, where it is larger.
-        reduction: Channels of the other's map over those inside the projector.
+        size: Height and width to which a larger map is pooled.
+        reduction: Channels of the other's map divided by those inside the projector.
     """
 
     def __init__(
@@ -65,20 +63,19 @@ class ReusedClassifier(nn.Module):
 
 
 class SimKD(Distill):
-    """Runs the student through a projector and the teacher's classifier, with gradients to student and projector.
+    """Runs the student with a projector and the teacher's classifier; student and projector learn.
 
-    The deliverable is the student with both: what is evaluated and exported is a `ReusedClassifier`. Its
-    weights are named `net.*`, `projector.*` and `head.*`.
+    The deliverable is a `ReusedClassifier`, the student with both. Its weights are named `net.*`, `projector.*` and
+    `head.*`.
 
     Args:
-        student, teacher, spec, terms, weights, temperature: As in `Distill`; for the terms, the student's
-            `final` is the projected map.
         student_role: The student's last map.
         teacher_role: The teacher's last map, whose mean its classifier reads.
-        reduction: Channels of the teacher's map over those inside the projector.
+        reduction: Channels of the teacher's map divided by those inside the projector.
+        own: As in `Distill`; the terms see the projected map as the student's `final`.
 
     Raises:
-        UserError: As in `Distill`; or one of the two has no last map, or the teacher no linear classifier of it.
+        UserError: As in `Distill`; or one network has no last map, or the teacher no linear classifier of it.
 
     References:
         Chen, Mei, Zhang, Wang, Feng, Chen, "Knowledge Distillation with the Reused Teacher Classifier", 2022.
@@ -88,19 +85,8 @@ class SimKD(Distill):
     tasks = ONLY_CLASSES
     student: ReusedClassifier
 
-    def __init__(
-        self,
-        student: nn.Module,
-        teacher: nn.Module,
-        spec: DataSpec,
-        terms: Mapping[str, Term],
-        weights: Mapping[str, Weight],
-        temperature: Positive | Schedule | None,
-        student_role: str,
-        teacher_role: str,
-        reduction: PositiveInt,
-    ):
-        name = "SimKD"
+    def __init__(self, student_role: str, teacher_role: str, reduction: PositiveInt, **own: Unpack[Distilled]):
+        name, student, teacher, spec = "SimKD", own["student"], own["teacher"], own["spec"]
         try:
             mine = probe(student, spec.inputs).feature(student_role, "student")
             theirs = probe(teacher, spec.inputs).feature(teacher_role, "teacher")
@@ -111,4 +97,4 @@ class SimKD(Distill):
         except ValueError as error:
             raise UserError(f"the student cannot take over this teacher's classifier: {error}") from error
         reused = ReusedClassifier(student, head, student_role, shape, (size[0], size[1]), reduction)
-        super().__init__(reused, teacher, spec, terms, weights, temperature)
+        super().__init__(**{**own, "student": reused})

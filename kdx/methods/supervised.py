@@ -1,4 +1,4 @@
-"""Learning from labels alone: the baseline of every table and the way teachers are trained."""
+"""Learning from labels alone: the baseline of every table and the method that trains teachers."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,17 @@ from kdx.losses.logits.cross_entropy import CrossEntropy
 
 
 class Supervised(Method):
-    """Runs the student on the batch and compares it with the labels; no teacher."""
+    """Runs the student on the batch and compares it with the labels; no teacher.
+
+    Args:
+        student: A network that returns `Outputs`.
+        spec: Facts of the training data.
+        weights: A number or a schedule for "ce".
+        label_smoothing: Share of the label's mass that is spread over all classes.
+
+    Raises:
+        ValueError: No example has a label.
+    """
 
     uses_teacher = False
     frozen = ()

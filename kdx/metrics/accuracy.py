@@ -11,18 +11,25 @@ from kdx.metrics.base import StreamingMetric
 
 
 def rank(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the label, int64 [B]; 0 where the label is the prediction.
+    """Number of classes ranked before the label; 0 where the label is the prediction.
 
-    Equal logits are ordered by class index, as `argmax` does. NaN beats the label: a network that has
-    diverged is never right by accident.
+    Equal logits are ordered by class index, as in `argmax`. NaN ranks before the label, so that a diverged network is
+    never correct by accident.
 
     Args:
         logits: [B, C].
         labels: Class indices [B].
+
+    Returns:
+        int64 [B].
+
+    Example:
+        >>> rank(torch.tensor([[0.1, 0.7, 0.2]]), torch.tensor([2]))
+        tensor([1])
     """
     own = logits.gather(1, labels[:, None])
     earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    # negated comparisons: whatever is compared with NaN comes out as beating the label
+    # negated comparisons, so that NaN ranks before the label
     return torch.where(earlier, ~(logits < own), ~(logits <= own)).sum(1)
 
 
@@ -36,6 +43,11 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
     Raises:
         ValueError: k is out of range.
+
+    Example:
+        >>> logits = torch.tensor([[0.1, 0.7, 0.2]])
+        >>> topk_correct(logits, torch.tensor([2]), 1), topk_correct(logits, torch.tensor([2]), 2)
+        (tensor([False]), tensor([True]))
     """
     if not 1 <= k <= logits.shape[1]:
         raise ValueError(f"top-k needs k from 1 to the number of classes {logits.shape[1]}, got {k}")
@@ -59,7 +71,7 @@ class TopK(StreamingMetric):
         self.ks = tuple(ks)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch: logits [B, C], labels [B]."""
+        """Add a batch: logits [B, C], labels [B]."""
         self.count(logits)
         for k in self.ks:
             self.add(f"top{k}", topk_correct(logits, labels, k).sum())
@@ -69,7 +81,7 @@ class TopK(StreamingMetric):
 
 
 def right_among(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tensor:
-    """Which examples of some classes are told right where the choice is among these alone: conditional accuracy.
+    """Correctness of the predictions among some classes alone, for the examples of these classes: conditional accuracy.
 
     Args:
         logits: [B, |S|], of these classes in their order.
@@ -82,6 +94,11 @@ def right_among(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> Tenso
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5.
         https://arxiv.org/abs/1503.02531
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> right_among(logits, torch.tensor([4, 7, 2]), [4, 7])
+        tensor([ True, False])
     """
     places = labels[:, None] == torch.tensor(list(classes), device=labels.device)
     own = places.any(1)

@@ -10,14 +10,13 @@ from kdx.core.metric import Metric
 
 
 class StreamingMetric:
-    """Sums over examples, kept in float64 on the device of the data; a subclass adds `update` and `compute`.
+    """Sums over examples, in float64 on the device of the data; a subclass adds `update` and `compute`.
 
-    Every state is a sum, so a short last batch counts exactly, no batch is weighted as if it were full, and
-    adding up the `sums` of several processes gives the metric of them all. Nothing is moved off the device
-    before `compute`.
+    Every state is a sum, so a short last batch counts exactly, and adding the `sums` of several processes gives the
+    metric over all of them. No value leaves the device before `compute`.
 
     Attributes:
-        described: The metrics that `compute` gives, by their short names.
+        described: The metrics that `compute` returns, by their short names.
     """
 
     described: ClassVar[Sequence[Metric]] = ()
@@ -36,13 +35,13 @@ class StreamingMetric:
             self.add(name, amount.to(self.sums[name].device) if name in self.sums else amount)
 
     def total(self, name: str) -> Tensor:
-        """One of the sums. Raises ValueError where nothing has been seen."""
+        """One of the sums. Raises ValueError before the first update."""
         if name not in self.sums:
             raise ValueError(f"{type(self).__name__} has seen no examples, so there is nothing to compute")
         return self.sums[name]
 
     def mean(self, name: str) -> float:
-        """One of the sums over the number of examples, which `update` counts under "examples"."""
+        """One of the sums divided by the number of examples, which `update` counts as "examples"."""
         return float(self.total(name) / self.total("examples"))
 
     def count(self, batch: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How far the biases of some classes should be moved, for a network that has never seen them, or hardly any other."""
+"""Shifts of the biases of some classes, for a network trained on few examples of these or of the other classes."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,17 @@ from kdx.core.metric import Metric
 
 
 def some_classes(classes: Sequence[int], num_classes: int) -> None:
-    """Raise ValueError where `classes` are not some, but not all, of so many."""
+    """Check that `classes` are a proper subset of the classes.
+
+    Raises:
+        ValueError: They are none, all, or not from 0 to num_classes - 1.
+
+    Example:
+        >>> some_classes([3], 10)
+        >>> some_classes([0, 1], 2)
+        Traceback (most recent call last):
+        ValueError: a bias is moved for some of the classes 0 to 1, but not all; found 0, 1
+    """
     if not classes or len(set(classes)) >= num_classes or not all(0 <= c < num_classes for c in classes):
         found = ", ".join(map(str, classes)) or "none"
         raise ValueError(f"a bias is moved for some of the classes 0 to {num_classes - 1}, but not all; found {found}")
@@ -20,11 +30,11 @@ def some_classes(classes: Sequence[int], num_classes: int) -> None:
 
 @dataclass(frozen=True)
 class Margins:
-    """All that moving the biases of some classes together, by one number, can change about predictions.
+    """Per-example quantities that determine the predictions for any common shift of some classes' biases.
 
     Attributes:
-        gap: How much the largest logit of those classes must rise to become the prediction, float64 [N].
-        log_odds: Of the probability that the label is one of them, float64 [N].
+        gap: Shift at which the largest logit of those classes becomes the prediction, float64 [N].
+        log_odds: Log-odds of the probability that the label is one of them, float64 [N].
         right_within: Whether the label is their largest logit, bool [N].
         right_outside: Whether the label is the largest logit of the other classes, bool [N].
         within: Whether the label is one of them, bool [N].
@@ -45,7 +55,11 @@ class Margins:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, classes: Sequence[int]) -> "Margins":
-        """Of logits [N, C] and labels [N]. Raises ValueError where `classes` are not some, but not all, of C."""
+        """From logits [N, C] and labels [N].
+
+        Raises:
+            ValueError: `classes` are not a proper subset of the C classes.
+        """
         some_classes(classes, logits.shape[1])
         logits = logits.double()
         chosen = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
@@ -61,14 +75,14 @@ class Margins:
 
     @classmethod
     def cat(cls, parts: Sequence["Margins"]) -> "Margins":
-        """Of several batches."""
-        return cls(*(torch.cat([vars(part)[name] for part in parts]) for name in (field.name for field in fields(cls))))
+        """Concatenate the margins of several batches."""
+        return cls(*(torch.cat([vars(part)[name] for part in parts]) for name in (f.name for f in fields(cls))))
 
     def measure(self, shift: float) -> dict[str, float]:
-        """What predictions are worth with the biases raised by `shift`, as fractions.
+        """Accuracies with the biases raised by `shift`, as fractions.
 
-        "top1" of all examples, "recall" of those of the classes, and "class_errors", the wrong ones of these among
-        all examples.
+        "top1" over all examples, "recall" over those of the classes, and "class_errors", the errors on these divided by
+        the number of all examples.
         """
         raised = self.gap < shift
         right = torch.where(raised, self.right_within, self.right_outside)
@@ -79,18 +93,28 @@ class Margins:
 
 
 def fewest_errors(margins: Margins) -> float:
-    """The shift with the fewest errors, found exactly; of several the least in size. It looks at the labels.
+    """The shift with the fewest errors, found exactly; the smallest in size of several. It reads the labels.
 
-    Predictions change at the gaps alone, so one point of each interval between two of them is tried.
+    Predictions change only at the gaps, so one point of each interval between gaps is tried.
+
+    Args:
+        margins: Margins of a validation set.
+
+    Example:
+        The label is class 1, whose logit is 2 below the other: any shift above 2 is right.
+
+        >>> margins = Margins.of(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), [1])
+        >>> fewest_errors(margins) > 2
+        True
     """
     gaps, order = margins.gap.sort()
-    # errors below the first gap, where nothing is raised, and what each example changes once it is
+    # errors below the first gap, and the change of each example above its gap
     first = int((~margins.right_outside).sum())
     change = margins.right_outside[order].long() - margins.right_within[order].long()
     errors = torch.cat([change.new_zeros(1), change.cumsum(0)]) + first
     edges = torch.cat([gaps[:1] - 2, gaps, gaps[-1:] + 2])
     shifts = (edges[:-1] + edges[1:]) / 2
-    open_ = edges[:-1] < edges[1:]  # between equal gaps there is no room
+    open_ = edges[:-1] < edges[1:]  # equal gaps have no interval between them
     here = int((margins.gap < 0).sum())
     shifts[here] = 0.0 if edges[here] < 0 < edges[here + 1] else shifts[here]
     best = errors[open_].min()
@@ -99,17 +123,25 @@ def fewest_errors(margins: Margins) -> float:
 
 
 def match_prior(margins: Margins, prior: float) -> float:
-    """The shift at which the mean probability of the classes is `prior`; labels play no part.
+    """The shift at which the mean probability of the classes is `prior`; found by bisection, without labels.
 
-    The mean rises with the shift, so that halving an interval finds it.
+    Args:
+        margins: Margins of a set of examples.
+        prior: Between 0 and 1.
 
     Raises:
         ValueError: The prior is not between 0 and 1.
+
+    Example:
+        >>> margins = Margins.of(torch.tensor([[0.0, 0.0]]), torch.tensor([1]), [1])
+        >>> shift = match_prior(margins, 0.75)  # log-odds of 3 to 1
+        >>> abs(shift - torch.tensor(3.0).log().item()) < 1e-6
+        True
     """
     if not 0 < prior < 1:
         raise ValueError(f"a class's prior lies between 0 and 1, got {prior}")
     wanted = math.log(prior) - math.log1p(-prior)
-    # where all examples have at most, and at least, the prior
+    # shifts at which all examples have at most, and at least, the prior
     low, high = wanted - float(margins.log_odds.max()), wanted - float(margins.log_odds.min())
     for _ in range(100):
         middle = (low + high) / 2

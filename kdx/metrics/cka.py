@@ -1,4 +1,4 @@
-"""Linear CKA: how alike two representations are, whatever their bases and widths."""
+"""Linear CKA: similarity of two representations, independent of their bases and widths."""
 
 import math
 
@@ -12,10 +12,14 @@ ROUNDING = 1e-12
 
 
 def as_vectors(features: Tensor) -> Tensor:
-    """One float64 vector an example: maps [N, D, H, W] are averaged over positions, tokens [N, L, D] over tokens.
+    """One float64 vector per example: the mean over positions of maps [N, D, H, W], or over tokens [N, L, D].
 
     Raises:
         ValueError: The features are neither vectors, tokens nor maps.
+
+    Example:
+        >>> as_vectors(torch.ones(2, 3, 4, 4)).shape
+        torch.Size([2, 3])
     """
     axes = {2: (), 3: (1,), 4: (2, 3)}
     if features.ndim not in axes:
@@ -39,6 +43,12 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     References:
         Kornblith, Norouzi, Lee, Hinton, "Similarity of Neural Network Representations Revisited", 2019.
         https://arxiv.org/abs/1905.00414
+
+    Example:
+        >>> x = torch.randn(20, 3)
+        >>> rotation = torch.linalg.qr(torch.randn(3, 3)).Q
+        >>> abs(linear_cka(x, 2 * x @ rotation) - 1) < 1e-6
+        True
     """
     metric = CKA()
     metric.update(x, y)
@@ -46,10 +56,10 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
 
 
 class CKA(StreamingMetric):
-    """Linear CKA of a whole data set, as "cka", without keeping its features.
+    """Linear CKA of a whole data set, as "cka", without storing its features.
 
-    Not a mean of the batches' CKA, which is biased upwards: the uncentred products are summed and centred
-    at the end. The state has (D + D')^2 numbers in all.
+    It is not the mean of the batches' CKA, which is biased upwards: the uncentred products are summed, and centred at
+    the end. The state has (D + D')^2 numbers.
     """
 
     def __init__(self):
@@ -57,10 +67,10 @@ class CKA(StreamingMetric):
         self.width = 0
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Count a batch: features of both networks for the same examples, see `as_vectors`."""
+        """Add a batch: features of both networks for the same examples, see `as_vectors`."""
         x, y = as_vectors(x), as_vectors(y)
         self.width = x.shape[1]
-        # the product of both sides, put next to each other, with itself holds every block that is needed
+        # the product of the concatenated sides with itself contains all blocks
         joint = torch.cat([x, y], 1)
         self.count(joint)
         self.add("sum", joint.sum(0))
@@ -72,7 +82,7 @@ class CKA(StreamingMetric):
         centred = raw - self.total("examples") * mean[:, None] * mean
         x, y = slice(self.width), slice(self.width, None)
         for side in (x, y):
-            # what rounding leaves of a constant is not variation
+            # rounding noise of a constant is not variation
             if centred[side, side].norm() <= ROUNDING * raw[side, side].norm():
                 return {"cka": math.nan}
         own, other = centred[x, x].norm(), centred[y, y].norm()

@@ -1,16 +1,18 @@
-"""How far a fast form of a network strays from the network."""
+"""Deviation of a fast form of a network from the network."""
 
 import torch
 from torch import Tensor
 
-TEMPERATURES = (1, 4)  # of labels, and of most distillation
+from kdx.core.functional import divergence
+
+TEMPERATURES = (1, 4)  # of evaluation, and of most distillation
 
 
 class Deviation:
-    """Accumulates, in float64, what differs between a network's logits and those of a faster form of it.
+    """Accumulates, in float64, differences between a network's logits and those of a faster form of it.
 
-    `kl_t1` and `kl_t4` are the mean KL(exact || fast) in nats at these temperatures, `agreement` the share of examples
-    with the same prediction, `max_logit_difference` the largest difference of a logit.
+    `kl_t1` and `kl_t4` are the mean KL(exact || fast) in nats at these temperatures, `agreement` is the share of
+    examples with the same prediction, and `max_logit_difference` is the largest difference of a logit.
     """
 
     def __init__(self) -> None:
@@ -28,9 +30,9 @@ class Deviation:
         self.largest = max(self.largest, float((p - q).abs().max()))
         for t in TEMPERATURES:
             log_p, log_q = (p / t).log_softmax(1), (q / t).log_softmax(1)
-            self.kl[t] += float((log_p.exp() * (log_p - log_q)).sum())
+            self.kl[t] += float(divergence(log_p, log_q).sum())
 
     def compute(self) -> dict[str, float]:
-        """The measurements over all examples so far, of which there must be one."""
+        """The measurements over all examples so far, of which there must be at least one."""
         kl = {f"kl_t{t}": total / self.count for t, total in self.kl.items()}
         return {**kl, "agreement": self.same / self.count, "max_logit_difference": self.largest}

@@ -1,1 +1,1 @@
-"""Networks, all of which return `Outputs`: those of the literature, small ones, and any of timm or torchvision."""
+"""Networks that return `Outputs`: the CIFAR literature's, small ones, and any of timm or torchvision."""

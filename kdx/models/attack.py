@@ -1,4 +1,4 @@
-"""Inputs moved on purpose: onto a decision boundary, or within a ball to where an objective is highest."""
+"""Attacks on inputs: boundary samples, and projected gradient descent (PGD)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ from kdx.core.ranges import NonNegative, Positive, PositiveInt
 
 Logits = Callable[[Tensor], Tensor]
 Start = Literal["centre", "uniform", "gaussian"]
-GAUSSIAN = 0.001  # standard deviation of the start, in units where white is 1; TRADES' and RSLAD's
+GAUSSIAN = 0.001  # standard deviation of the gaussian start, where white is 1; the value of TRADES and RSLAD
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundaryAttack:
-    """Gradient steps that bring an example to a network's boundary between its class and a target class.
+    """Gradient steps that move an example to the network's decision boundary between its class and a target class.
 
-    Steps are as long as the difference of the two logits, so that they shrink towards the boundary; an example
-    whose prediction has changed stays where it is.
+    The step length is proportional to the difference of the two logits, so steps shrink towards the boundary. An
+    example stops as soon as its prediction changes.
 
     Attributes:
         steps: Number of steps.
-        step_size: Length of a step over the difference of the two logits.
-        margin: Added to that difference, so that the last step crosses.
-        low: Least value of an input number, after normalisation.
-        high: Greatest value.
+        step_size: Step length divided by the difference of the two logits.
+        margin: Added to that difference, so that the last step crosses the boundary.
+        low: Smallest input value, after normalisation.
+        high: Largest input value, after normalisation.
 
     References:
         Heo, Lee, Yun, Choi, "Knowledge Distillation with Adversarial Samples Supporting Decision Boundary", 2019.
@@ -40,19 +40,19 @@ class BoundaryAttack:
     high: float
 
     def __call__(self, network: Logits, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Boundary samples.
+        """Return the boundary samples.
 
         Args:
-            network: Inputs [B, ...] to logits [B, C], with a graph back to the inputs.
+            network: Maps inputs [B, ...] to logits [B, C], differentiably in the inputs.
             inputs: [B, ...].
-            targets: For each example a class that is not its prediction, int64 [B].
+            targets: A class other than the predicted one for each example, int64 [B].
 
         Returns:
-            [B, ...], without a graph.
+            Inputs [B, ...], detached.
         """
         moved, base = inputs.detach(), None
         for _ in range(self.steps):
-            # in full precision whatever the caller computes in: small steps drown in half of it
+            # always in float32: half precision rounds small steps away
             with torch.enable_grad(), torch.autocast(moved.device.type, enabled=False):
                 moved = moved.detach().requires_grad_()
                 logits = network(moved).float()
@@ -73,15 +73,15 @@ class BoundaryAttack:
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Signed gradient steps that raise an objective, within a distance of the input in each number.
+    """Projected gradient descent: signed gradient steps that raise an objective within an L-infinity ball.
 
-    One step as long as the radius, from the centre, is the fast gradient sign method.
+    One step of length `radius` from the centre is the fast gradient sign method (FGSM).
 
     Attributes:
-        radius: Greatest change of a pixel, in units where white is 1.
-        step_size: Change by one step, in the same units.
+        radius: Largest change of a pixel, in units where white is 1.
+        step_size: Change of a pixel per step, in the same units.
         steps: Number of steps.
-        start: Where it begins: at the input (centre), anywhere in the ball (uniform), or near the input (gaussian).
+        start: Starting point: the input (centre), uniform in the ball (uniform), or near the input (gaussian).
 
     References:
         Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018.
@@ -103,21 +103,21 @@ class PGD:
         mean: Sequence[float],
         std: Sequence[float],
     ) -> Tensor:
-        """Adversarial inputs, still images: every pixel stays between black and white.
+        """Return adversarial inputs; every pixel stays between black and white.
 
         Args:
-            network: Inputs [B, C, ...] to logits, with a graph back to the inputs.
-            objective: What is raised: logits [B, K] to a number for each example, or to their sum.
+            network: Maps inputs [B, C, ...] to logits, differentiably in the inputs.
+            objective: Function to raise; maps logits [B, K] to one value per example, or to their sum.
             inputs: [B, C, ...], normalised.
-            mean: Of each channel, that the inputs were normalised with.
-            std: Of each channel.
+            mean: Per-channel mean of the inputs' normalisation.
+            std: Per-channel standard deviation of the inputs' normalisation.
 
         Returns:
-            [B, C, ...], without a graph.
+            Inputs [B, C, ...], detached.
         """
         centre = inputs.detach()
         shape = (1, -1, *(1,) * (centre.ndim - 2))
-        # filled in where they are needed, since copying them there would make a GPU wait
+        # created on the device; a copy from the host would synchronise a GPU
         shift, scale = (torch.stack([centre.new_full((), v) for v in s]).view(shape) for s in (mean, std))
         radius = self.radius / scale
         low = torch.maximum(centre - radius, (0 - shift) / scale)

@@ -1,4 +1,4 @@
-"""What a network of this package is, beyond returning `Outputs`."""
+"""Base class of the package's networks."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -13,37 +13,37 @@ M = TypeVar("M", bound=nn.Module)
 class Net(nn.Module):
     """A classifier whose `forward` maps inputs [B, ...] to `Outputs`.
 
-    Roles of its features, as far as the architecture has them:
+    Feature roles, where the architecture has them:
         `stage0`: output of the stem.
-        `stage1` ... `stageN`: output of each stage, as the literature's list of features has it.
-        `stage1.preact` ...: the same before the stage's last ReLU (or, for pre-activation and linear
-            designs, what the literature takes in its place; each class says).
-        `final`: the last map [B, D, H, W], whose mean over H and W is `pooled`.
-        `pooled`: the penultimate vector [B, D], input of `head`.
+        `stage1` ... `stageN`: output of each stage, as in the literature's list of features.
+        `stage1.preact` ...: the same before the stage's last ReLU. Pre-activation and linear designs have no such
+            ReLU; their classes document the tensor that the literature uses instead.
+        `final`: the last map [B, D, H, W]; `pooled` is its mean over H and W.
+        `pooled`: the penultimate vector [B, D], the input of `head`.
     """
 
     @property
     def head(self) -> nn.Linear:
-        """The final classifier, D to C."""
+        """The final linear classifier, from D features to C logits."""
         raise NotImplementedError
 
     def resume(self, role: str, x: Tensor) -> Outputs:
-        """The rest of the forward pass, from a stage's output to the logits: what branches of one trunk run.
+        """Run the rest of the forward pass, from a stage's output to the logits. Branches of a shared trunk use it.
 
         Args:
-            role: The stage, such as "stage2".
-            x: Its output, the feature of that role.
+            role: Role of the stage, such as "stage2".
+            x: The output of that stage.
 
         Returns:
-            Logits, and the features from that stage on.
+            The logits, and the features from that stage on.
 
         Raises:
-            ValueError: There is no such stage.
+            ValueError: The network has no such stage.
         """
         raise NotImplementedError
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
-        """The batch norm that ends in each `stageN.preact`, by role: what OFD derives its margins from."""
+        """The batch norm whose output is each `stageN.preact`, by role. OFD derives its margins from them."""
         return {}
 
     def _norm(self, path: str) -> nn.BatchNorm2d:
@@ -52,19 +52,19 @@ class Net(nn.Module):
         return norm
 
 
-def after(role: str, stages: Sequence[M], first: int) -> list[tuple[int, M]]:
-    """The stages that follow one, with their numbers.
+def stages_after(role: str, stages: Sequence[M], first: int) -> list[tuple[int, M]]:
+    """The stages after a given one, with their numbers.
 
     Args:
-        role: A stage, such as "stage2".
-        stages: All stages that are modules, in order; the stem is none of them.
-        first: Number of the first stage whose output can be gone on from: 0 where the stem is "stage0".
+        role: Role of the given stage, such as "stage2".
+        stages: The modules of all stages, in order, without the stem.
+        first: Number of the first stage from which the forward pass can resume; 0 if the stem is "stage0".
 
     Raises:
-        ValueError: There is no such stage.
+        ValueError: The network cannot resume from this stage.
     """
     known = [f"stage{i}" for i in range(first, len(stages) + 1)]
     if role not in known:
-        raise ValueError(f"'{role}' is no stage that this network can go on from; it has: {', '.join(known)}")
+        raise ValueError(f"this network cannot resume from '{role}'; choose one of: {', '.join(known)}")
     done = int(role.removeprefix("stage"))
     return list(enumerate(stages, 1))[done:]

@@ -1,4 +1,4 @@
-"""Branches: the last stages of a network, to be run on what another one's first stages put out."""
+"""Branches: the last stages of one network, run on the features of another network's first stages."""
 
 from typing import cast
 
@@ -10,24 +10,24 @@ from kdx.models.base import Net
 
 
 class Branch(nn.Module):
-    """A network without the parts that only its first stages need.
+    """A network reduced to the parameters that its last stages use.
 
     Args:
-        net: A network that can go on from a stage; it is cut down in place.
-        role: The last stage that is left out, such as "stage2".
-        shape: Of that stage's output, without the batch axis.
+        net: A network with `resume`; reduced in place.
+        role: The last stage to leave out, such as "stage2".
+        shape: Shape of that stage's output, without the batch axis.
 
     Raises:
-        ValueError: A network that cannot go on from a stage, or not from this one.
+        ValueError: The network cannot resume from a stage, or not from this one.
     """
 
     def __init__(self, net: nn.Module, role: str, shape: tuple[int, ...]):
         super().__init__()
         if not isinstance(net, Net):
             raise ValueError(
-                f"a {type(net).__name__} shows no stages that it can go on from, as the networks of this package do"
+                f"a {type(net).__name__} cannot resume from a stage; use a network of this package, such as resnet20"
             )
-        net.eval()  # a batch norm is not to see the zeros
+        net.eval()  # keeps the zeros out of the batch norms' statistics
         logits = net.resume(role, torch.zeros(2, *shape)).logits
         parameters = list(net.parameters())
         reached = torch.autograd.grad(logits.sum(), parameters, allow_unused=True)
@@ -41,16 +41,16 @@ class Branch(nn.Module):
         return self.net.head
 
     def forward(self, x: Tensor) -> Outputs:
-        """Logits, and the features from the stage on, of that stage's output."""
+        """Map the stage's output to the logits and the features from that stage on."""
         return self.net.resume(self.role, x)
 
 
 class Branched(nn.Module):
-    """A branch together with the trunk that it grows from: a whole network, for evaluation.
+    """A trunk and one branch as a whole network, for evaluation.
 
     Args:
         trunk: The network whose first stages are shared.
-        branch: What follows them.
+        branch: The network's last stages.
     """
 
     def __init__(self, trunk: nn.Module, branch: Branch):

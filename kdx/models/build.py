@@ -1,4 +1,4 @@
-"""Any network of timm or torchvision by its name, with features by role."""
+"""Networks of timm and torchvision by name, with features by role."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from kdx.core.ranges import PartialFraction, PositiveInt
 from kdx.models.stages import find_stages, name_stages
 from kdx.models.tap import Tapped
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what torchvision's weights want
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std for torchvision's weights
 
 Taps = Mapping[str, str] | None
 Options = Mapping[str, Any]
@@ -27,21 +27,21 @@ def timm_model(
     taps: Taps,
     options: Options,
 ) -> Tapped:
-    """A network of timm.
+    """Build a network of timm.
 
-    Vision transformers and mixers give tokens [B, N, D] as features, class token included; a few
-    others (Swin) maps with the channels last, [B, H, W, D].
+    Features of vision transformers and mixers are tokens [B, N, D], class token included. A few others (Swin) return
+    maps with the channels last, [B, H, W, D].
 
     Args:
-        name: Its name in timm, with or without the tag of its weights: `convnext_atto`, `resnet18.a1_in1k`.
-        pretrained: Whether to load timm's weights (the classifier is new where the classes differ).
-        num_classes: C.
-        in_channels: Channels of the input; timm adapts the first layer, pretrained ones too.
+        name: Name in timm, with or without the tag of its weights: `convnext_atto`, `resnet18.a1_in1k`.
+        pretrained: Whether to load timm's weights. The classifier is new if the number of classes differs.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; timm adapts the first layer, also a pretrained one.
         drop_rate: Dropout before the classifier; 0 leaves the model's default.
         drop_path_rate: Stochastic depth; 0 leaves the model's default.
-        taps: Module path by role; None takes the stages that timm knows, or else finds them. `pooled`,
-            the input of the classifier (after its dropout, where there is one), comes in any case.
-        options: What else the model's constructor takes, such as `img_size: 32`.
+        taps: Module path by role. None takes the stages that timm lists, or else searches for them. `pooled`,
+            the input of the classifier (after its dropout, if any), is always included.
+        options: Further arguments of the model's constructor, such as `img_size: 32`.
 
     Raises:
         ValueError: An unknown name, tag, option or module path.
@@ -52,21 +52,21 @@ def timm_model(
     import timm
 
     arch, _, tag = name.partition(".")
-    hub = ":" in name or "/" in name  # a model hub's name, which only the hub can judge
+    hub = ":" in name or "/" in name  # the name of a model hub, which timm cannot check offline
     if not hub and not timm.is_model(arch):
         raise ValueError(_unknown("timm", name, timm.list_models()))
     if tag and not hub and name not in (tags := timm.list_pretrained(f"{arch}.*")):
         raise ValueError(_unknown("timm", name, tags))
-    # timm drops what is None; many of its models do not take these two at all
+    # timm drops arguments that are None; many of its models accept neither of these
     drops = {"drop_rate": drop_rate or None, "drop_path_rate": drop_path_rate or None}
     try:
         net = timm.create_model(
             name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **drops, **options
         )
     except TypeError as error:
-        raise ValueError(f"timm's {name} does not take one of the given options: {error}") from error
+        raise ValueError(f"timm's {name} does not accept one of the options: {error}") from error
     head: Any = net.get_classifier()  # pyright: ignore[reportCallIssue]
-    while isinstance(head, tuple | list | nn.ModuleList):  # one of several classifiers; the first is the main one
+    while isinstance(head, tuple | list | nn.ModuleList):  # several classifiers: the first is the main one
         head = head[0]
     return Tapped(net, _timm_stages(net, head) if taps is None else taps, _path_of(net, head), strict=taps is not None)
 
@@ -79,20 +79,20 @@ def torchvision_model(
     taps: Taps,
     options: Options,
 ) -> Tapped:
-    """A classifier of torchvision. Auxiliary classifiers (GoogLeNet, Inception) are left out.
+    """Build a classifier of torchvision, without auxiliary classifiers (GoogLeNet, Inception).
 
-    Vision transformers give tokens [B, N, D] as features, class token included; Swin maps with the
-    channels last, [B, H, W, D].
+    Features of vision transformers are tokens [B, N, D], class token included. Swin returns maps with the channels
+    last, [B, H, W, D].
 
     Args:
-        name: Its name in torchvision, such as `resnet18`.
-        weights: Name of torchvision's weights, such as `DEFAULT` or `IMAGENET1K_V1`; None for fresh ones.
-        num_classes: C. The classifier is new where the weights have another number.
-        in_channels: Channels of the input. Where they are not 3, the first convolution's filters are
-            repeated over the channels; loaded ones are scaled, so that a grey image answers alike.
-        taps: Module path by role; None finds the stages. `pooled`, the input of the classifier (after
-            its dropout, where there is one), comes in any case.
-        options: What else the model's constructor takes, such as `image_size: 32` for a `vit_b_16`.
+        name: Name in torchvision, such as `resnet18`.
+        weights: Name of torchvision's weights, such as `DEFAULT` or `IMAGENET1K_V1`; None for random initialisation.
+        num_classes: Number of classes, C. The classifier is new if the weights have another number.
+        in_channels: Channels of the input. If not 3, the first convolution's filters are repeated over the
+            channels; loaded filters are also scaled, so that the response to a grey image stays the same.
+        taps: Module path by role. None searches for the stages. `pooled`, the input of the classifier (after
+            its dropout, if any), is always included.
+        options: Further arguments of the model's constructor, such as `image_size: 32` for a `vit_b_16`.
 
     Raises:
         ValueError: An unknown name, weights, option or module path, or a first layer that cannot be adapted.
@@ -111,11 +111,11 @@ def torchvision_model(
             raise ValueError(f"torchvision's {name} has no weights '{weights}', only {', '.join(offered)}")
     fresh = {"num_classes": num_classes} if weights is None else {}
     if name in ("googlenet", "inception_v3") and weights is None:
-        fresh |= {"init_weights": True}  # else they warn
+        fresh |= {"init_weights": True}  # avoids a warning
     try:
         net = models.get_model(name, weights=weights, **fresh, **options)
     except TypeError as error:
-        raise ValueError(f"torchvision's {name} does not take one of the given options: {error}") from error
+        raise ValueError(f"torchvision's {name} does not accept one of the options: {error}") from error
     _drop_auxiliaries(net)
     path = [p for p, m in net.named_modules() if _width(m)][-1]
     if _width(net.get_submodule(path)) != num_classes:
@@ -129,7 +129,7 @@ def torchvision_model(
 def _unknown(library: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or difflib.get_close_matches(name, names, 3, 0.0)
-    return f"{library} has no model '{name}'; close to it: {', '.join(close) or 'nothing'}"
+    return f"{library} has no model '{name}'; the closest names: {', '.join(close) or 'none'}"
 
 
 def _path_of(net: nn.Module, module: nn.Module) -> str:
@@ -140,7 +140,7 @@ def _timm_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
     info = getattr(net, "feature_info", None)
     entries = info if isinstance(info, list | tuple) else ()
     modules = dict(net.named_modules())
-    # some entries name no module, or the whole network, or the same one twice
+    # entries may name no module, the whole network, or the same module twice
     known = {e["module"]: e["reduction"] for e in entries if e.get("module") and e["module"] in modules}
     if len(known) < 2:
         return find_stages(net, head)
@@ -155,7 +155,7 @@ def _drop_auxiliaries(net: nn.Module) -> None:
 
 
 def _width(module: nn.Module) -> int:
-    """Number of outputs of a linear layer or a 1x1 convolution; 0 for anything else."""
+    """Number of outputs of a linear layer or a 1x1 convolution; 0 for other modules."""
     if isinstance(module, nn.Linear):
         return module.out_features
     return module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) else 0
@@ -171,7 +171,7 @@ def _resized(head: nn.Module, classes: int) -> nn.Module:
 def _adapt_input(net: nn.Module, name: str, channels: int, keep_sum: bool) -> None:
     first = next((m for m in net.modules() if isinstance(m, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups != 1:
-        raise ValueError(f"torchvision's {name} reads 3 channels, and its first layer cannot be adapted to {channels}")
+        raise ValueError(f"torchvision's {name} reads 3 channels; its first layer cannot be adapted to {channels}")
     with torch.no_grad():
         weight = first.weight[:, [i % 3 for i in range(channels)]]
         if keep_sum and channels == 1:
@@ -182,9 +182,10 @@ def _adapt_input(net: nn.Module, name: str, channels: int, keep_sum: bool) -> No
     first.in_channels = channels
 
 
-def trained_on(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std of the inputs that a library's own weights for a network want; None where it is of no library."""
+def input_statistics(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Per-channel mean and std that timm's or torchvision's weights expect; None for a network of neither."""
     if not isinstance(net, Tapped):
         return None
-    facts = getattr(net.net, "pretrained_cfg", None)
-    return (tuple(facts["mean"]), tuple(facts["std"])) if facts else IMAGENET
+    if facts := getattr(net.net, "pretrained_cfg", None):
+        return tuple(facts["mean"]), tuple(facts["std"])
+    return IMAGENET if type(net.net).__module__.startswith("torchvision.") else None

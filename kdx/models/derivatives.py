@@ -1,4 +1,4 @@
-"""What a network's outputs do when its inputs move: whole Jacobians, and products with vectors from either side."""
+"""Input derivatives of a network: Jacobians, vector-Jacobian and Jacobian-vector products."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ Network = Callable[[Tensor], Outputs]
 
 
 def vector_jacobian(values: Tensor, inputs: Tensor, vectors: Tensor, graph: bool) -> Tensor:
-    """Gradients of `<values, v>` with respect to the inputs, for several v: rows `v^T J` of each example.
+    """Vector-Jacobian products: `v^T J` of each example for several v, the input gradients of `<values, v>`.
 
     Args:
-        values: [B, K], with a graph back to the inputs, each example's from its own input alone.
-        inputs: [B, ...].
-        vectors: [P, B, K].
-        graph: Whether the result is differentiated again.
+        values: Outputs [B, K] with a graph back to the inputs; row b depends on input b alone.
+        inputs: Inputs [B, ...].
+        vectors: The vectors v, [P, B, K].
+        graph: Whether to build a graph, so that the result can be differentiated.
 
     Returns:
-        [B, P, ...].
+        Products [B, P, ...].
     """
     with inputs_only():
         rows = [
@@ -33,15 +33,15 @@ def vector_jacobian(values: Tensor, inputs: Tensor, vectors: Tensor, graph: bool
 
 
 def jacobian(values: Tensor, inputs: Tensor, graph: bool) -> Tensor:
-    """The whole Jacobian of each example, one backward pass for each output: for small nets.
+    """Jacobian of each example, by one backward pass per output: for small networks.
 
     Args:
-        values: [B, K], as in `vector_jacobian`.
-        inputs: [B, ...].
-        graph: Whether the result is differentiated again.
+        values: Outputs [B, K], as in `vector_jacobian`.
+        inputs: Inputs [B, ...].
+        graph: Whether to build a graph, so that the result can be differentiated.
 
     Returns:
-        [B, K, ...].
+        Jacobians [B, K, ...].
     """
     size, outputs = values.shape
     unit = torch.eye(outputs, dtype=values.dtype, device=values.device)
@@ -49,18 +49,18 @@ def jacobian(values: Tensor, inputs: Tensor, graph: bool) -> Tensor:
 
 
 def jacobian_vector(network: Network, inputs: Tensor, vectors: Tensor) -> tuple[Outputs, Tensor]:
-    """Directional derivatives `J u` of the logits, by forward mode: one pass for each u, none back.
+    """Jacobian-vector products `J u` of the logits by forward mode: one forward pass per u, no backward pass.
 
-    In full precision, whatever the caller computes in: of half a batch norm's output torch makes the derivative whole,
-    which the next convolution refuses.
+    Autocast is off: torch returns a float32 tangent for a batch norm's half-precision output, which the next
+    convolution rejects.
 
     Args:
-        network: Each example's outputs come from its own input alone.
-        inputs: [B, ...].
-        vectors: [P, B, ...], P at least 1.
+        network: A network in which row b of the outputs depends on input b alone.
+        inputs: Inputs [B, ...].
+        vectors: The directions u, [P, B, ...], P at least 1.
 
     Returns:
-        The outputs, and the derivatives [B, P, C]; both can be differentiated with respect to parameters.
+        The outputs, and the derivatives [B, P, C]; both are differentiable in the parameters.
     """
     outputs, tangents = None, []
     for u in vectors:

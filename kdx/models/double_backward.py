@@ -1,7 +1,7 @@
-"""Layers whose gradients are differentiated again, at a few times the cost of the layers.
+"""Convolutions and batch norms with a cheap double backward, at a few times the cost of the layers.
 
 torch's own second derivative of a convolution convolves with kernels as large as the maps, and that of a batch norm
-takes two dozen passes over them. What is meant is more of what the first derivative does.
+takes two dozen passes over them. Here both are built from the operations of the first derivative.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,9 @@ _inputs_only = False
 
 @contextmanager
 def inputs_only() -> Iterator[None]:
-    """Within the block, layers made under `Twice` pass gradients to their inputs and to no weights.
+    """Within the block, layers run under `DoubleBackward` compute gradients of their inputs only, not of weights.
 
-    A function of one's own is not told which gradients are asked for, and would find them all.
+    A custom autograd.Function cannot see which gradients the caller needs, so it would compute all.
     """
     global _inputs_only
     before, _inputs_only = _inputs_only, True
@@ -34,11 +34,11 @@ def inputs_only() -> Iterator[None]:
         _inputs_only = before
 
 
-class Twice(TorchFunctionMode):
-    """Within the block, convolutions and batch norms of maps are made so that their gradients have gradients cheaply.
+class DoubleBackward(TorchFunctionMode):
+    """Within the block, convolutions and batch norms of maps get a cheap double backward.
 
-    Values and first gradients are torch's own. Maps whose channels do not come last are left to torch, as is all
-    that is neither a 2-d convolution with numbers for padding nor a batch norm.
+    Values and first gradients are torch's own. All other operations are left to torch: maps that are not stored
+    channels-last, convolutions with a string as padding, and layers other than 2-d convolutions and batch norms.
     """
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -63,7 +63,7 @@ def _conv2d(
         return None
     how = *([v, v] if isinstance(v, int) else list(v) for v in (stride, padding, dilation)), groups
     device = input.device.type
-    if torch.is_autocast_enabled(device):  # a function of one's own is cast by nobody
+    if torch.is_autocast_enabled(device):  # autocast does not cast the inputs of a custom autograd.Function
         to = torch.get_autocast_dtype(device)
         input, weight, bias = input.to(to), weight.to(to), None if bias is None else bias.to(to)
     with torch.autocast(device, enabled=False):
@@ -114,7 +114,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class _ConvolutionBackward(torch.autograd.Function):
-    """Both gradients are bilinear, in what comes back and in the weight or the input; theirs are of the same kinds."""
+    """Both gradients are bilinear, in the output gradient and in the weight or input, so theirs have the same form."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, how: Any, needed: Any, biases: Any) -> Gradients:
@@ -144,7 +144,7 @@ def _back(g: Tensor, x: Tensor, weight: Tensor, how: Any, needed: Sequence[bool]
 
 
 class _Affine(torch.autograd.Function):
-    """`scale * x + shift` with numbers for each channel: a batch norm in evaluation. Its gradients are like it."""
+    """`scale * x + shift` per channel: a batch norm in evaluation mode. Its gradients have the same form."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
@@ -163,7 +163,7 @@ class _Affine(torch.autograd.Function):
 
 
 class _Norm(torch.autograd.Function):
-    """A batch norm in training."""
+    """A batch norm in training mode."""
 
     @staticmethod
     def forward(
@@ -191,10 +191,11 @@ class _Norm(torch.autograd.Function):
 
 
 class _NormBackward(torch.autograd.Function):
-    """With x' = (x - m) r, where r is one over the deviation, and means over examples and positions:
+    """The backward of a batch norm in training mode, with its own derivative written by hand.
 
-    `for_x = w r (g - mean(g) - x' mean(g x'))`, `for_w = sum(g x')` and `for_b = sum(g)`. Products of these with given
-    v, v_w and v_b are differentiated by hand: m and r, too, are functions of x.
+    With x' = (x - m) r, where r is 1 / standard deviation, and means over examples and positions:
+    `for_x = w r (g - mean(g) - x' mean(g x'))`, `for_w = sum(g x')` and `for_b = sum(g)`. `backward` differentiates
+    the products of these with v, v_w and v_b; m and r are functions of x, too.
     """
 
     @staticmethod
@@ -229,17 +230,17 @@ class _NormBackward(torch.autograd.Function):
 
 
 def _wide(vector: Tensor) -> Tensor:
-    """A number for each channel, [C], against maps."""
+    """One value per channel, [C], as [C, 1, 1] to broadcast against maps."""
     return vector[:, None, None]
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """Maps [B, C, H, W] as [B * H * W, C]."""
+    """Flatten maps [B, C, H, W] to [B * H * W, C]."""
     return positions(maps).flatten(0, 1)
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of two maps' channels, [C]."""
+    """Inner product of two maps for each channel, [C]."""
     return torch.linalg.vecdot(_rows(a), _rows(b), dim=0)
 
 

@@ -1,4 +1,4 @@
-"""Networks that make images out of random numbers."""
+"""Generators: networks from random vectors to images."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,18 @@ from kdx.core.ranges import PositiveInt
 
 
 class ConvGenerator(nn.Module):
-    """From vectors to normalised images: a linear map, then twice a doubling of the size and a 3 x 3 convolution.
+    """Generator of normalised images: a linear layer, then twice an upsampling by 2 and a 3 x 3 convolution.
 
-    The last layer is a batch norm without parameters, so that a batch of images has mean 0 and deviation 1 in each
-    channel, as normalised data have.
+    The last layer is a batch norm without parameters, so that each channel of a batch has mean 0 and standard
+    deviation 1, as normalised data have.
 
     Args:
-        latent: Width of the vectors.
-        widths: Channels of the maps before and after the second doubling.
+        latent: Size of the random vectors.
+        widths: Channels before and after the second upsampling.
         input_shape: (C, H, W) of the images.
 
     Raises:
-        ValueError: Height or width is no multiple of 4, or there are not two widths.
+        ValueError: Height or width is not a multiple of 4, or the number of widths is not two.
 
     References:
         Chen et al., "Data-Free Learning of Student Networks", 2019. https://arxiv.org/abs/1904.01186
@@ -30,8 +30,8 @@ class ConvGenerator(nn.Module):
         channels, height, width = input_shape
         if height % 4 or width % 4 or len(widths) != 2:
             raise ValueError(
-                f"this generator doubles twice and has two widths: it makes images whose sides are multiples of 4, "
-                f"not {height} x {width} with the widths {list(widths)}"
+                f"ConvGenerator needs two widths and images whose sides are multiples of 4, "
+                f"but got widths {list(widths)} and images of {height} x {width}"
             )
         self.latent = latent
         first, second = widths
@@ -53,5 +53,5 @@ class ConvGenerator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Images [B, C, H, W] of vectors [B, latent]."""
+        """Map vectors [B, latent] to images [B, C, H, W]."""
         return self.layers(self.linear(z).unflatten(1, self.start))

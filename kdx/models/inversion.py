@@ -1,4 +1,4 @@
-"""Images found by gradient descent that a network takes for what it was trained on."""
+"""Model inversion: images synthesised from a network by gradient descent."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,19 +18,19 @@ Statistics = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class DeepInversion:
-    """Adam on the pixels of a batch: the label's class, the training set's statistics, smooth and small images.
+    """DeepInversion: Adam on the pixels, with class, batch norm statistics, smoothness and norm objectives.
 
-    With a student, images on which it agrees with its teacher are avoided (Adaptive DeepInversion).
+    With a student, images on which it agrees with its teacher are penalised (Adaptive DeepInversion).
 
     Attributes:
-        steps: Steps of Adam, whose betas are 0.5 and 0.9.
-        lr: Its rate.
+        steps: Number of Adam steps, with betas 0.5 and 0.9.
+        lr: Learning rate of Adam.
         statistics: Weight of the distance to the batch norms' means and variances.
         smooth: Weight of the total variation.
-        small: Weight of the mean length of an image.
-        compete: Weight of the agreement with the student; without one it has no effect.
-        temperature: Of both softmaxes in it.
-        jitter: Most pixels by which the batch is shifted, round the edges, before each step.
+        small: Weight of the mean L2 norm of an image.
+        compete: Weight of the agreement with the student; no effect without a student.
+        temperature: Temperature of both softmaxes in that agreement.
+        jitter: Largest shift of the batch before each step, in pixels; the shift wraps around the edges.
 
     References:
         Yin et al., "Dreaming to Distill: Data-free Knowledge Transfer via DeepInversion", 2020.
@@ -49,17 +49,17 @@ class DeepInversion:
     def __call__(
         self, teacher: nn.Module, student: nn.Module | None, labels: Tensor, shape: tuple[int, ...], g: torch.Generator
     ) -> Tensor:
-        """Normalised images of some classes.
+        """Synthesise normalised images of the given classes.
 
         Args:
-            teacher: A network that returns `Outputs`, in evaluation mode, with batch norms and a graph to its inputs.
-            student: Another, in evaluation mode, to compete with; None for none.
+            teacher: A network with batch norms that returns `Outputs`; in evaluation mode, differentiable in inputs.
+            student: The student in evaluation mode; None for plain DeepInversion.
             labels: Class of each image, int64 [B].
-            shape: (C, H, W).
-            g: Where they start and how they are shifted; on the CPU.
+            shape: (C, H, W) of an image.
+            g: Generator of the initial images and the shifts, on the CPU.
 
         Returns:
-            [B, C, H, W], without a graph.
+            Images [B, C, H, W], detached.
 
         Raises:
             UserError: The teacher has no batch norms with running statistics.
@@ -67,7 +67,7 @@ class DeepInversion:
         device = labels.device
         images = torch.randn(len(labels), *shape, generator=g).to(device).requires_grad_()
         optimizer = torch.optim.Adam([images], lr=self.lr, betas=(0.5, 0.9))
-        known = kept_statistics(teacher)
+        known = running_statistics(teacher)
         for _ in range(self.steps):
             down, right = torch.randint(-self.jitter, self.jitter + 1, (2,), generator=g).tolist()
             with torch.enable_grad(), batch_statistics(teacher) as found:
@@ -82,17 +82,17 @@ class DeepInversion:
         return images.detach()
 
 
-def kept_statistics(network: nn.Module) -> Statistics:
-    """(mean, variance) of each channel that batch norms keep, in the order of the network's modules."""
+def running_statistics(network: nn.Module) -> Statistics:
+    """Running (mean, variance) of each batch norm, in the order of the network's modules."""
     kept = [(m.running_mean, m.running_var) for m in _norms(network)]
     return [(mean, var) for mean, var in kept if mean is not None and var is not None]
 
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[Statistics]:
-    """Within the block, what batch norms are given is measured: a list that fills with each forward pass.
+    """Within the block, measure the inputs of all batch norms; each forward pass fills the yielded list.
 
-    Its order is that of `kept_statistics`, whatever that of the calls.
+    The order is that of `running_statistics`, not the order of the calls.
     """
     norms = _norms(network)
     found: Statistics = [(torch.empty(0), torch.empty(0))] * len(norms)
@@ -116,7 +116,7 @@ def _norms(network: nn.Module) -> list[_BatchNorm]:
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     if not norms:
         raise UserError(
-            f"DeepInversion goes by the statistics that batch norms keep, and a {type(network).__name__} has none; "
+            f"DeepInversion needs batch norms with running statistics, and a {type(network).__name__} has none; "
             "choose a teacher with batch norms, such as teacher=resnet20, or method=dafl"
         )
     return norms

@@ -1,4 +1,4 @@
-"""The shapes of a network's outputs, found before training so that adapters exist before the optimiser does."""
+"""Shapes of a network's outputs, probed before training so that adapters exist before the optimiser."""
 
 import torch
 from torch import nn
@@ -7,20 +7,20 @@ from kdx.core.types import InputSpec, Outputs, Shapes
 
 
 def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu") -> Shapes:
-    """Run two zero inputs through a network and note the shapes.
+    """Run two zero inputs through a network and record the output shapes.
 
-    Leaves no trace: evaluation mode for the call only, no gradient, buffers and random streams as before.
+    Without side effects: evaluation mode during the call only, no gradients, buffers and random state restored.
 
     Args:
         model: A network that returns `Outputs`.
-        inputs: Facts of one input; a batch of zeros is made of them.
-        device: Where the model is.
+        inputs: Description of one input, from which a batch of zeros is made.
+        device: Device of the model.
 
     Returns:
         Shapes without the batch axis.
 
     Raises:
-        TypeError: The network returns something else than `Outputs`.
+        TypeError: The network does not return `Outputs`.
     """
     device = torch.device(device)
     training = [(m, m.training) for m in model.modules()]
@@ -31,7 +31,7 @@ def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu
         with torch.no_grad(), torch.random.fork_rng(devices):
             outputs = model(inputs.fake(2, device))
     finally:
-        # by hand, as train() would set a whole subtree to one mode
+        # module by module: train() would set a whole subtree to one mode
         for m, flag in training:
             m.training = flag
         with torch.no_grad():

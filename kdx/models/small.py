@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PartialFraction, PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 
 Activation = Literal["relu", "softplus", "tanh"]
 _ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus, "tanh": F.tanh}
@@ -19,19 +19,19 @@ _ACTIVATIONS = {"relu": F.relu, "softplus": F.softplus, "tanh": F.tanh}
 class MLP(Net):
     """A multilayer perceptron on the flattened input.
 
-    The smooth activations exist for methods that match derivatives: the second derivative of a ReLU
-    network is 0 almost everywhere.
+    Methods that match derivatives need a smooth activation: the second derivative of a ReLU network is 0 almost
+    everywhere.
 
-    Features: `stage1` ... `stageN`, one for each hidden layer after its activation and before its
-    dropout, [B, width]; `stage1.preact` ...; `pooled`, which is the last of them.
+    Features: `stage1` ... `stageN`, the output [B, width] of each hidden layer after its activation and before its
+    dropout; `stage1.preact` ...; `pooled`, the last of them.
     Initialisation: torch's own.
 
     Args:
         hidden: Width of each hidden layer.
-        dropout: Share of each hidden layer's units that is dropped in training.
+        dropout: Dropout rate of each hidden layer.
         activation: Nonlinearity of the hidden layers.
-        num_classes: C.
-        input_shape: Shape of one input; flattened.
+        num_classes: Number of classes, C.
+        input_shape: Shape of one input, which is flattened.
 
     Raises:
         ValueError: No hidden layer, or an unknown activation.
@@ -67,7 +67,7 @@ class MLP(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, layer in after(role, list(self.layers), first=1):
+        for i, layer in stages_after(role, list(self.layers), first=1):
             features[f"stage{i}.preact"] = preact = layer(self._dropped(x))
             features[f"stage{i}"] = x = _ACTIVATIONS[self.activation](preact)
         features["pooled"] = x
@@ -87,16 +87,16 @@ class SmallCNN(Net):
     Args:
         widths: Channels of each convolution.
         hidden: Width of the hidden layer.
-        dropout: Share of the hidden layer's units that is dropped in training.
-        num_classes: C.
+        dropout: Dropout rate of the hidden layer.
+        num_classes: Number of classes, C.
         input_shape: (C, H, W) of one input.
 
     Raises:
-        ValueError: An input that is no image, or too small to be halved that often.
+        ValueError: The input is not an image, or too small for the pools.
 
     References:
         Yann LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998,
-        https://doi.org/10.1109/5.726791 (the shape of the net; its parts are today's)
+        https://doi.org/10.1109/5.726791 (the layout of the network; the layers are modern)
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class SmallCNN(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, conv in after(role, list(self.convs), first=1):
+        for i, conv in stages_after(role, list(self.convs), first=1):
             features[f"stage{i}.preact"] = preact = conv(F.max_pool2d(x, 2))
             features[f"stage{i}"] = x = F.relu(preact)
         features["pooled"] = x = F.relu(self.hidden(F.max_pool2d(x, 2).flatten(1)))

@@ -1,24 +1,24 @@
-"""Where the stages of an unknown network end, read from its modules alone."""
+"""Search for the stages of an unknown network, from its modules alone."""
 
 from collections.abc import Iterator, Sequence
 
 from torch import nn
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
-# halve the resolution by slicing, so that no stride shows
+# modules that halve the resolution by slicing, without a stride
 _MERGING = ("PatchMerging", "PatchMergingV2")
 
 
 def find_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
-    """Module paths of the stages, by role.
+    """Find the stages of a network: module path by role.
 
-    A stage ends right before a module that lowers the resolution, and at the last module with
-    convolutions or linear layers. Where that finds fewer than two (vision transformers), each of the
-    most often repeated blocks is a stage. Roles count as in `name_stages`.
+    A stage ends right before a module that lowers the resolution, and at the last module with convolutions or linear
+    layers. If that gives fewer than two stages (vision transformers), each block of the longest sequence of like
+    blocks is a stage. `name_stages` numbers the roles.
 
     Args:
         net: The network.
-        head: Its classifier, which belongs to no stage.
+        head: The classifier, which belongs to no stage.
     """
     units = list(_units(net, head))
     strides = [_stride(m) for _, m in units]
@@ -35,18 +35,18 @@ def find_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
 
 
 def name_stages(paths: Sequence[str], reduction: int | None) -> dict[str, str]:
-    """Roles for stages in order, from `stage0` where the first works at half resolution or better, else from `stage1`.
+    """Number the stages, from `stage0` if the first has at least half the input's resolution, else from `stage1`.
 
     Args:
-        paths: Module paths, in the order of the forward.
-        reduction: Side of the input over side of the first stage's output; None where there are no maps.
+        paths: Module paths in forward order.
+        reduction: Side of the input divided by that of the first stage's output; None if there are no maps.
     """
     first = 0 if reduction is not None and reduction <= 2 else 1
     return {f"stage{i}": path for i, path in enumerate(paths, first)}
 
 
 def _units(module: nn.Module, head: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The children in order; those of a container instead of it, where several of them lower the resolution."""
+    """The children in order; a container with several children that lower the resolution is replaced by these."""
     for name, child in module.named_children():
         if any(m is head for m in child.modules()):
             continue

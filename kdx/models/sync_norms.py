@@ -1,4 +1,4 @@
-"""Batch norms of several processes that train one network, so that their number changes no statistics."""
+"""Batch norms synchronised across processes, so that the number of processes changes no statistics."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,11 @@ from kdx.core.errors import UserError
 from kdx.losses.base.adapters import Norm
 
 
-class _Joined(_BatchNorm):
-    """Normalises by the statistics of the whole batch, of which each process has a share.
+class _SyncBatchNorm(_BatchNorm):
+    """Batch norm over the global batch, which is split across the processes.
 
-    Made of plain operations: slower than torch's own for GPUs, but it runs anywhere and can be differentiated twice.
+    Built from plain operations: slower than torch's own for GPUs, but it runs on any device and supports double
+    backward.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -42,36 +43,35 @@ class _Joined(_BatchNorm):
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
-class _Joined1d(_Joined, nn.BatchNorm1d):
+class _SyncBatchNorm1d(_SyncBatchNorm, nn.BatchNorm1d):
     pass
 
 
-class _Joined2d(_Joined, nn.BatchNorm2d):
+class _SyncBatchNorm2d(_SyncBatchNorm, nn.BatchNorm2d):
     pass
 
 
-class _Joined3d(_Joined, nn.BatchNorm3d):
+class _SyncBatchNorm3d(_SyncBatchNorm, nn.BatchNorm3d):
     pass
 
 
 KINDS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: _Joined1d,
-    nn.BatchNorm2d: _Joined2d,
-    Norm: _Joined2d,
-    nn.BatchNorm3d: _Joined3d,
+    nn.BatchNorm1d: _SyncBatchNorm1d,
+    nn.BatchNorm2d: _SyncBatchNorm2d,
+    Norm: _SyncBatchNorm2d,
+    nn.BatchNorm3d: _SyncBatchNorm3d,
 }
 
 
-def join_norms(network: nn.Module, device: torch.device) -> None:
-    """Let all batch norms of a network that train see the whole batch, in place; names and weights stay.
+def sync_batch_norms(network: nn.Module, device: torch.device) -> None:
+    """Synchronise the batch norms of a network across processes, in place; names and weights stay the same.
 
     Args:
-        network: What several processes have a copy of. What is frozen may be part of it: in evaluation mode nothing
-            changes.
-        device: Where it is. On a GPU torch's own kind does it.
+        network: A network replicated in all processes. Frozen parts are fine: in evaluation mode nothing changes.
+        device: Device of the network. On a GPU torch's `SyncBatchNorm` is used.
 
     Raises:
-        UserError: A batch norm of a kind that cannot.
+        UserError: A trained batch norm of an unsupported class.
     """
     for module in network.modules():
         if not isinstance(module, _BatchNorm) or isinstance(module, nn.SyncBatchNorm):
@@ -79,11 +79,11 @@ def join_norms(network: nn.Module, device: torch.device) -> None:
         if type(module) not in KINDS:
             if any(p.requires_grad for p in module.parameters()):
                 raise UserError(
-                    f"{type(module).__name__} cannot share its statistics between processes, so that their number "
-                    "would change the recipe; choose a network with torch's own batch norms, or train in one process"
+                    f"{type(module).__name__} cannot share its statistics across processes, so the number of "
+                    "processes would change the result; use torch's own batch norms, or train in one process"
                 )
             continue
-        # the class and not the module, which others may refer to
+        # changes the class, not the module: other objects may hold a reference to the module
         if device.type == "cuda":
             vars(module)["process_group"] = None  # all processes
             object.__setattr__(module, "__class__", nn.SyncBatchNorm)

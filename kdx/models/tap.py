@@ -1,4 +1,4 @@
-"""Features of a network that knows nothing of roles, caught at its modules without editing it."""
+"""Features of any network, captured by forward hooks without editing it."""
 
 import difflib
 from collections.abc import Mapping
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from kdx.core.types import Outputs
 from kdx.models.teachers.frozen import Frozen
 
+_ANSWER = "<output of the head>"
+
 
 class _Tape:
-    """What the hooks of one network write to; empty and closed between calls, so that nothing is kept alive."""
+    """Storage for the hooks of one network; empty and closed between calls, so that it keeps no tensor alive."""
 
     def __init__(self) -> None:
         self.open = False
@@ -33,13 +35,18 @@ class _Tape:
         self.open, self.found, self.versions = False, {}, {}
 
 
+def _equal(answer: Tensor, logits: Tensor) -> bool:
+    """Whether a head's output is the network's, up to trailing axes of length 1."""
+    return answer.numel() == logits.numel() and torch.equal(answer.detach().reshape(logits.shape), logits.detach())
+
+
 def _version(x: Tensor) -> int:
-    """How often a tensor was changed in place; inference tensors do not count it."""
+    """Number of in-place changes of a tensor; always 0 for inference tensors, which do not count them."""
     return 0 if x.is_inference() or torch.compiler.is_compiling() else x._version
 
 
 class _OutputHook:
-    # a class and no closure, so that a network with hooks can be copied and pickled
+    # a class, not a closure, so that a network with hooks can be copied and pickled
     def __init__(self, tape: _Tape, role: str):
         self.tape, self.role = tape, role
 
@@ -53,35 +60,38 @@ class _InputHook(_OutputHook):
 
 
 class Tapped(nn.Module):
-    """Wraps any classifier so that it returns `Outputs`, with features by role.
+    """Wrap a classifier so that it returns `Outputs`, with features by role.
 
-    `pooled` is the input of the classifier `head`, always there unless `taps` sets it otherwise; maps
-    and tokens that reach it are averaged to [B, D]. The other features are the outputs of the tapped modules as
-    they are: maps [B, D, H, W] for most convolutional networks, [B, H, W, D] for some (Swin), tokens
-    [B, N, D] for vision transformers, class token included. A module that runs twice in a forward shows its last
-    output. Weights of the plain network: `tapped.net.state_dict()`.
+    `pooled` is the input of the classifier `head`, unless `taps` defines it otherwise; maps and tokens at that point
+    are averaged to [B, D]. The other features are the unchanged outputs of the tapped modules: maps [B, D, H, W] for
+    most convolutional networks, [B, H, W, D] for some (Swin), tokens [B, N, D] for vision transformers, class token
+    included. A module that runs twice in a forward pass gives its last output. Weights of the plain network:
+    `tapped.net.state_dict()`.
 
-    Some networks change a tensor in place after the module that made it. Where a tapped one is hit, it is copied from
-    then on; the call that finds out is repeated in evaluation mode, and refused in training mode.
+    Some networks change a tensor in place after the module that made it. A feature changed this way is copied from
+    then on. The call that detects the change is repeated in evaluation mode, and raises in training mode.
 
     Args:
-        net: The network; its forward returns logits [B, C]. It is not edited; it carries hooks that do
-            nothing unless called through here.
+        net: The network; its forward returns logits [B, C]. It is not edited; its hooks do nothing unless it is
+            called through this wrapper.
         taps: Module path by role, such as `{"stage1": "layer1"}`.
-        head: Module path of the final classifier.
-        strict: Whether a tapped module must run, and give a single tensor; else its role is left out where it does not.
+        head: Module path of the final classifier; None for a network without one, which has no `pooled`.
+        strict: Whether to raise if a tapped module does not run or does not return a single tensor; else its role is
+            left out.
+        guessed: Whether `head` is a guess. The first call then compares the head's output with the network's, and
+            drops `head` and `pooled` if they differ.
 
     Raises:
-        ValueError: A path that the network does not have; the message names close ones.
+        ValueError: The network has no module at a path; the message names similar paths.
     """
 
-    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str, strict: bool):
+    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str | None, strict: bool, guessed: bool = False):
         super().__init__()
         modules = dict(net.named_modules())
-        for path in (*taps.values(), head):
+        for path in (*taps.values(), *(() if head is None else (head,))):
             if path not in modules:
                 close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4) or list(modules)[1:6]
-                raise ValueError(f"{type(net).__name__} has no module '{path}'; close to it: {', '.join(close)}")
+                raise ValueError(f"{type(net).__name__} has no module '{path}'; similar paths: {', '.join(close)}")
         self.net = net
         self.taps = dict(taps)
         self.head_path = head
@@ -89,12 +99,17 @@ class Tapped(nn.Module):
         self._tape = _Tape()
         for role, path in self.taps.items():
             modules[path].register_forward_hook(_OutputHook(self._tape, role))
-        if "pooled" not in self.taps:
+        if head is not None and "pooled" not in self.taps:
             modules[head].register_forward_pre_hook(_InputHook(self._tape, "pooled"))
+        self._guessed = guessed and head is not None
+        if head is not None and guessed:
+            modules[head].register_forward_hook(_OutputHook(self._tape, _ANSWER))
 
     @property
     def head(self) -> nn.Module:
-        """The final classifier: a linear layer, in a few networks a 1x1 convolution."""
+        """The final classifier: a linear layer, or a 1x1 convolution in a few networks."""
+        if self.head_path is None:
+            raise AttributeError(f"{type(self.net).__name__} has no final classifier that is a separate module")
         return self.net.get_submodule(self.head_path)
 
     def forward(self, x: Tensor) -> Outputs:
@@ -103,14 +118,21 @@ class Tapped(nn.Module):
             self._tape.copied.update(changed)
             if self.net.training:
                 raise ValueError(
-                    f"the network overwrites the feature of {', '.join(changed)} in place: run it once in evaluation "
-                    "mode (a probe does), after which that feature is copied"
+                    f"the network changes the feature {', '.join(changed)} in place: run it once in evaluation mode "
+                    "(kdx.models.probe does), after which the feature is copied"
                 )
             logits, found, _ = self._run(x)
+        answer = found.pop(_ANSWER, None)
+        if self._guessed:
+            self._guessed = False
+            if answer is None or not _equal(answer, logits):
+                self.head_path = None
+        if self.head_path is None and "pooled" not in self.taps:
+            found.pop("pooled", None)
         silent = [role for role in self.taps if role not in found]
         if silent and self.strict:
             raise ValueError(
-                f"module '{self.taps[silent[0]]}', tapped for '{silent[0]}', did not run or gave no single tensor"
+                f"module '{self.taps[silent[0]]}', tapped for '{silent[0]}', did not run or returned no single tensor"
             )
         if "pooled" in found and "pooled" not in self.taps:
             found["pooled"] = self._vector(found["pooled"])
@@ -125,7 +147,10 @@ class Tapped(nn.Module):
         finally:
             tape.clear()
         if not isinstance(logits, Tensor):
-            raise ValueError(f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits")
+            hint = "; annotate its forward as -> Outputs" if isinstance(logits, Outputs) else ""
+            raise ValueError(
+                f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits{hint}"
+            )
         return logits, found, changed
 
     def _vector(self, x: Tensor) -> Tensor:
@@ -135,7 +160,7 @@ class Tapped(nn.Module):
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The network itself, out of the wrappers of this package (`Tapped`, `Frozen`): what is exported."""
+    """The network without this package's wrappers (`Tapped`, `Frozen`), as exported."""
     while isinstance(model, Tapped | Frozen):
         model = model.net
     return model

@@ -1,4 +1,4 @@
-"""Weights on disk: written atomically, read strictly, with one clear sentence for whatever is wrong."""
+"""Weights files: atomic writes, strict reads, one-line errors."""
 
 import hashlib
 import os
@@ -18,46 +18,46 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 class CheckpointError(UserError, ValueError):
-    """A weights file that cannot be used; the message says why, in a sentence."""
+    """A weights file that cannot be used; the message gives the reason."""
 
 
 def save_weights(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, str]) -> None:
-    """Write a network's state to a safetensors file, whole or not at all.
+    """Write a network's state dict to a safetensors file, atomically.
 
-    What is written is the plain network, without wrappers of this package, so that it loads anywhere.
+    The plain network is written, without this package's wrappers, so that other code can load it.
 
     Args:
-        path: The file; its folder is made where missing.
+        path: The file; its folder is created if missing.
         model: The network.
-        metadata: Facts to keep beside the weights: text by name.
+        metadata: Strings to store beside the weights, by name.
     """
     from safetensors.torch import save
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # cloned, as safetensors refuses tied weights, which load just as well from two copies
+    # cloned: safetensors refuses tied weights, and two copies load just as well
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in plain(model).state_dict().items()}
     with atomic_write(path) as file:
         file.write(save(tensors, dict(metadata)))
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, str]:
-    """Load a network's weights, strictly: every name and shape must fit.
+    """Load a network's weights strictly: every name and shape must match.
 
-    Reads safetensors, and torch files that hold a state dict, also one nested under `model`,
-    `state_dict` or `model_state_dict`, or with the prefix that a parallel or compiled wrapper adds.
-    Torch files are read with `weights_only=True`, so that a file cannot run code. The only names that
-    may be missing are batch norm's counters of batches, which old files do not have.
+    Reads safetensors, and torch files that hold a state dict, also one nested under `model`, `state_dict` or
+    `model_state_dict`, or with the prefix that a parallel or compiled wrapper adds. Torch files are read with
+    `weights_only=True`, so that a file cannot run code. Only `num_batches_tracked` may be missing, since old files
+    lack it.
 
     Args:
-        model: The network, changed in place; unchanged where the file does not fit.
+        model: The network, changed in place; unchanged if the file does not match.
         path: The file.
 
     Returns:
         The file's metadata; empty for a torch file.
 
     Raises:
-        CheckpointError: The file is missing, damaged, of another kind, or of another network.
+        CheckpointError: The file is missing, damaged, of an unknown format, or of another network.
     """
     path = Path(path)
     state, metadata = _read(path)
@@ -72,7 +72,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, st
             if names
         ]
         raise CheckpointError(
-            f"{path} is a checkpoint of another network than this {type(net).__name__}, which has {len(wanted)} "
+            f"{path} is a checkpoint of another network than this {type(net).__name__} with {len(wanted)} "
             f"tensors: {' and '.join(parts)}"
         )
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
@@ -89,7 +89,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and contents of a folder's files, in hexadecimal."""
+    """The SHA-256 of a file, or of the names and contents of all files in a folder, in hexadecimal."""
     if path.is_file():
         return sha256(path)
     lines = [f"{sha256(p)} {p.relative_to(path).as_posix()}" for p in sorted(path.rglob("*")) if p.is_file()]
@@ -98,7 +98,7 @@ def sha256_of(path: Path) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise CheckpointError(f"there is no weights file {path}")
+        raise CheckpointError(f"weights file {path} not found")
     with open(path, "rb") as file:
         start = file.read(2)
     if not start:
@@ -125,8 +125,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds other Python objects than tensors and plain values, or is damaged; it is not opened, as "
-            "that could run code: save its state dict alone"
+            f"{path} is damaged or holds Python objects other than tensors and plain values; loading it could run "
+            "code, so save its state dict alone"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cut short: {str(error).splitlines()[0]}") from error
@@ -134,7 +134,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise CheckpointError(f"{path} is a torch file, but holds no state dict (a mapping of names to tensors)")
+        raise CheckpointError(f"{path} is a torch file without a state dict (a mapping of names to tensors)")
     state = dict(found)
     for prefix in _PREFIXES:
         if all(k.startswith(prefix) for k in state):

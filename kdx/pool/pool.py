@@ -1,4 +1,4 @@
-"""Many runs towards one answer: each once, teachers first, and none stops the others."""
+"""Runs many trainings: each once, teachers first; a failure stops no other run."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,19 @@ from kdx.runs.results import Result, finished
 def run_all(
     configs: Mapping[str, Config], jobs: int, retry: Literal["failed"] | None, fused: int
 ) -> tuple[dict[str, Result], list[Failure]]:
-    """Run what is not finished yet; two labels with one config are one run.
+    """Run the configs that are not finished; labels with the same config share one run.
 
-    A run that another process holds is waited for, and taken over where that process dies.
+    If another process trains a run, this function waits for its result, and resumes the run if that process dies.
 
     Args:
         configs: Prepared configs by label.
-        jobs: Processes at a time. With one, runs are done in this process.
-        retry: "failed" runs failed ones again; None reports them as they are.
-        fused: Most runs that train together in a process, where they share data and teacher; 1 trains each alone.
+        jobs: Processes at a time; 1 trains in this process.
+        retry: "failed" trains failed runs again; None reports them.
+        fused: Maximum number of runs that train together in a process if they share data and teacher; 1 trains each
+            alone.
 
     Returns:
-        Results by label, and what failed; each label is in one of the two.
+        Results by label, and failures; each label is in one of the two.
     """
     tasks = _plan(configs)
     failed: dict[Path, str] = {}
@@ -62,7 +63,7 @@ def run_all(
 
 
 def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Failure]]:
-    """What `run_all` would find without running anything; a run that is merely missing is no failure."""
+    """Finished results and failures, without running anything; a run that was never started is in neither."""
     results: dict[str, Result] = {}
     failures: list[Failure] = []
     for label, config in configs.items():
@@ -76,7 +77,7 @@ def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Fail
 
 
 def _plan(configs: Mapping[str, Config]) -> dict[Path, Task]:
-    """Tasks by directory, each after the teachers that it needs; what several need is one task."""
+    """Tasks by directory, each after the teachers that it needs; runs share the tasks of their teachers."""
     tasks: dict[Path, Task] = {}
 
     def add(label: str, config: Config) -> Path:
@@ -99,12 +100,12 @@ def _plan(configs: Mapping[str, Config]) -> dict[Path, Task]:
 
 
 def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:
-    """Tasks that train together, in the order of the first of each.
+    """Group tasks that can train together; teams are in the order of their first tasks.
 
     Args:
-        tasks: In the order in which they may run.
-        jobs: Processes at a time; there are as many teams where tasks suffice, so that none is idle.
-        fused: Most tasks of a team.
+        tasks: In the order in which they can run.
+        jobs: Processes at a time; there are at least as many teams if there are enough tasks.
+        fused: Maximum number of tasks in a team.
     """
     if fused == 1:
         return [[task] for task in tasks]
@@ -114,7 +115,7 @@ def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:
         groups.setdefault((task.folder in teachers, task.teachers, shared(task.config)), []).append(task)
     teams: list[Team] = []
     for (first, _, _), group in groups.items():
-        beside = sum(key[0] == first for key in groups)  # what may run at the same time
+        beside = sum(key[0] == first for key in groups)  # groups that can run at the same time
         parts = min(len(group), max(-(-len(group) // fused), -(-jobs // beside)))
         cuts = [len(group) * part // parts for part in range(parts + 1)]
         teams += [group[start:stop] for start, stop in pairwise(cuts)]
@@ -122,7 +123,7 @@ def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:
 
 
 def _orphaned(team: Team, failed: Mapping[Path, str]) -> dict[Path, str]:
-    """Why a team cannot run; empty where it can."""
+    """Reasons why a team cannot run, by directory; empty if it can."""
     reasons = [failed[folder] for folder in sorted(team[0].teachers) if folder in failed]
     return {task.folder: f"its teacher failed: {reasons[0]}" for task in team} if reasons else {}
 
@@ -142,13 +143,13 @@ def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
         if not any(task.folder in told for task in team):
             announce(team, begun, count)
             begun += len(team)
-        torch.set_num_threads(threads)  # a run before may have asked for its own
+        torch.set_num_threads(threads)  # an earlier run may have set its own number
         busy: Team = []
         for place, outcome in run_together([task.config for task in team]):
             task = team[place]
             if isinstance(outcome, Claimed):
                 if task.folder not in told:
-                    say(f"{task.label}: {outcome}; its result is waited for")
+                    say(f"{task.label}: {outcome}; waiting for its result")
                     told.add(task.folder)
                 busy.append(task)
             elif isinstance(outcome, Exception):
@@ -185,7 +186,7 @@ def _in_parallel(todo: list[Team], before: Mapping[Path, str], jobs: int) -> dic
                 busy = [task for task in team if reasons.get(task.folder) == BUSY]
                 for task in busy:
                     if task.folder not in told:
-                        say(f"{task.label}: another process is at it; its result is waited for")
+                        say(f"{task.label}: another process trains it; waiting for its result")
                         told.add(task.folder)
                     resting[task.folder] = time.monotonic() + PAUSE
                 if busy:

@@ -1,4 +1,4 @@
-"""Runs that train together in one process, step by step in turn."""
+"""Trains several runs together in one process, alternating after every step."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from kdx.runs.run import in_steps, name
 
 
 def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exception]]:
-    """Run prepared configs of one `shared`, which read each batch once and ask the teacher once.
+    """Run prepared configs with equal `shared` parts; each batch is loaded once, and the teacher computes it once.
 
-    Each has its own networks, optimiser, random streams and directory, and ends as it would alone: on a CPU to the
-    bit. One that fails leaves the others running; finished ones are not touched. A run's seconds are those of its
-    own steps; who goes first at a step, and so reads the batch and asks the teacher, changes from step to step, so
-    that each bears its share.
+    Each run has its own networks, optimizer, random generators and directory, and ends with the same result as alone,
+    on a CPU bit for bit. A failure stops no other run. Finished runs are not trained again. A run's seconds are those
+    of its own steps. The run that steps first loads the batch and calls the teacher; the order rotates from step to
+    step, so that these costs are shared equally.
 
     Yields:
-        The place of a run among `configs` and its result or error, as each ends.
+        Index of a run in `configs` and its result or error, as each ends.
     """
     waiting = []
     for place, config in enumerate(configs):
@@ -31,7 +31,7 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
     company = Company(len(waiting))
     members = [_Member(place, configs[place], company) for place in waiting]
     try:
-        for member in list(members):  # all are there before one trains
+        for member in list(members):  # all runs are set up before the first step
             if (outcome := member.proceed()) is not None:
                 members.remove(member)
                 yield member.place, outcome
@@ -47,7 +47,7 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
 
 
 class _Member:
-    """A run, and the global random streams as they are when it is its turn."""
+    """A run, with the state of the global random generators between its steps."""
 
     def __init__(self, place: int, config: Config, company: Company):
         self.place, self.step = place, 0
@@ -55,7 +55,7 @@ class _Member:
         self._run, self._streams = in_steps(config, company), None
 
     def proceed(self) -> Result | Exception | None:
-        """Go on to the next pause; the result or the error where the run ended instead."""
+        """Take the next step; returns the result or the error if the run ended."""
         if self._streams is not None:
             set_rng_state(self._streams)
         try:
@@ -69,5 +69,5 @@ class _Member:
         return None
 
     def stop(self) -> None:
-        """Let go of the run's directory and files; it can be resumed from its last checkpoint."""
+        """Release the run's directory and files; the run can resume from its last checkpoint."""
         self._run.close()

@@ -1,4 +1,4 @@
-"""A run that many are waiting for, and how it is told that it failed."""
+"""A run in the pool, and the messages about it."""
 
 import sys
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from kdx.runs.run import name
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that gave no result.
+    """A run without a result.
 
     Attributes:
-        label: What the study calls it.
+        label: Name of the run in its study.
         folder: Its directory.
-        error: In a line.
+        error: One line.
     """
 
     label: str
@@ -29,13 +29,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be done.
+    """A run to train.
 
     Attributes:
-        label: What the study calls it.
-        config: Prepared.
+        label: Name of the run in its study.
+        config: Prepared config.
         folder: Its directory.
-        teachers: Directories of the runs that must be done before.
+        teachers: Directories of the runs that must finish first.
     """
 
     label: str
@@ -44,7 +44,7 @@ class Task:
     teachers: frozenset[Path]
 
 
-Team = list[Task]  # what trains together in one process; never empty, and all with the same teachers
+Team = list[Task]  # tasks that train together in one process; at least one, all with the same teachers
 
 
 def folder_of(config: Config) -> Path:
@@ -53,14 +53,14 @@ def folder_of(config: Config) -> Path:
 
 
 def announce(team: Team, done: int, count: int) -> None:
-    """Say that a team begins, of which the tasks number `done + 1` and following of `count`."""
+    """Print that a team starts; its first task is number `done + 1` of `count`."""
     last = done + len(team)
     place = f"{last}" if len(team) == 1 else f"{done + 1}-{last}"
     say(f"[{place}/{count}] {'; '.join(task.label for task in team)}{', together' if len(team) > 1 else ''}")
 
 
 def tell(task: Task, otherwise: str) -> str:
-    """Say that a task failed; the reason that its directory gives, or else another."""
+    """Print that a task failed and return why: the reason in its directory, or else `otherwise`."""
     error = failure(task.folder) or otherwise.splitlines()[0]
     say(f"failed: {Failure(task.label, task.folder, error)}")
     return error

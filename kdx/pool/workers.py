@@ -1,4 +1,4 @@
-"""Runs in processes of their own, several at a time."""
+"""Worker processes that train teams, several at a time."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from kdx.pool.task import Task, Team
 from kdx.runs.lock import PAUSE, Claimed
 from kdx.runs.results import Result
 
-BUSY = "busy"  # what a process says of a run that another one holds
+BUSY = "busy"  # a worker's answer for a run that another process trains
 
 
 @dataclass(eq=False)
@@ -31,16 +31,16 @@ class _Worker:
 
 
 class Workers:
-    """Processes that each train a team; they end with this one, however it ends.
+    """Processes that each train a team. They end when this process ends, even if it is killed.
 
     Args:
-        jobs: How many at a time; each gets its share of the threads.
+        jobs: Processes at a time; each gets its share of the threads.
     """
 
     def __init__(self, jobs: int):
         self.jobs, self._threads = jobs, max(1, torch.get_num_threads() // jobs)
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        # one process that has imported everything and done nothing: a start costs a fork
+        # workers are forked from a process that has imported everything
         self._context.set_forkserver_preload(["kdx.pool.run_fused"])
         self._working: list[_Worker] = []
 
@@ -50,7 +50,7 @@ class Workers:
 
     @property
     def tasks(self) -> list[Task]:
-        """What is being trained."""
+        """Tasks in training."""
         return [task for worker in self._working for task in worker.team]
 
     def start(self, team: Team) -> None:
@@ -62,7 +62,7 @@ class Workers:
         self._working.append(_Worker(team, process, here))
 
     def ended(self) -> list[tuple[Team, dict[Path, str]]]:
-        """Teams whose process is done, once there is one, or after a pause; and why tasks of theirs have no result."""
+        """Teams whose process has ended, and why tasks have no result, by directory. Waits for one team or a pause."""
         wait([worker.process.sentinel for worker in self._working], PAUSE)
         done = [worker for worker in self._working if not worker.process.is_alive()]
         self._working = [worker for worker in self._working if worker not in done]
@@ -96,7 +96,7 @@ def _received(line: Connection) -> Iterable[tuple[int, str]]:
 
 
 def _work(configs: Sequence[Config], folder: Path, threads: int, line: Connection) -> None:
-    """A team in a process of its own; what it prints goes to `output.txt` in the first one's directory."""
+    """Train a team in this worker; its output goes to `output.txt` in the directory of its first task."""
     threading.Thread(target=_die_with, args=(line,), daemon=True).start()
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "output.txt", "a") as output:
@@ -108,14 +108,14 @@ def _work(configs: Sequence[Config], folder: Path, threads: int, line: Connectio
 
 
 def _said(outcome: Result | Exception) -> str:
-    """Why there is no result; empty where there is one."""
+    """Why there is no result; empty if there is one."""
     if isinstance(outcome, Result):
         return ""
     return BUSY if isinstance(outcome, Claimed) else f"{type(outcome).__name__}: {outcome}"
 
 
 def _die_with(line: Connection) -> None:
-    """End with the process that holds the other end, however it ends: a killed study leaves nothing behind."""
+    """Kill this worker when the process at the other end is gone, so that a killed study leaves no workers."""
     try:
         line.recv()
     except (EOFError, OSError):

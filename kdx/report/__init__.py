@@ -1,1 +1,1 @@
-"""`kdx report`: many finished runs as one page that needs neither server nor network."""
+"""`kdx report`: one self-contained HTML page about many finished runs."""

@@ -1,4 +1,4 @@
-"""Finished runs below some directories, with their configs."""
+"""Collection of finished runs and their configs below some directories."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from kdx.core.errors import UserError
 from kdx.runs.folder import CONFIG, ERROR, is_done
 from kdx.runs.results import Result, finished
 
-NEEDED = ("metrics", "teacher", "seconds", "finished", "code", "versions", "device")  # of a result
-# in C where PyYAML was built with it: ten times as fast
+NEEDED = ("metrics", "teacher", "seconds", "finished", "code", "versions", "device")  # keys that a result must have
+# PyYAML's C loader if available: ten times as fast
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -27,8 +27,8 @@ class Run:
     """A finished run.
 
     Attributes:
-        result: What it left behind.
-        config: What it ran.
+        result: Its result.
+        config: Its config.
     """
 
     result: Result
@@ -36,7 +36,7 @@ class Run:
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
-        """The config's values by dotted path; what is null is left out, as if it were not there."""
+        """The config's values by dotted path, without nulls."""
         return {path: value for path, (_, value) in differences({}, self.config).items() if value is not None}
 
     @cached_property
@@ -56,7 +56,7 @@ class Run:
 
     @cached_property
     def scene(self) -> dict[str, str]:
-        """What was composed: data set, method, networks and the other groups' options."""
+        """The composition: data set, method, networks and options of the other config groups."""
         config, choices = self.config, self.config["choices"]
         named = {
             "dataset": str(config["dataset"]["name"]),
@@ -79,13 +79,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below some directories.
+    """Contents of some directories.
 
     Attributes:
-        runs: Finished runs, by name.
-        unfinished: Directories of runs that are not finished.
-        failed: Those among them that stopped with an error.
-        problems: A line for each finished run that cannot be read.
+        runs: Finished runs, sorted by name.
+        unfinished: Directories of unfinished runs.
+        failed: Unfinished runs that stopped with an error.
+        problems: One line for each finished run that cannot be read.
     """
 
     runs: list[Run]
@@ -95,10 +95,10 @@ class Found:
 
 
 def collect(places: Sequence[Path]) -> Found:
-    """Read every finished run below directories.
+    """Read all finished runs below some directories.
 
     Raises:
-        UserError: A place is no directory, or no run is finished.
+        UserError: A place is not a directory, or there is no finished run.
     """
     found = Found([], [], [], [])
     for folder in sorted(set(_folders(places)), key=lambda f: f.name):
@@ -119,12 +119,12 @@ def collect(places: Sequence[Path]) -> Found:
 
 
 def read(folder: Path) -> Run:
-    """A finished run's directory. Raises UserError where the run is not finished."""
+    """Read a finished run's directory. Raises UserError if the run is not finished."""
     result = finished(folder)
     if result is None:
-        raise UserError(f"{folder} is no finished run")
+        raise UserError(f"{folder} is not a finished run")
     run = Run(result, _parse((folder / CONFIG).read_text()))
-    # what everything below needs, so that a directory that lacks it is named here
+    # accessed here, so that an error names the directory that lacks something
     assert run.scene
     _ = run.group, run.seed, [result.data[key] for key in NEEDED]
     return run
@@ -146,7 +146,7 @@ def _number(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-@cache  # runs share their paths
+@cache  # cached, since runs share their paths
 def _is_identity(path: str) -> bool:
     path = path.removeprefix("teacher.training.")
     return not any(path == name or path.startswith(f"{name}.") for name in NOT_IDENTITY)
@@ -158,12 +158,12 @@ def _folders(places: Sequence[Path]) -> Iterator[Path]:
             raise UserError(f"{place}: no such directory")
         for folder, below, files in os.walk(place):
             if CONFIG in files:
-                below.clear()  # a run's own directories hold no runs
+                below.clear()  # a run's own subfolders contain no runs
                 yield Path(folder)
 
 
 def _parse(text: str) -> Config:
-    # runs of a sweep share most of their config: each block at the top level is parsed once
+    # runs of a sweep share most of their config: each top-level block is parsed once
     config: Config = {}
     for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE):
         if block.strip():

@@ -1,4 +1,4 @@
-"""`kdx compare`: what differs between two experiments, and whether their numbers do."""
+"""`kdx compare`: differences between two experiments, in config and results."""
 
 import glob
 import json
@@ -23,13 +23,13 @@ from kdx.tables.table import PROTOCOLS
 HELP = """\
 kdx compare A B [metric=NAME,...] [protocol=last|best_on_test|val_selected] [seeds=all]
 
-Says what differs in the configs of A and B, and whether their numbers do: in pairs over the seeds that
-both have. A and B are each a run's directory, a folder of runs, a pattern in quotes or the beginning of
-a path; all runs of a side are repetitions of one experiment.
+Shows the differences between the configs of A and B, and tests whether their results differ, paired over
+the seeds that both have. A and B are each a run's directory, a folder of runs, a quoted pattern or a path
+prefix; all runs of a side are repetitions of one experiment.
 
-  metric     metrics by their full names; the usual ones unless it is given
-  protocol   which epoch's numbers: last unless it is given
-  seeds      all takes in the repetitions that lie beside a run's directory
+  metric     full names of metrics; default: the usual ones
+  protocol   the epoch of the results; default: last
+  seeds      all includes the repetitions in the same folder as a run's directory
 
   kdx compare outputs/runs/A outputs/runs/B seeds=all
   kdx compare 'outputs/runs/digits-kd-*' outputs/runs/digits-dkd-
@@ -38,7 +38,7 @@ KEYS = ("metric", "protocol", "seeds")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print a comparison and exit: 0 done, 1 something could not be read, 2 the command is wrong."""
+    """Print a comparison and exit: 0 done, 1 a run could not be read, 2 wrong usage."""
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP, end="")
         return
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     for argument in arguments:
         key, sign, value = argument.partition("=")
         if argument.startswith("-"):
-            _refuse(f"unknown option '{argument}'; a setting has no dashes: protocol=last")
+            _refuse(f"unknown option '{argument}'; write settings without dashes: protocol=last")
         if not sign or Path(argument).exists():
             sides.append(argument)
         elif key not in KEYS:
@@ -55,11 +55,11 @@ def main(arguments: Sequence[str]) -> None:
             given[key] = value
     if len(sides) != 2:
         hint = "; put patterns in quotes" if len(sides) > 2 else ""
-        _refuse(f"name two sides: kdx compare A B, got {len(sides)}{hint}")
+        _refuse(f"needs two sides, kdx compare A B, got {len(sides)}{hint}")
     if given["seeds"] not in ("all", "given"):
-        _refuse(f"seeds={given['seeds']} should be all or given")
+        _refuse(f"seeds={given['seeds']} must be all or given")
     if given["protocol"] not in get_args(Protocol):
-        _refuse(f"protocol={given['protocol']} should be one of {', '.join(get_args(Protocol))}")
+        _refuse(f"protocol={given['protocol']} must be one of {', '.join(get_args(Protocol))}")
     protocol: Protocol = cast(Protocol, given["protocol"])
     try:
         a, b = (gather(side, given["seeds"] == "all") for side in sides)
@@ -71,14 +71,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def gather(side: str, beside: bool) -> list[Run]:
-    """The runs of a side, by seed.
+    """Read the runs of a side, sorted by seed.
 
     Args:
-        side: A run's directory, a folder of runs, a pattern, or the beginning of a path.
-        beside: Whether repetitions next to a run's directory are taken in.
+        side: A run's directory, a folder of runs, a pattern, or a path prefix.
+        beside: Whether to include repetitions next to a run's directory.
 
     Raises:
-        UserError: There is no finished run, or the runs are no repetitions of each other.
+        UserError: There is no finished run, or the runs are not repetitions of one experiment.
     """
     path = Path(side)
     if (path / CONFIG).exists():
@@ -88,29 +88,29 @@ def gather(side: str, beside: bool) -> list[Run]:
     places = [path] if path.is_dir() else [Path(p) for p in sorted(glob.glob(side) or glob.glob(f"{side}*"))]
     places = [place for place in places if place.is_dir()]
     if not places:
-        raise UserError(f"{side}: no such run, folder or beginning of one")
+        raise UserError(f"{side}: no such run, folder or path prefix")
     runs = collect(places).runs
     groups: dict[str, Run] = {run.group: run for run in runs}
     if len(groups) > 1:
         first, second = list(groups.values())[:2]
         differ = ", ".join(list(differences(first.experiment, second.experiment))[:3])
         raise UserError(
-            f"{side} holds {len(groups)} experiments, not repetitions of one (they differ in {differ}, ...); "
-            "name a run of the one that is meant, with seeds=all"
+            f"{side} contains {len(groups)} experiments, not repetitions of one (they differ in {differ}, ...); "
+            "name a run of one experiment and add seeds=all"
         )
     return _by_seed(runs)
 
 
 def report(a: Sequence[Run], b: Sequence[Run], metrics: Sequence[str], protocol: Protocol) -> str:
-    """The comparison as text.
+    """Render the comparison as text.
 
     Args:
         a, b: Runs of both sides.
         metrics: Names of the metrics; empty for the usual ones that both sides have.
-        protocol: Which epoch's numbers.
+        protocol: The epoch of the results.
 
     Raises:
-        UserError: A metric was not measured.
+        UserError: A metric is missing in a run.
     """
     lines = [_side("A", a), _side("B", b), "", *_config(a[0], b[0]), ""]
     known = Shown([run.result for run in (*a, *b)])
@@ -138,12 +138,12 @@ def _side(name: str, runs: Sequence[Run]) -> str:
 
 
 def _config(a: Run, b: Run) -> list[str]:
-    # flat mappings with dots in their names: paths like any other
+    # flat mappings with dotted paths as keys
     differ = differences(a.scene, b.scene) | differences(a.experiment, b.experiment)
     if not differ:
-        return ["The configs differ in nothing but their seeds."]
+        return ["The configs differ only in their seeds."]
     rows = [[path, _shown(x), _shown(y)] for path, (x, y) in differ.items()]
-    return ["What differs in the config:", *(f"  {line}" for line in _columns([["", "A", "B"], *rows]))]
+    return ["Differences in the config:", *(f"  {line}" for line in _columns([["", "A", "B"], *rows]))]
 
 
 def _shown(value: object) -> str:
@@ -151,7 +151,7 @@ def _shown(value: object) -> str:
 
 
 def _values(runs: Sequence[Run], metric: str, protocol: Protocol) -> list[float]:
-    """A metric of each run; empty where one of them lacks it."""
+    """The metric's value of each run; empty if a run lacks it."""
     data = [run.result.data for run in runs]
     measured = [d[metric] if metric in d else (d["metrics"][protocol] or {}).get(metric) for d in data]
     return [float(v) for v in measured if v is not None] if None not in measured else []
@@ -160,7 +160,7 @@ def _values(runs: Sequence[Run], metric: str, protocol: Protocol) -> list[float]
 def _keyed(
     a: Sequence[Run], b: Sequence[Run], left: Sequence[float], right: Sequence[float]
 ) -> tuple[Mapping[int, float], Mapping[int, float]]:
-    """Values by seed; by all seeds of a run together where its own alone would not tell the runs apart."""
+    """Values by seed; by all seeds of a run together if the run's own seed is not unique."""
     unique = all(len({run.seed for run in runs}) == len(runs) for runs in (a, b))
     whole = sorted({json.dumps(run.seeds, sort_keys=True) for run in (*a, *b)})
 
@@ -222,7 +222,7 @@ def _notes(a: Sequence[Run], b: Sequence[Run], comparison: Comparison, protocol:
     for name, key in (("code", _commit), ("hardware", _device)):
         left, right = ({key(run) for run in runs} for runs in (a, b))
         if left != right:
-            notes.append(f"the {name} differs too: A {', '.join(sorted(left))}; B {', '.join(sorted(right))}")
+            notes.append(f"the {name} also differs: A {', '.join(sorted(left))}; B {', '.join(sorted(right))}")
     return notes
 
 
@@ -236,7 +236,7 @@ def _device(run: Run) -> str:
 
 
 def _by_seed(runs: Sequence[Run]) -> list[Run]:
-    # the same seeds twice are no repetition: the last one counts, as in the report
+    # runs with the same seeds are not repetitions: only the last one counts, as in the report
     last = {str(run.seeds): run for run in sorted(runs, key=lambda r: r.result.data["finished"])}
     return sorted(last.values(), key=lambda run: (run.seed, str(run.seeds)))
 

@@ -1,4 +1,4 @@
-"""Training curves of runs, thinned, and averaged over seeds."""
+"""Training curves of runs, subsampled and averaged over seeds."""
 
 import json
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-POINTS = 80  # of a curve; more would not show on a page
+POINTS = 80  # maximum number of points per curve
 NO_CURVES = ("step", "epoch", "time/seconds", "time/examples_per_second")
 Line = dict[str, float | None]
 # epochs, mean, std (None for a single run)
@@ -14,9 +14,9 @@ Curve = tuple[list[float], list[float], list[float | None]]
 
 
 def read_curves(path: Path) -> list[Line]:
-    """Lines of a `metrics.jsonl`, evenly thinned before they are parsed; empty where there is none.
+    """Read the lines of a `metrics.jsonl`, evenly subsampled before parsing; empty if the file is missing.
 
-    Lines of training and lines with evaluations are thinned apart, so that neither crowds out the other.
+    Training lines and evaluation lines are subsampled separately, so that both are kept.
     """
     if not path.exists():
         return []
@@ -24,13 +24,13 @@ def read_curves(path: Path) -> list[Line]:
     evaluated: list[bytes] = []
     for line in path.read_bytes().splitlines():
         (evaluated if b'"test/' in line or b'"val/' in line else training).append(line)
-    # one parse of a list is twice as fast as one of each line
+    # parsing one list is twice as fast as parsing each line
     lines: list[Line] = json.loads(b"[" + b",".join((*_thin(training), *_thin(evaluated))) + b"]")
     return sorted(lines, key=lambda line: line["step"] or 0.0)
 
 
 def mean_curves(runs: Sequence[Sequence[Line]]) -> dict[str, Curve]:
-    """Mean and spread of each metric over runs, at the steps that all of them recorded."""
+    """Mean and standard deviation of each metric over runs, at the steps that all runs recorded."""
     # step -> (value, epoch), by metric and run
     tracks: dict[str, list[dict[float, tuple[float, float]]]] = {}
     runs = [run for run in runs if run]
@@ -53,7 +53,7 @@ def mean_curves(runs: Sequence[Sequence[Line]]) -> dict[str, Curve]:
 
 
 def _thin(lines: Sequence[bytes]) -> Sequence[bytes]:
-    """At most POINTS lines, evenly, the last one among them."""
+    """Subsample to at most POINTS evenly spaced lines, including the last one."""
     if len(lines) <= POINTS:
         return lines
     return [lines[-1 - i * (len(lines) - 1) // (POINTS - 1)] for i in range(POINTS)]

@@ -9,14 +9,14 @@ from kdx.core.errors import UserError, did_you_mean
 HELP = """\
 kdx report FOLDER ... [to=FOLDER] [title=TEXT] [predict=true] [pictures=false]
 
-Writes index.html, a page that needs neither server nor network, and its figures as PNG files, from every
-finished run below the folders.
+Writes index.html, a self-contained page about all finished runs below the folders, and its figures as PNG
+files.
 
-  to         where the files go; "report" below the first folder unless it is given
+  to         output folder; default: "report" below the first folder
   title      heading of the page
-  predict    true computes the predictions that runs did not keep, from their exported students: reliability
-             and confusion need them; takes a pass over the test set for each run
-  pictures   false leaves the PNG files out
+  predict    true computes missing predictions from the exported students, for reliability and confusion; takes
+             a pass over the test set per run
+  pictures   false writes no PNG files
 
   kdx report outputs
   kdx report outputs/runs to=results title="Temperature on CIFAR-100"
@@ -25,7 +25,7 @@ KEYS = ("to", "title", "predict", "pictures")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write a report and exit: 0 done, 1 it could not be written, 2 the command is wrong."""
+    """Write a report and exit: 0 done, 1 it could not be written, 2 wrong usage."""
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP, end="")
         return
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     for argument in arguments:
         key, sign, value = argument.partition("=")
         if argument.startswith("-"):
-            _refuse(f"unknown option '{argument}'; a setting has no dashes: predict=true")
+            _refuse(f"unknown option '{argument}'; write settings without dashes: predict=true")
         if not sign or Path(argument).exists():
             places.append(Path(argument))
         elif key not in KEYS:
@@ -42,9 +42,9 @@ def main(arguments: Sequence[str]) -> None:
             given[key] = value
     for key in ("predict", "pictures"):
         if given[key] not in ("true", "false"):
-            _refuse(f"{key}={given[key]} should be true or false")
+            _refuse(f"{key}={given[key]} must be true or false")
     if not places:
-        _refuse("say which folder: kdx report outputs")
+        _refuse("needs a folder: kdx report outputs")
     folder = Path(given["to"]) if "to" in given else places[0] / "report"
     title = given["title"] if "title" in given else f"Runs in {', '.join(map(str, places))}"
     from kdx.report.write import write_report

@@ -12,19 +12,19 @@ from kdx.report.payload import sweeps_of
 from kdx.report.predicted import Predicted
 from kdx.tables.picture import ACCENT, BAND, INK, MUTED
 
-LINES = 6  # in one picture; more cannot be told apart
-NAMES = 15  # of dots
+LINES = 6  # lines per figure; more are indistinguishable
+NAMES = 15  # maximum number of labelled dots
 STYLES = [(ACCENT, "-"), (INK, "-"), (MUTED, "-"), (ACCENT, "--"), (INK, "--"), (MUTED, "--")]
-Axes = Any  # matplotlib is imported only where something is drawn
+Axes = Any  # a matplotlib type; matplotlib is imported only for drawing
 
 
 def draw_figures(
     grouped: Grouped, training: Sequence[dict[str, Curve]], predicted: Sequence[Predicted | None], folder: Path
 ) -> list[Path]:
-    """Draw what there is to draw; the groups in a picture are the best ones by the main metric.
+    """Draw all figures for which there is data; each shows the best groups by the main metric.
 
     Returns:
-        The files.
+        The written files.
     """
     main, fidelity = grouped.shown[grouped.shown.main], grouped.fidelity
     best = grouped.best_first(main.name)
@@ -130,7 +130,7 @@ def _scatter(axes: Axes, groups: Sequence[Group], other: Metric, main: Metric) -
             axes.errorbar(x, y, xerr=sx, yerr=sy, fmt="o", color=colour, ecolor=colour, markersize=4, elinewidth=0.8)
     axes.margins(x=0.1)
     _title(axes, main.heading, other.heading)
-    # names of the best, each where it finds room
+    # labels of the best groups, without overlaps
     places = [(group.label, (_scaled(group, other)[0], _scaled(group, main)[0])) for group in groups[:NAMES]]
     names = [axes.annotate(text, at, (5, 4), textcoords="offset points", fontsize=7, color=INK) for text, at in places]
     axes.figure.draw_without_rendering()

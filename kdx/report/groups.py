@@ -1,4 +1,4 @@
-"""Runs grouped over their seeds, each group with a name and the numbers it stands for."""
+"""Groups of runs that differ only in their seeds, with labels and summaries."""
 
 import math
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class Group:
     """Repetitions of one experiment.
 
     Attributes:
-        runs: By seed.
-        words: What tells it from the other groups, in words by column.
-        facts: Its value in each column of the table that says what it is; None where it has none.
-        teaches: Whether another run learnt from one of its students.
+        runs: The runs, sorted by seed.
+        words: Words that distinguish the group from others, by column.
+        facts: The group's value in each descriptive column of the table; None if it has none.
+        teaches: Whether a student of this group is the teacher of another run.
     """
 
     runs: list[Run]
@@ -38,13 +38,13 @@ class Group:
         return self.name_without(())
 
     def name_without(self, columns: Sequence[str]) -> str:
-        """Its name without what some columns say: that of a whole sweep along them."""
+        """The label without the words of some columns: the label of a sweep over them."""
         words = [word for column, word in self.words.items() if column not in columns]
         return " · ".join(words) or self.runs[0].scene["method"]
 
     @cached_property
     def values(self) -> dict[Protocol, dict[str, Summary]]:
-        """Summaries of the metrics that every run measured, under each protocol."""
+        """Summaries of the metrics that all runs have, for each protocol."""
         summaries: dict[Protocol, dict[str, Summary]] = {}
         for protocol in PROTOCOLS:
             measured = [run.result.data["metrics"][protocol] or {} for run in self.runs]
@@ -57,19 +57,19 @@ class Group:
         return summaries
 
     def summary(self, metric: str, protocol: Protocol = "last") -> Summary | None:
-        """A metric over the seeds; None where a run did not measure it."""
+        """Summary of a metric over the seeds; None if a run lacks it."""
         return self.values[protocol].get(metric)
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """All groups, and what tells them apart.
+    """All groups, and the columns that distinguish them.
 
     Attributes:
-        groups: In the order of their labels.
-        parts: Columns that name a part of the composition: dataset, method, student, teacher, ...
+        groups: The groups, sorted by their facts.
+        parts: Columns for parts of the composition: dataset, method, student, teacher, ...
         knobs: Keys that vary within a composition.
-        common: What all groups share, by part.
+        common: Parts of the composition that all groups share.
     """
 
     groups: list[Group]
@@ -90,7 +90,7 @@ class Grouped:
         return next(iter(self.shown.order(sorted(names))), None)
 
     def best_first(self, metric: str) -> list[int]:
-        """Indices of the groups that measured a metric, the best mean first; teachers come last."""
+        """Indices of the groups with a metric, best mean first; teachers come last."""
         means = [(i, g.summary(metric), g.teaches) for i, g in enumerate(self.groups)]
         measured = [(i, s.mean, teaches) for i, s, teaches in means if s is not None]
         sign = self.shown[metric].sign or 1
@@ -98,10 +98,10 @@ class Grouped:
 
 
 def group_runs(runs: Sequence[Run]) -> Grouped:
-    """Group runs that differ in nothing but their seeds."""
+    """Group runs that differ only in their seeds."""
     together: dict[str, dict[str, Run]] = {}
     for run in sorted(runs, key=lambda r: r.result.data["finished"]):
-        # the same experiment with the same seeds is no repetition, under whatever name: the last one counts
+        # runs with equal experiment and seeds are not repetitions: only the last one counts
         together.setdefault(run.group, {})[str(run.seeds)] = run
     members = [sorted(group.values(), key=lambda r: (r.seed, str(r.seeds))) for group in together.values()]
     first = [group[0] for group in members]
@@ -121,7 +121,7 @@ def group_runs(runs: Sequence[Run]) -> Grouped:
 
 
 def _words(run: Run, all_of_them: Sequence[Run], parts: Sequence[str], knobs: Sequence[Knob]) -> dict[str, str]:
-    """A knob is told only where it varies within the run's own scene."""
+    """Words of a group; a knob is included only if it varies within the run's own scene."""
     alike = [other for other in all_of_them if other.scene == run.scene]
     words = {part: run.scene[part] for part in parts if part in run.scene} or {"method": run.scene["method"]}
     for knob in knobs:
@@ -132,7 +132,7 @@ def _words(run: Run, all_of_them: Sequence[Run], parts: Sequence[str], knobs: Se
 
 
 def show_value(value: Any) -> str:
-    """A config's value as a reader writes it."""
+    """Format a config value for readers."""
     if value is None:
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Which keys of the config vary between groups of runs, and which of them were swept."""
+"""Config keys that vary between groups of runs, and the sweeps among them."""
 
 import json
 from collections import defaultdict
@@ -9,17 +9,17 @@ from typing import Any
 from kdx.report.collect import Run
 
 NAMED = ("dataset", "method", "student", "teacher")
-VAGUE = ("to", "start", "end", "value", "since", "until", "name", "epochs", "steps")  # ends that say nothing alone
-LOCKSTEP = 3  # values from which two keys that always move together count as one sweep
+VAGUE = ("to", "start", "end", "value", "since", "until", "name", "epochs", "steps")  # ambiguous last parts of paths
+LOCKSTEP = 3  # values from which two keys that vary together count as one sweep
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A key that varies between runs of the same scene.
+    """A config key that varies between runs of the same scene.
 
     Attributes:
         path: Its path in the config.
-        label: The shortest end of the path that no other knob shares.
+        label: The shortest suffix of the path that is unique among the knobs.
     """
 
     path: str
@@ -28,12 +28,12 @@ class Knob:
 
 @dataclass(frozen=True)
 class Curve:
-    """Groups that differ in one knob alone.
+    """Groups that differ in one knob only.
 
     Attributes:
         members: Indices of the groups, by the knob's value.
         values: The knob's values.
-        along: Labels of knobs that move with this one, such as the other one of two weights.
+        along: Labels of knobs that vary together with this one, such as the second of two weights.
     """
 
     members: list[int]
@@ -42,11 +42,10 @@ class Curve:
 
 
 def find_knobs(groups: Sequence[Run]) -> list[Knob]:
-    """Keys that vary within a scene, each group given by one of its runs.
+    """Find the keys that vary within a scene, from one run per group.
 
-    Between scenes, say KD and DKD, everything that the methods bring along differs; that is told by their
-    names. Of keys that always have the same value, such as one that is interpolated from the other, the
-    shortest path stays.
+    Between scenes, such as KD and DKD, all keys of the methods differ; their names already describe that. Of keys that
+    always have equal values, such as an interpolated one, only the shortest path is kept.
     """
     paths: set[str] = set()
     for scene in _scenes(groups):
@@ -54,7 +53,7 @@ def find_knobs(groups: Sequence[Run]) -> list[Knob]:
         columns: dict[tuple[Hashable, ...], str] = {}
         for path in sorted({p for run in members for p in run.experiment}, key=lambda p: (p.count("."), p)):
             if path.startswith("teacher.training."):
-                continue  # follows from what the teacher and the run's own groups say
+                continue  # determined by the teacher and the run's own config groups
             column = tuple(_hashable(run.experiment.get(path)) for run in members)
             if len(set(column)) > 1:
                 columns.setdefault(column, path)
@@ -63,9 +62,9 @@ def find_knobs(groups: Sequence[Run]) -> list[Knob]:
 
 
 def scene_columns(groups: Sequence[Run]) -> list[str]:
-    """The parts of a scene that tell the groups apart: the named ones that vary, others where they add anything.
+    """The parts of a scene that distinguish the groups: named ones that vary, and others that add information.
 
-    A part that some groups lack and that is otherwise the same tells nothing: a method without a teacher says so.
+    A part that some groups lack and that is otherwise constant adds none, such as the teacher of methods without one.
     """
     chosen: list[str] = []
     names = dict.fromkeys([*NAMED, *sorted({name for run in groups for name in run.scene})])
@@ -77,7 +76,7 @@ def scene_columns(groups: Sequence[Run]) -> list[str]:
 
 
 def curves(groups: Sequence[Run], knob: Knob, knobs: Sequence[Knob]) -> list[Curve]:
-    """Curves along a knob that is a number, two groups or more each, the longest first."""
+    """Curves along a numeric knob, each with at least two groups, longest first."""
     found = []
     for scene in _scenes(groups):
         numeric = [i for i in scene if is_number(groups[i].experiment.get(knob.path))]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page around the numbers."""
+"""Assembly of the self-contained HTML page."""
 
 import json
 from importlib.resources import files
@@ -8,9 +8,9 @@ SCRIPTS = ("base.js", "table.js", "plot.js", "figures.js", "difference.js", "mai
 
 
 def page(payload: dict[str, Any]) -> str:
-    """The page, with its data, style and scripts inside; it asks the network for nothing."""
+    """Render the page with its data, style and scripts inline; it loads nothing from the network."""
     here = files(__package__ or "kdx.report")
-    # a "<" could end the script element that the data stand in
+    # a "<" could end the script element that contains the data
     data = json.dumps(payload, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "title": _escape(payload["title"]),
@@ -20,7 +20,7 @@ def page(payload: dict[str, Any]) -> str:
     }
     text = (here / "page.html").read_text()
     pieces = text.split("{{")
-    # filled in one pass, so that nothing inside the data is taken for a place to fill
+    # filled in one pass, so that braces inside the data are not taken for placeholders
     return pieces[0] + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces[1:]))
 
 

@@ -1,4 +1,4 @@
-"""What the page shows, as plain values."""
+"""The page's data as JSON values."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ def curves_of(grouped: Grouped) -> list[dict[str, Curve]]:
 
 
 def sweeps_of(grouped: Grouped) -> list[dict[str, Any]]:
-    """A sweep for each knob that is a number and varies alone, with the groups along each curve."""
+    """One sweep per numeric knob that varies alone, with the groups along each curve."""
     first = [group.runs[0] for group in grouped.groups]
     sweeps = []
     for knob in grouped.knobs:
@@ -57,7 +57,7 @@ def payload(
     predicted: Sequence[Predicted | None],
     title: str,
 ) -> dict[str, Any]:
-    """Everything that the page embeds."""
+    """All data embedded in the page."""
     runs = [(i, run) for i, group in enumerate(grouped.groups) for run in group.runs]
     present = dict.fromkeys(name for g in grouped.groups for p in PROTOCOLS for name in g.values[p] if name != "epoch")
     shown = grouped.shown
@@ -108,7 +108,7 @@ def _summary(summary: Summary) -> list[float | None]:
 
 @cache
 def _half_width(n: int) -> float:
-    """Of the interval of a mean whose standard deviation is 1; the same for thousands of them."""
+    """Half width of the interval of a mean for a standard deviation of 1; cached for thousands of summaries."""
     return Summary(0.0, 1.0, n).interval[1]
 
 
@@ -126,7 +126,7 @@ def _run(group: int, run: Run) -> dict[str, Any]:
         "commit": None if data["code"]["commit"] is None else data["code"]["commit"][:10],
         "dirty": data["code"]["dirty"],
         "device": f"{data['device']['name']}, {threads} thread{'s' if threads != 1 else ''}",
-        "together": data.get("fused"),  # which older results do not say
+        "together": data.get("fused"),  # missing in older results
         "versions": f"torch {data['versions']['torch']}, Python {data['versions']['python']}",
         "teacher": None if data["teacher"] is None else data["teacher"]["sha256"][:12],
         "finished": data["finished"],
@@ -134,7 +134,7 @@ def _run(group: int, run: Run) -> dict[str, Any]:
 
 
 def _configs(runs: Sequence[Run]) -> dict[str, Any]:
-    """Configs as the first one and what each differs in, since runs of a sweep share nearly everything."""
+    """The first config and each run's differences from it, since runs of a sweep share most values."""
     leaves = [{path: _plain(value) for path, value in run.leaves.items()} for run in runs]
     base = leaves[0]
     own = [
@@ -154,12 +154,12 @@ def _by_metric(training: Sequence[dict[str, Curve]]) -> dict[str, dict[int, list
 
 
 def _plain(value: Any) -> Any:
-    """A config's value in JSON, which has no infinity."""
+    """A config value for JSON, which has no infinity or NaN."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _short(value: float | None) -> float | None:
-    """Six digits: more than a page shows, and half as long; null for what is no number."""
+    """Round to six digits, more than a page shows, to halve the page; null for non-finite values."""
     if value is None or not math.isfinite(value):
         return None
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""Reliability and confusion from the predictions that runs keep."""
+"""Reliability and confusion, from the stored predictions of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,36 +12,36 @@ from kdx.runs.results import PREDICTIONS
 
 BINS = 15  # as in the metric
 ROLES = ("student", "teacher")
-WHOLE = 20  # classes up to which the whole matrix is shown
-PAIRS = 16  # mistakes that are listed where it is not
+WHOLE = 20  # maximum number of classes for the whole matrix
+PAIRS = 16  # number of confusions listed instead for more classes
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Counts over the test examples of runs, by role.
+    """Counts over the test examples of several runs, by role.
 
     Attributes:
-        bins: Examples, sum of confidences and correct ones by confidence bin, [3, BINS].
-        confusion: How often a label (row) was taken for a class (column), [C, C].
+        bins: Number of examples, sum of confidences and number of correct examples per confidence bin, [3, BINS].
+        confusion: Confusion matrix, labels in rows and predictions in columns, [C, C].
     """
 
     bins: dict[str, NDArray[np.float64]]
     confusion: dict[str, NDArray[np.int64]]
 
     def reliability(self) -> dict[str, list[list[float]]]:
-        """Examples, mean confidence and accuracy of each bin that holds any, by role."""
+        """Number of examples, mean confidence and accuracy of each non-empty bin, by role."""
         return {
             role: [[n, confidence / n, correct / n] for n, confidence, correct in bins.T.tolist() if n]
             for role, bins in self.bins.items()
         }
 
     def difference(self) -> dict[str, Any] | None:
-        """How much oftener the student than the teacher takes a class for another; None without a teacher.
+        """Confusion matrix of the student minus that of the teacher; None without a teacher.
 
         Returns:
-            "classes" C, and either "matrix" (shares of each label's examples, student minus teacher) or, where
-            there are many classes, "pairs" of [label, prediction, student's share, teacher's share], those
-            that differ most.
+            "classes" C, and either "matrix" (shares of each label's examples, student minus teacher) or, for many
+            classes, "pairs" of [label, prediction, student's share, teacher's share] with the largest
+            differences.
         """
         if not set(ROLES) <= self.confusion.keys():
             return None
@@ -62,7 +62,7 @@ class Predicted:
 
 
 def read_predicted(folders: Sequence[Path], classes: int) -> Predicted | None:
-    """Counts over all runs that kept their predictions; None where none did. A role counts where all have it."""
+    """Counts over all runs with stored predictions; None if there are none. A role is included if all runs have it."""
     from safetensors.numpy import load_file
 
     tables = [load_file(folder / PREDICTIONS) for folder in folders if (folder / PREDICTIONS).exists()]
@@ -86,7 +86,7 @@ def _confusion(label: NDArray[Any], prediction: NDArray[Any], classes: int) -> N
 
 
 def _bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> NDArray[np.float64]:
-    # open below, closed above, as in the metric
+    # bins are open below and closed above, as in the metric
     index = np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left")
     weights = (None, confidence, correct.astype(np.float64))
     return np.stack([np.bincount(index, weights=w, minlength=BINS).astype(np.float64) for w in weights])

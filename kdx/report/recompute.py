@@ -1,4 +1,4 @@
-"""Predictions of a finished run, from its exported student, where the run kept none."""
+"""Recomputed predictions of a finished run that stored none, from its exported student."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from kdx.runs.results import save_predictions
 
 
 def fill_predictions(runs: Sequence[Run]) -> list[str]:
-    """Compute what runs did not keep; a line for each that could not be completed."""
+    """Compute the missing predictions of runs; returns one line for each incomplete run."""
     lines = []
     for run in runs:
         if (run.result.folder / PREDICTIONS).exists():
@@ -30,13 +30,13 @@ def fill_predictions(runs: Sequence[Run]) -> list[str]:
 
 
 def recompute(run: Run) -> str | None:
-    """Write a run's predictions on the test set; needs its data, and its teacher's weights where it had one.
+    """Write a run's predictions on the test set; needs its data, and its teacher's weights if it had a teacher.
 
     Returns:
-        What is missing from the file, in a sentence; None where it is complete.
+        A sentence about what is missing from the file; None if it is complete.
 
     Raises:
-        UserError: The data or the student's weights are not there.
+        UserError: The data or the student's weights are missing.
     """
     folder, config = run.result.folder, run.config
     light = build_light(config)
@@ -45,7 +45,7 @@ def recompute(run: Run) -> str | None:
     if config["teacher"] is not None:
         teacher = _teacher(run)
         if teacher is None:
-            missing = f"{folder.name}: the weights of its teacher are gone"
+            missing = f"{folder.name}: the weights of its teacher are missing"
         else:
             models["teacher"] = teacher
     for net in models.values():
@@ -56,7 +56,7 @@ def recompute(run: Run) -> str | None:
 
 
 def _teacher(run: Run) -> nn.Module | None:
-    """The very teacher that the run learnt from, where the weights still are."""
+    """The run's teacher, verified by its hash; None if its weights are missing."""
     facts, nets = run.result.data["teacher"], {}
     for name, own in each_teacher(run.config).items():
         weights = _weights(facts["members"][name] if name else facts, run.result.folder)

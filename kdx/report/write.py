@@ -14,17 +14,17 @@ def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool
     """Write `index.html` and the figures as PNG files.
 
     Args:
-        places: Directories to look for runs in.
-        folder: Where the files go.
+        places: Directories with runs.
+        folder: Output folder.
         title: Heading of the page.
-        predict: Whether predictions that runs did not keep are computed again, which loads data and networks.
-        pictures: Whether the PNG files are drawn.
+        predict: Whether to recompute missing predictions, which loads data and networks.
+        pictures: Whether to draw the PNG files.
 
     Returns:
-        What a reader should know, a line each.
+        Notes for the reader, one line each.
 
     Raises:
-        UserError: No run is finished, or the folder cannot be written.
+        UserError: There is no finished run, or the folder cannot be written.
     """
     found = collect(places)
     notes = list(found.problems)

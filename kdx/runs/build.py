@@ -16,6 +16,7 @@ from kdx.core.method import Evaluator, Method
 from kdx.core.seed import derive, seeded
 from kdx.data.loaders import Loaders, make_loaders
 from kdx.engine.settings import Settings
+from kdx.models.own import as_network
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.specialists import specialise
 from kdx.models.weights import load_weights
@@ -82,7 +83,7 @@ def build_loaders(config: Config, light: Light) -> Loaders:
 def build_network(node: Config, seed: int) -> nn.Module:
     """A network with the initial weights of a seed; what else a run builds has no part in them."""
     with seeded(seed, "network"):
-        return make(node)
+        return as_network(make(node))
 
 
 def start_student(config: Config, weights: Path | None) -> nn.Module:

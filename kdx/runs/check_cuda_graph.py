@@ -16,7 +16,7 @@ from kdx.core.method import Method
 from kdx.core.schedule import Progress, Watched, at
 from kdx.core.types import Batch, DataSpec
 from kdx.data.views.augment import MultiView
-from kdx.engine.optim.cuda_graph import reads_tensor_rate
+from kdx.engine.optim.cuda_graph import reads_tensor_rate, unreplayable
 from kdx.engine.settings import Settings
 from kdx.runs.build import make
 
@@ -83,6 +83,8 @@ def unrecordable(config: Config, method: Method, update: object, spec: DataSpec)
             f"{what} needs one optimiser that reads its rate on the device: update=joint, optimizer=sgd or adamw, "
             "optimizer.implementation=fused"
         )
+    if (why := unreplayable(update)) is not None:
+        yield why
     name, epochs = config["choices"]["method"], config["trainer"]["schedule_epochs"] or 100.0
     views = int(isinstance(make(config["augmentation"]), MultiView))
     reads, waits = watch(method, made_up(spec, views), Progress(0, math.ceil(epochs) * STEPS_PER_EPOCH, epochs))

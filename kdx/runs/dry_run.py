@@ -14,9 +14,9 @@ from kdx.core.method import Method
 from kdx.core.seed import seeded
 from kdx.core.types import DataSpec
 from kdx.data.views.augment import MultiView
-from kdx.models.build import trained_on
+from kdx.models.build import input_statistics
+from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen, Statistics
-from kdx.models.teachers.limited import Limited
 from kdx.runs.build import UNTRAINED, build_network, image_statistics, make, make_method, specialised, untrained
 from kdx.runs.check_cuda_graph import unrecordable
 from kdx.runs.check_distributed import indivisible
@@ -145,7 +145,7 @@ def _within_limits(config: Config, given: dict[str, Any], nets: Mapping[str, nn.
     shown = dict(nets)
     for name, own in each_teacher(config).items():
         for roles, why in _limits(own["teacher"]):
-            shown[name] = Limited(shown[name], roles)
+            shown[name] = BlackBoxTeacher(shown[name], roles)
             try:
                 _method(config, given | {"teacher": _together(config["teacher"], shown)})
             except (UserError, ValueError) as error:
@@ -189,7 +189,7 @@ def _frozen(teacher: Config, given: Statistics | None) -> Frozen:
 
 def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
     """Raise UserError where a teacher's own weights want inputs in other units than the data's."""
-    wanted = trained_on(net) if any(node.get(key) for key in UNTRAINED) else None
+    wanted = input_statistics(net) if any(node.get(key) for key in UNTRAINED) else None
     if wanted is None:
         return
     for mine, theirs in zip(wanted, given, strict=True):

@@ -13,7 +13,7 @@ from kdx.config.networks import SAME, network_node
 from kdx.config.schema import Member
 from kdx.core.errors import UserError
 from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean, Rule
-from kdx.models.teachers.specialists import Agreement
+from kdx.models.teachers.specialists import SpecialistConsensus
 
 KEYS = tuple(f.name for f in fields(Member))
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -139,7 +139,7 @@ def _rule(settings: Config, weights: list[float]) -> Rule:
         return ArithmeticMean(weights, settings["combine_temperature"])
     keys = ("special_classes", "special_share", "special_prior")
     sets, trained, shares = ([member[key] for member in settings["members"].values()] for key in keys)
-    return Agreement(sets, trained, shares, **settings["agreement"])
+    return SpecialistConsensus(sets, trained, shares, **settings["agreement"])
 
 
 def strays(config: Config) -> Iterator[str]:

@@ -12,7 +12,7 @@ from kdx.core.tree import leaves
 from kdx.data.loaders import Loaders
 from kdx.data.on_device import OnDevice
 from kdx.data.shared_loader import SharedLoader
-from kdx.models.teachers.shared_answers import Answers
+from kdx.models.teachers.shared_outputs import SharedOutputs
 from kdx.runs.teacher import Teacher
 
 # What runs of one company may differ in, of their trainer: none of it changes the data or the machine's settings
@@ -37,7 +37,7 @@ class Company:
 
     def __init__(self, size: int = 1):
         self.size = size
-        self._answers = Answers()
+        self._answers = SharedOutputs()
         self._loaders: Callable[[], Loaders] | None = None
         self._teacher: Callable[[], Teacher] | None = None
 

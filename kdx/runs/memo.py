@@ -9,9 +9,9 @@ from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
 from kdx.data.loaders import Loaders
 from kdx.models.probe import probe
+from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen
-from kdx.models.teachers.limited import Limited
-from kdx.models.teachers.memo import LEAST, Memo, some_of
+from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
 from kdx.models.teachers.memo_table import MemoTable
 from kdx.runs.results import write_json
 
@@ -43,7 +43,7 @@ def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, d
     facts = _facts(config, checksum, loaders, device)
     key = fingerprint(facts)
     folder = Path(config["paths"]["memos"]) / f"{config['dataset']['name']}-{key}"
-    shapes = probe(Limited(teacher, settings["memo_features"]), loaders.spec.inputs, device)
+    shapes = probe(BlackBoxTeacher(teacher, settings["memo_features"]), loaders.spec.inputs, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings["memo_features"])]
     rows = loaders.num_views
     assert rows is not None
@@ -89,6 +89,6 @@ def agrees(teacher: Frozen, loaders: Loaders, device: torch.device) -> bool:
     inputs = batch.input_tensor.to(device)
     whole = teacher(inputs).logits
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
-    sizes = {min(size, len(batch)) for size in (LEAST, LEAST + 1, 2 * LEAST + 5)}
+    sizes = {min(size, len(batch)) for size in (MIN_BATCH, MIN_BATCH + 1, 2 * MIN_BATCH + 5)}
     parts = [order[:size] for size in sizes]
-    return all(torch.equal(whole[part.to(device)], teacher(some_of(inputs, part)).logits) for part in parts)
+    return all(torch.equal(whole[part.to(device)], teacher(take_rows(inputs, part)).logits) for part in parts)

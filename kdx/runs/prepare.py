@@ -13,7 +13,7 @@ from kdx.config.schema import Run
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
 from kdx.data.views.augment import Augmentation, MultiView
-from kdx.models.teachers.memo import LEAST
+from kdx.models.teachers.memo import MIN_BATCH
 from kdx.models.weights import sha256, sha256_of
 from kdx.runs.build import make
 from kdx.runs.check_cuda_graph import misfits
@@ -128,9 +128,9 @@ def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:
             "teacher.memo=true needs views that can be counted, and this augmentation has endless ones; "
             "augmentation.cycle=30 makes 30 of each example"
         )
-    if size < LEAST:
+    if size < MIN_BATCH:
         yield (
-            f"teacher.memo=true needs a trainer.batch_size of at least {LEAST}, found {size}: the bits of smaller "
+            f"teacher.memo=true needs a trainer.batch_size of at least {MIN_BATCH}, found {size}: the bits of smaller "
             "batches depend on their size"
         )
 
@@ -254,8 +254,10 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:
-    """Overrides that set a node's plain values."""
-    return [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
+    """Overrides that set a node's plain values, and all of the parts that the node builds when they are needed."""
+    plain = [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
+    made = {k: v for k, v in node.items() if isinstance(v, dict) and v.get("_partial_")}
+    return plain + [f"++{prefix}.{k}.{key}={_literal(v)}" for k, own in made.items() for key, v in own.items()]
 
 
 def _literal(value: Any) -> str:

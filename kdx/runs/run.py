@@ -26,7 +26,7 @@ from kdx.engine.record.log import Log, View
 from kdx.engine.record.loggers import asked_by_agent
 from kdx.engine.record.wandb_view import ONLINE_ID
 from kdx.engine.trainer import Trainer
-from kdx.models.sync_norms import join_norms
+from kdx.models.sync_norms import sync_batch_norms
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.sharded import shard
 from kdx.runs.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
@@ -113,7 +113,7 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
     if light.settings.channels_last:
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
     if size() > 1:
-        join_norms(method, light.device)
+        sync_batch_norms(method, light.device)
     if config["teacher"] is not None and config["teacher"]["shard"]:
         assert teacher is not None and isinstance(teacher.network, Frozen)
         shard(teacher.network.net, light.device)

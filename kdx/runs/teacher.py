@@ -53,7 +53,7 @@ class Teacher:
         if not isinstance(self.network, Memo):
             return self.told
         memo = self.network
-        asked = memo.asked / max(1, memo.asked + memo.found)
+        asked = memo.misses / max(1, memo.misses + memo.hits)
         return {**self.told, "memo": {**self.told["memo"], "share_computed": round(asked, 4)}}
 
     def predictions(self, loader: Iterable[Batch], device: torch.device, task: Task) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""What runs trainings: one of them, or many towards one answer."""
+"""Studies: many trainings that answer one question."""

@@ -1,37 +1,35 @@
-"""A study that shows which classes a trained network confuses."""
+"""A study that clusters the classes that a trained network confuses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from kdx.config.compose import Config, compose
-from kdx.core.errors import UserError
 from kdx.core.ranges import Count, PositiveInt
-from kdx.data.loaders import Loaders
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
-from kdx.runs.build import build_light, build_loaders, build_student
 from kdx.runs.prepare import network_name, prepare, weights_file
 from kdx.runs.provenance import commit
 from kdx.runs.results import finished, write_json
 from kdx.runs.run import name, run
 from kdx.studies.options import Options
+from kdx.studies.trained import Batches, Evaluation
 from kdx.tables.footnotes import commit as shown
 
 
 @dataclass(frozen=True)
 class Found:
-    """Confusable classes.
+    """Sets of confusable classes.
 
     Attributes:
-        sets: Of classes, largest first.
-        seen: Number of examples that were looked at.
-        top1: Share of them that the network predicts right; the sets know nothing of it.
+        sets: Classes of each set, largest set first.
+        seen: Number of examples.
+        top1: Accuracy on them; not used for the sets.
     """
 
     sets: list[list[int]]
@@ -41,16 +39,16 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Clustering:
-    """How the classes that a network confuses are found.
+    """Finds the classes that a network confuses.
 
     Attributes:
-        split: Examples that it predicts: "test", "train" (`dataset.train_subset` of them), or "val".
-        examples: Most examples that are looked at, in whole batches; None for all.
+        split: Examples to predict: "test", "train" (`dataset.train_subset` of them), or "val".
+        examples: Maximum number of examples, rounded up to whole batches; None for all.
         clusters: Number of sets.
         components: As in `confusable_classes`.
-        seed: Of the starts of k-means.
-        restarts: Number of starts, of which the best is kept.
-        steps: Limit on the rounds of a start.
+        seed: Seed of the starts of k-means.
+        restarts: Number of starts; the best one counts.
+        steps: Maximum number of iterations of a start.
     """
 
     split: Literal["test", "train", "val"]
@@ -62,16 +60,14 @@ class Clustering:
     steps: PositiveInt
 
     @torch.no_grad()
-    def find(self, network: nn.Module, loaders: Loaders, device: torch.device) -> Found:
-        """The sets of a network in evaluation mode. Raises UserError where there is no such split."""
-        if self.split not in loaders.evals:
-            raise UserError(f"study: there is no split '{self.split}'; there are: {', '.join(loaders.evals)}")
-        loader, covariance, right, seen = loaders.evals[self.split], Covariance(), 0, 0
-        limit = None if self.examples is None else -(-self.examples // loader.batch_size)
-        for batch in islice(loader, limit):
-            logits = network(batch.to(device).inputs).logits.cpu()
+    def find(self, network: nn.Module, batches: Batches) -> Found:
+        """The sets of a network in evaluation mode, from its predictions on the batches of `split`."""
+        covariance, right, seen = Covariance(), 0, 0
+        limit = None if self.examples is None else -(-self.examples // batches.batch_size)
+        for batch in islice(batches, limit):
+            logits = network(batch.inputs).logits.cpu()
             covariance.update(logits)
-            right += int((logits.argmax(1) == batch.labels).sum())
+            right += int((logits.argmax(1) == batch.labels.cpu()).sum())
             seen += len(batch)
         found = confusable_classes(
             covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps
@@ -83,18 +79,20 @@ class Clustering:
 class Clusters(Clustering):
     """Clusters the columns of the covariance of a network's predictions, and writes and prints the sets of classes.
 
-    The network is the student of a run: a checkpoint where the overrides give one (`student.checkpoint`), else what the
-    run leaves, which is trained where it is missing.
+    The network is the student of a run: the checkpoint in the overrides (`student.checkpoint`), or else the trained
+    student. A missing run is trained.
 
     Attributes:
-        name: What its files are called.
+        name: Directory of its files.
         title: Heading.
-        overrides: Of the run.
+        overrides: Overrides of the run.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5.
         https://arxiv.org/abs/1503.02531
     """
+
+    accepts: ClassVar[frozenset[str]] = frozenset()
 
     name: str
     title: str
@@ -105,20 +103,16 @@ class Clusters(Clustering):
 
         Args:
             paths: The config's paths.
-            options: What the command asks; `overrides` follow the study's own.
+            options: Options of the command line; `overrides` follow the study's own.
         """
-        if options.scale is not None or options.columns is not None or options.rows is not None:
-            raise UserError("scale, rows and columns are for tables of runs; this study looks at one network")
         place = options.place(paths)
         config = prepare(compose([*place, *self.overrides, *options.overrides]))
         weights = self._weights(config, options)
         if weights is None:
             return ["the network is not trained yet"]
-        light = build_light(config)
-        loaders = build_loaders(config, light)
-        network = build_student(config, weights).eval().to(light.device)
-        found = self.find(network, loaders, light.device)
-        names = light.dataset.class_names()
+        data = Evaluation(config)
+        found = self.find(data.student(config, weights), data.batches(self.split))
+        names = data.light.dataset.class_names()
         facts: dict[str, Any] = {
             "network": network_name(config, "student"),
             "sha256": sha256(weights),

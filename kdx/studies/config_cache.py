@@ -1,4 +1,4 @@
-"""Composed configs kept between commands: a table of hundreds opens at once, as long as nothing has changed."""
+"""A cache of composed configs on disk, so that a table of hundreds of runs opens at once."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from kdx.runs.prepare import examine
 from kdx.runs.results import write_json
 
 
-class Recall:
-    """A config is a function of overrides, YAML files and code; where all of them are as they were, so is it.
+class ConfigCache:
+    """Composed configs by their overrides; valid as long as YAML files, code and environment do not change.
 
     Args:
-        path: The file; it may be removed at any time.
+        path: The file; it can be deleted at any time.
     """
 
     def __init__(self, path: Path):
@@ -31,23 +31,23 @@ class Recall:
             self._kept = {}
 
     def config(self, overrides: Sequence[str]) -> tuple[Config, bool]:
-        """The checked config of overrides, and whether its data_seed follows its seed.
+        """The validated config of overrides, and whether its data_seed is interpolated from its seed.
 
         Raises:
-            ConfigError: With a line for everything that is wrong.
+            ConfigError: With a line for each mistake.
         """
         key = json.dumps(list(overrides))
         if key not in self._kept:
             composed = compose(overrides)
             found = [examine(composed), "data_seed" in composed.interpolated]
             if _reads_files(found[0]):
-                return found[0], found[1]  # whose content may change
+                return found[0], found[1]  # not cached, since the files' content can change
             self._kept[key], self._changed = found, True
         config, follows = self._kept[key]
         return json.loads(json.dumps(config)), follows
 
-    def keep(self) -> None:
-        """Write down what was composed; where that is not possible it is composed again next time."""
+    def save(self) -> None:
+        """Save new configs; on a disk error they are composed again next time."""
         if not self._changed:
             return
         try:
@@ -58,14 +58,14 @@ class Recall:
 
 
 def _reads_files(config: Config) -> bool:
-    """Whether there is a checksum of something given: weights to start from, a teacher's, images."""
+    """Whether the config has the checksum of a file: initial weights, a teacher's weights, or images."""
     given = (config["student"], config["teacher"], config["transfer"]["unlabelled"])
     return any(isinstance(node, dict) and node.get("sha256") is not None for node in given)
 
 
 @cache
 def digest() -> str:
-    """Of all code and YAML files, and of the environment that configs may read."""
+    """Hash of all code and YAML files and of the environment variables that configs read."""
     content = hashlib.sha256()
     package = Path(kdx.__file__).parent
     for root, pattern in ((package, "*.py"), *((folder, "*.yaml") for folder in config_dirs())):

@@ -1,10 +1,10 @@
-"""A study of students that learn from images made out of their teacher."""
+"""A study of students that learn from images synthesised from their teacher."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,15 +28,15 @@ from kdx.studies.options import Options, located
 
 @dataclass(frozen=True, kw_only=True)
 class Inversion:
-    """Images that are found in the grid's teacher, for each seed.
+    """Images synthesised from the grid's teacher, for each seed.
 
     Attributes:
-        recipe: How.
-        count: How many; classes take turns.
-        batch_size: Found at a time.
-        against: Overrides of a run whose student they compete with, on top of the grid's, "{seed}" for the
-            seed; None for no competition.
-        after: Name of an inversion whose images are kept beside these; None for none.
+        recipe: The inversion method.
+        count: Number of images; classes alternate.
+        batch_size: Images that are optimised together.
+        against: Overrides, after the grid's, of a run whose student the images compete with (adaptive inversion);
+            "{seed}" stands for the seed; None for no competition.
+        after: Name of an inversion whose images are included in the file; None for none.
     """
 
     recipe: DeepInversion
@@ -48,15 +48,17 @@ class Inversion:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFree:
-    """Makes images for each seed, then runs a grid whose rows may learn from them.
+    """Synthesises images for each seed, then runs a grid whose rows can learn from them.
 
-    The images of an inversion lie in `{outputs}/studies/{grid.name}/{inversion}-{seed}.safetensors`; those that are
-    there are taken as they are, where they were made by the same recipe from the same networks.
+    The images of an inversion are in `{outputs}/studies/{grid.name}/{inversion}-{seed}.safetensors`. A file made by the
+    same recipe from the same networks is used again.
 
     Attributes:
         inversions: By name; each may use the images of the ones before it.
         grid: Rows of runs.
     """
+
+    accepts: ClassVar[frozenset[str]] = Grid.accepts
 
     inversions: Mapping[str, Inversion]
     grid: Grid
@@ -67,11 +69,11 @@ class DataFree:
                 raise UserError(f"study.inversions.{name}.after: there is no inversion '{inversion.after}' before it")
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Make what images are missing, then execute the grid.
+        """Synthesise missing images, then execute the grid.
 
         Args:
             paths: The config's paths.
-            options: What the command asks.
+            options: Options of the command line.
 
         Returns:
             A line for each failure.
@@ -89,20 +91,20 @@ class DataFree:
         name: str,
         inversion: Inversion,
         place: Sequence[str],
-        asked: Sequence[str],
+        more: Sequence[str],
         folder: Path,
         seed: int,
     ) -> None:
-        config = prepare(compose([*place, *self.grid.recipe((), seed), *asked]))
+        config = prepare(compose([*place, *self.grid.recipe((), seed), *more]))
         if config["teacher"] is None:
-            raise UserError("images are found in a teacher, and the method of the grid's overrides has none")
+            raise UserError("images are synthesised from a teacher, and the method in study.grid.overrides has none")
         weights = find_weights(config, train_teacher)[""]
         rival = None
         if inversion.against is not None:
-            rival = run(prepare(compose([*place, *self.grid.recipe(inversion.against, seed), *asked]))).student
+            rival = run(prepare(compose([*place, *self.grid.recipe(inversion.against, seed), *more]))).student
         before = None if inversion.after is None else folder / f"{inversion.after}-{seed}.safetensors"
         facts: dict[str, Any] = {
-            "name": name,  # images of two inversions begin with other pixels
+            "name": name,  # inversions start from different noise
             "recipe": asdict(inversion.recipe),
             "count": inversion.count,
             "batch_size": inversion.batch_size,
@@ -140,7 +142,7 @@ class DataFree:
 
 
 def _made(path: Path) -> str | None:
-    """By which key the images of a file were made; None where there are none."""
+    """Key of the recipe and networks that made a file; None if there is no file."""
     from safetensors import safe_open
 
     if not path.is_file():
@@ -156,7 +158,7 @@ def _load(path: Path) -> Tensor:
 
 
 def _save(path: Path, images: Tensor, key: str) -> None:
-    from safetensors.torch import save  # its save_file hides what the disk said
+    from safetensors.torch import save  # its save_file hides the OSError
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:

@@ -1,7 +1,8 @@
-"""Rows of overrides times seeds, and the table they make."""
+"""A study of rows of overrides, each with several seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
@@ -18,23 +19,25 @@ from kdx.tables.table import Table
 class Grid:
     """Runs each row with each seed and prints one table.
 
-    Runs are found by their identity, so repeating a study that was cut off runs only what is missing.
+    A run is known by its identity, so repeating an interrupted study runs only what is missing.
 
     Attributes:
-        name: What its files are called.
+        name: Directory of its files.
         title: Heading of the table.
-        overrides: Overrides that all runs share.
+        overrides: Overrides of all runs.
         seeds: Seeds of each row.
-        seed_overrides: Overrides with "{seed}" in them.
-        rows: Overrides of each row, by its label; "{seed}" stands for the seed here, too.
+        seed_overrides: Overrides of all runs in which "{seed}" stands for the seed.
+        rows: Overrides of each row, by its label; "{seed}" stands for the seed.
         baseline: Row that gains are measured against; None for none.
-        teacher_row: Whether the teachers get a row of their own.
-        cost_row: Row that the column "cost" compares the time of a step with; None for no such column.
+        teacher_row: Whether the table has a row for the teachers.
+        cost_row: Row whose step time is 1 in the column "cost"; None for no such column.
         columns: Metric names, "seconds" for the time of a run, "cost" for the relative time of a step, "gain" for the
-            difference to the baseline in the first column, "teacher/test/top1" and the like for what a row's teachers
-            measure on test.
-        protocol: Which epoch's numbers are shown.
+            difference to the baseline in the first column, "teacher/test/top1" and the like for a row's teachers on
+            test.
+        protocol: The epoch whose numbers the table shows.
     """
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     name: str
     title: str
@@ -54,29 +57,27 @@ class Grid:
         for key in ("baseline", "cost_row"):
             row = getattr(self, key)
             if row is not None and row not in self.rows:
-                raise UserError(f"study.{key} '{row}' is no row; rows: {', '.join(self.rows)}")
+                raise UserError(f"study.{key} '{row}' is not a row; rows: {', '.join(self.rows)}")
         if "cost" in self.columns and self.cost_row is None:
-            raise UserError("the column 'cost' needs study.cost_row, the row that it compares with")
+            raise UserError("the column 'cost' needs study.cost_row, its reference row")
         if "gain" in self.columns and self.baseline is None:
-            raise UserError("the column 'gain' needs study.baseline, the row that it compares with")
+            raise UserError("the column 'gain' needs study.baseline, its reference row")
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, write `table.md`, `table.csv` and `table.png`, and print the table.
 
-        A row with a run that failed is left out of the table.
+        The table leaves out a row with a failed run.
 
         Args:
             paths: The config's paths.
-            options: What the command asks.
+            options: Options of the command line.
 
         Returns:
             A line for each failure.
         """
-        if options.scale is not None or options.columns is not None:
-            raise UserError("scale and columns are for tables; this study has one scale, and its columns are metrics")
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
-        # every config is checked before the first run starts
+        # checks every config before the first run starts
         configs = {
             (row, seed): prepare(compose([*place, *self.recipe(self.rows[row], seed), *options.overrides]))
             for row in rows
@@ -98,7 +99,7 @@ class Grid:
         return lines
 
     def present(self, results: Mapping[str, Sequence[Result]], paths: Mapping[str, str], options: Options) -> None:
-        """Write the table of complete rows, and print it."""
+        """Write and print the table of complete rows."""
         table = Table.build(
             title=self.title,
             results=results,
@@ -113,10 +114,10 @@ class Grid:
         publish(table, paths, self.name)
 
     def _reference(self, column: str) -> str | None:
-        """The row that a column compares with; None for a column of plain measurements."""
+        """The reference row of a column; None for a plain measurement."""
         return {"cost": self.cost_row, "gain": self.baseline}.get(column)
 
     def recipe(self, own: Sequence[str], seed: int) -> list[str]:
-        """The overrides of a run with some of its own: those of all runs, its own, and those of its seed."""
+        """Overrides of a run: those of all runs, its own, and those of its seed."""
         whole = [*self.overrides, *own, *self.seed_overrides]
         return [override.replace("{seed}", str(seed)) for override in whole]

@@ -1,4 +1,4 @@
-"""What a command asks of a study."""
+"""Options of `kdx study`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,23 @@ from typing import Literal
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.ranges import PositiveInt
 
+# options that a study may leave out, see `Study.accepts`
+NARROWING = ("scale", "rows", "columns")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The part of a study's config that is no part of the study.
+    """The keys of a study's config besides the study and the paths.
 
     Attributes:
-        fresh: Whether finished runs are run over.
-        scale: Preset of the study to run at; None for its first one.
-        only: "render" shows what there is and runs nothing; None runs what is missing.
+        fresh: Whether to train finished runs again.
+        scale: Preset of the study; None for its first one.
+        only: "render" writes the results from finished runs and trains nothing; None trains what is missing.
         jobs: Processes at a time, each with its share of the threads.
-        fused: Whether runs that share data, their order, augmentation and teacher train together in one process.
-        fused_limit: Most runs that do.
-        retry: "failed" runs failed runs again; None leaves them and reports them.
-        rows: Rows to run, as names or patterns such as "KD*"; None for all. The others are shown as they are.
+        fused: Whether runs with the same data, augmentation and teacher train together in one process.
+        fused_limit: Maximum number of runs in such a process.
+        retry: "failed" trains failed runs again; None reports them.
+        rows: Rows to run, as names or patterns such as "KD*"; None for all.
         columns: Columns to run, likewise.
         overrides: Overrides of every run, after the study's own.
     """
@@ -39,28 +42,28 @@ class Options:
 
     @property
     def together(self) -> int:
-        """Most runs that train together."""
+        """Maximum number of runs that train together in one process."""
         return self.fused_limit if self.fused else 1
 
     def place(self, paths: Mapping[str, str]) -> list[str]:
-        """Overrides that put a run where the study's command says, and start it over where that is asked."""
+        """Overrides that give a run the study's paths and its `fresh`."""
         return [*located(paths), f"fresh={str(self.fresh).lower()}"]
 
 
 def located(paths: Mapping[str, str]) -> list[str]:
-    """Overrides that give a run the paths of its study."""
+    """Overrides that give a run the study's paths."""
     return [f"paths.{key}={value}" for key, value in paths.items()]
 
 
 def select(patterns: Sequence[str] | None, names: Sequence[str], key: str) -> list[str]:
-    """The names that one of the patterns matches, in their own order.
+    """The names that match a pattern, in the order of the names.
 
     Raises:
-        UserError: A pattern matches none.
+        UserError: A pattern matches no name.
     """
     if patterns is None:
         return list(names)
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(f"{key}: nothing is called '{pattern}'{did_you_mean(pattern, names)}")
+            raise UserError(f"{key}: no name matches '{pattern}'{did_you_mean(pattern, names)}")
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]

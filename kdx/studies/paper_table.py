@@ -1,9 +1,9 @@
-"""A study of kind table: a paper's rows and columns, run here and set beside the published numbers."""
+"""A study that repeats a paper's table and compares it with the published numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from kdx.config.identity import left_out
 from kdx.config.layout import options as known
@@ -11,9 +11,9 @@ from kdx.core.errors import UserError
 from kdx.pool.pool import look_up
 from kdx.pool.task import Failure
 from kdx.runs.results import Protocol, Result
-from kdx.studies.config_cache import Recall
+from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options, select
-from kdx.studies.table_runs import Board, Place
+from kdx.studies.table_runs import Place, TableRuns
 from kdx.tables.captions import captions
 from kdx.tables.paper_cells import Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
 from kdx.tables.render import csv, latex, markdown, text
@@ -24,28 +24,30 @@ Overrides = Sequence[str] | None
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """Runs what is missing of a paper's table and renders it; a cell that is not run is a visible hole.
+    """Runs the missing cells of a paper's table and writes it; a cell without runs is marked as a hole.
 
     Attributes:
-        name: What its files are called.
+        name: Directory of its files.
         title: Heading.
-        paper: Citation of what is repeated.
-        overrides: Overrides that all runs share.
-        rows: Overrides of each row; None for a row that nothing here can run.
+        paper: Citation of the paper.
+        overrides: Overrides of all runs.
+        rows: Overrides of each row; None for a row that kdx cannot run.
         columns: Overrides of each column; None likewise.
-        cells: Overrides of single cells by row and column, on top; None likewise.
-        awaits: Overrides such as "method=crd" whose option may not exist yet; what needs one is a hole until then.
-        metric: What is measured.
+        cells: Further overrides of single cells by row and column; None likewise.
+        awaits: Overrides such as "method=crd" whose option may not exist yet; cells that need it are holes until then.
+        metric: Name of the metric.
         unit: Of the published numbers.
-        measures: Metric and unit of the columns that have their own.
-        protocol: Which epoch's numbers ours are.
-        teacher_row: Row that shows the teachers behind the runs of its column; None for none.
+        measures: Metric and unit of columns that differ from `metric` and `unit`.
+        protocol: The epoch whose numbers the table shows.
+        teacher_row: Row that shows the teachers of the runs in its column; None for none.
         baseline: Row that gains are measured against, seed by seed; None for none.
-        shows: "metric", or "gain" where the published numbers are gains over the baseline's.
-        scales: Presets by name; the first is taken where the command names none.
+        shows: "metric", or "gain" if the published numbers are gains over the baseline.
+        scales: Presets by name; the first one is the default.
         reported: Published numbers by a short name of their source.
-        notes: What a reader must know besides.
+        notes: Further notes below the table.
     """
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"scale", "rows", "columns"})
 
     name: str
     title: str
@@ -69,7 +71,7 @@ class PaperTable:
 
     def __post_init__(self):
         for key, kind in (("measures", Measure), ("scales", Scale), ("reported", Reported)):
-            # a config has them as plain keys and values
+            # a config holds them as plain mappings
             parts = {k: v if isinstance(v, kind) else kind(**v) for k, v in getattr(self, key).items()}
             object.__setattr__(self, key, parts)
         if not self.rows or not self.columns or not self.scales:
@@ -114,22 +116,22 @@ class PaperTable:
         return printed
 
     def recipe(self, row: str, column: str, scale: Scale, more: Sequence[str] = ()) -> list[str] | str:
-        """Overrides of a cell and `more`, without its seed; or why it cannot be run, in a few words."""
+        """Overrides of a cell and `more`, without its seed; or a short reason why it cannot run."""
         own = self.cells.get(row, {}).get(column, ())
         parts = (self.overrides, self.columns[column], self.rows[row], own)
         if row == self.teacher_row or any(part is None for part in parts):
             return "" if row == self.teacher_row else "not available"
-        # the last word on a key counts, so that a scale can change what a table or a cell says
+        # the last override of a key wins, so that a scale can change one of the table or of a cell
         found = list({o.split("=", 1)[0]: o for part in (*parts, scale.overrides, more) for o in part or ()}.values())
         lacking = [o for o in found if o in self.awaits and not _exists(o)]
         return f"not built: {', '.join(lacking)}" if lacking else found
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run what is missing and write the table as Markdown, LaTeX and CSV.
+        """Run the missing cells and write the table as Markdown, LaTeX and CSV.
 
         Args:
             paths: The config's paths.
-            options: What the command asks.
+            options: Options of the command line.
 
         Returns:
             A line for each failure.
@@ -138,30 +140,32 @@ class PaperTable:
         if name not in self.scales:
             raise UserError(f"scale={name}: this table has {', '.join(self.scales)}")
         if stray := [o for o in options.overrides if not left_out(o.lstrip("+~").split("=", 1)[0])]:
-            raise UserError(f"overrides={stray[0]}: what a table runs stands in its file; this says where things are")
+            raise UserError(
+                f"overrides={stray[0]}: a table runs what its file says; overrides only set paths, devices and so on"
+            )
         scale = self.scales[name]
         rows, columns = (
             select(options.rows, list(self.rows), "rows"),
             select(options.columns, list(self.columns), "columns"),
         )
         place = options.place(paths)
-        board = Board(Recall(Path(paths["outputs"]) / "studies" / "composed.json"))
+        runs = TableRuns(ConfigCache(Path(paths["outputs"]) / "studies" / "composed.json"))
         for row in self.rows:
             for column in self.columns:
-                board.add((row, column), self.recipe(row, column, scale, options.overrides), place, scale.seeds)
-        board.recall.keep()
+                runs.add((row, column), self.recipe(row, column, scale, options.overrides), place, scale.seeds)
+        runs.cache.save()
         wanted = {
             label: config
-            for (place_, _), (label, config) in board.configs.items()
+            for (place_, _), (label, config) in runs.configs.items()
             if place_[0] in rows and place_[1] in columns
         }
         if options.only is None:
-            results, failures = board.run(wanted, options)
+            results, failures = runs.run(wanted, options)
         else:
             results, failures = look_up(wanted)
-        sheet = self._sheet(name, board, look_up(dict(board.configs.values()))[0] | results, failures)
+        sheet = self._sheet(name, runs, look_up(dict(runs.configs.values()))[0] | results, failures)
         self._write(sheet, Path(paths["outputs"]) / "tables" / self.name, name)
-        return [*board.problems, *map(str, failures)]
+        return [*runs.problems, *map(str, failures)]
 
     def _write(self, sheet: Sheet, folder: Path, scale: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,12 +174,12 @@ class PaperTable:
         print(text(sheet))
         print(f"\n{folder}/{scale}.md, {scale}.tex, {scale}.csv")
 
-    def _sheet(self, scale: str, board: Board, results: Mapping[str, Result], failures: Sequence[Failure]) -> Sheet:
+    def _sheet(self, scale: str, runs: TableRuns, results: Mapping[str, Result], failures: Sequence[Failure]) -> Sheet:
         failed = {failure.label for failure in failures}
         values: dict[Place, dict[int, float]] = {}
-        holes = dict(board.holes)
+        holes = dict(runs.holes)
         used: dict[Path, Result] = {}
-        for (place, seed), (label, _) in board.configs.items():
+        for (place, seed), (label, _) in runs.configs.items():
             measure = self._measure(place[1])
             if label not in results:
                 holes[place] = "failed" if label in failed else holes.get(place) or "not run"
@@ -190,12 +194,12 @@ class PaperTable:
                 values.setdefault(place, {})[seed] = convert(value, measure.unit, tested)
         if self.teacher_row is not None:
             for column in self.columns:
-                runs = [
+                found = [
                     results[label]
-                    for (place, _), (label, _) in board.configs.items()
+                    for (place, _), (label, _) in runs.configs.items()
                     if place[1] == column and label in results
                 ]
-                values[self.teacher_row, column] = self._teachers(column, runs)
+                values[self.teacher_row, column] = self._teachers(column, found)
         if self.shows == "gain":
             values = self._gains(values)
         at_scale = self.scales[scale].paper
@@ -236,7 +240,7 @@ class PaperTable:
         return compare(ours, theirs) if ours and theirs else None
 
     def _gains(self, values: Mapping[Place, Mapping[int, float]]) -> dict[Place, dict[int, float]]:
-        """Each number less the baseline's of the same seed; places without a pair have none."""
+        """Each number minus the baseline's of the same seed; only seeds that both have."""
         gains = {}
         for (row, column), of in values.items():
             base = values.get((str(self.baseline), column), {})
@@ -244,7 +248,7 @@ class PaperTable:
         return gains
 
     def _teachers(self, column: str, runs: Sequence[Result]) -> dict[int, float]:
-        """Measurements of the different teachers behind runs."""
+        """Measurements of the distinct teachers of the runs."""
         measure = self._measure(column)
         facts = {}
         for run in runs:

@@ -1,25 +1,25 @@
-"""A study of a generalist and specialists: found, trained, brought to agree, and taught to one student."""
+"""A study of a generalist, specialists of its confusable classes, and a student of both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.config.compose import Config, compose
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
-from kdx.data.loaders import Loaders
-from kdx.data.on_device import on_device
 from kdx.metrics.accuracy import right_among
 from kdx.pool.pool import look_up, run_all
-from kdx.runs.build import build_light, build_loaders, build_student
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.runs.run import train_teacher
 from kdx.runs.teacher import find_weights, load_teacher
 from kdx.studies.clusters import Clustering
 from kdx.studies.options import Options
+from kdx.studies.trained import Evaluation
+from kdx.studies.trained import logits as test_logits
 from kdx.tables.footnotes import footnotes, pipes
 from kdx.tables.metrics import Shown
 from kdx.tables.publish import publish
@@ -29,7 +29,7 @@ from kdx.tables.table import Table
 GENERALIST, AGAIN = "generalist", "generalist, trained again"
 SPECIALISTS, Q = "specialists", "q of generalist and specialists"
 OF_GENERALIST, OF_Q = "student of the generalist", "student of q"
-# what is compared with what, and in which column
+# row, its baseline, and column of each comparison
 COMPARED = (
     (SPECIALISTS, GENERALIST, "inside/test/top1"),
     (SPECIALISTS, AGAIN, "inside/test/top1"),
@@ -44,29 +44,32 @@ Scores = dict[str, dict[str, float]]  # by row and column
 
 @dataclass(frozen=True, kw_only=True)
 class Specialists:
-    """Hinton's section 5 for each seed, each link of it an ordinary run; and one table.
+    """Repeats section 5 of Hinton et al. for each seed, and writes one table.
 
-    A generalist learns; its confusable classes are clustered; a specialist of each cluster of two classes or more
-    starts from its weights; q, on which all agree, teaches a student, and the generalist alone another. As specialists
-    train longer than the generalist, it is also shown after as many steps again. A link is known by its config and the
-    content of the weights that it starts from, so a study that is cut off goes on where it was.
+    A generalist is trained, and the classes that it confuses are clustered. A specialist for each cluster of at least
+    two classes starts from the generalist's weights. The distribution q that minimises the divergence to all of them
+    teaches one student, and the generalist alone teaches another. Specialists train longer than the generalist, so the
+    table also shows the generalist after the same number of further steps. Each training is an ordinary run, known by
+    its config and the content of its initial weights, so an interrupted study continues where it stopped.
 
     "Inside" is the paper's conditional accuracy: over the test examples of a cluster, among its classes alone. All
     numbers are of the last epoch.
 
     Attributes:
-        name: What its files are called.
+        name: Directory of its files.
         title: Heading of the table.
-        overrides: Overrides that all runs share.
-        seeds: Seeds of the whole.
-        clustering: How clusters are found.
-        generalist, specialist, student: Overrides of these.
+        overrides: Overrides of all runs.
+        seeds: Seeds of all runs.
+        clustering: Finds the clusters.
+        generalist, specialist, student: Overrides of these runs.
         agreement: Further overrides of the student of q.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5 (which ends at q; a
         student of it is this program's). https://arxiv.org/abs/1503.02531
     """
+
+    accepts: ClassVar[frozenset[str]] = frozenset()
 
     name: str
     title: str
@@ -79,17 +82,15 @@ class Specialists:
     agreement: Sequence[str]
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run the links that are missing, in three rounds, and write and print the table.
+        """Run what is missing, in three rounds, and write and print the table.
 
         Args:
             paths: The config's paths.
-            options: What the command asks.
+            options: Options of the command line.
 
         Returns:
             A line for each failure.
         """
-        if options.scale is not None or options.columns is not None or options.rows is not None:
-            raise UserError("scale, rows and columns are for tables of runs; this study is one whole")
         place = options.place(paths)
         self.check([*place, *options.overrides])
         found: dict[Key, Result] = {}
@@ -137,26 +138,26 @@ class Specialists:
         scores, inside = {}, []
         for seed in complete:
             configs = {row: (special | taught)[row, seed] for row in (AGAIN, OF_GENERALIST, OF_Q)}
-            nets = {row: build_student(config, found[row, seed].student) for row, config in configs.items()}
-            scores[seed], each = self._measure(configs[OF_Q], nets, sets[seed])
+            data = Evaluation(configs[OF_Q])
+            nets = {row: data.student(config, found[row, seed].student) for row, config in configs.items()}
+            scores[seed], each = self._measure(configs[OF_Q], data, nets, sets[seed])
             inside += [[str(seed), *cells] for cells in each]
         self._present(scores, inside, [r.data for (_, seed), r in found.items() if seed in complete], paths)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
-        """Raise ConfigError where a link is no config; what it needs of others is left to be trained."""
+        """Raise ConfigError where the overrides of a run make no valid config."""
         some = "teacher.members={all: {}, some: {special_classes: [0,1]}}"
         links = ([*self.specialist, *_special([0, 1])], self.student, [*self.student, *self.agreement, some])
         for own in (self.generalist, *links):
             prepare(compose([*self.overrides, *own, *overrides]))
 
     def _clusters(self, config: Config, generalist: Result) -> tuple[list[list[int]], list[float]]:
-        """The sets of two classes or more, and the part of each in the training set."""
-        light = build_light(config)
-        loaders = build_loaders(config, light)
-        network = build_student(config, generalist.student).eval().to(light.device)
-        found = self.clustering.find(network, loaders, light.device).sets
-        labels = loaders.spec.labels
+        """The sets of at least two classes, and the share of each in the training set."""
+        data = Evaluation(config)
+        network = data.student(config, generalist.student)
+        found = self.clustering.find(network, data.batches(self.clustering.split)).sets
+        labels = data.loaders.spec.labels
         assert labels is not None
         sets = [classes for classes in found if len(classes) > 1]
         if not sets:
@@ -164,15 +165,12 @@ class Specialists:
         return sets, [float(torch.isin(labels, torch.tensor(classes)).double().mean()) for classes in sets]
 
     def _measure(
-        self, config: Config, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
+        self, config: Config, data: Evaluation, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
     ) -> tuple[Scores, list[list[str]]]:
         """Numbers of a seed by row and column, and a line for each cluster."""
-        light = build_light(config)
-        loaders, device = build_loaders(config, light), light.device
-        q = load_teacher(config, find_weights(config, train_teacher), loaders, device).network
-        nets: dict[str, nn.Module] = {Q: q, **dict(q.get_submodule("members").named_children())}
-        nets |= {row: student.eval().to(device) for row, student in students.items()}
-        logits, labels = _logits(nets, loaders, device)
+        q = load_teacher(config, find_weights(config, train_teacher), data.loaders, data.device).network
+        nets = {Q: q, **dict(q.get_submodule("members").named_children()), **students}
+        logits, labels = test_logits(nets, data.batches("test"))
         scores: Scores = {}
         for row in (GENERALIST, Q, *students):
             right = [right_among(logits[row][:, classes], labels, classes) for classes in sets]
@@ -224,18 +222,6 @@ class Specialists:
         header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
         clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
         publish(table, paths, self.name, clusters)
-
-
-@torch.no_grad()
-def _logits(nets: Mapping[str, nn.Module], loaders: Loaders, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
-    """What networks say of the test set, and its labels, on the CPU."""
-    rows: dict[str, list[Tensor]] = {name: [] for name in nets}
-    labels = []
-    for batch in on_device(loaders.evals["test"], device):
-        for name, net in nets.items():
-            rows[name].append(net(batch.inputs).logits.cpu())
-        labels.append(batch.labels.cpu())
-    return {name: torch.cat(parts) for name, parts in rows.items()}, torch.cat(labels)
 
 
 def _special(classes: Sequence[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The configs of a table, cell by cell and seed by seed."""
+"""The runs of a table: a config for each cell and seed."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,36 +8,36 @@ from kdx.pool.pool import look_up, run_all
 from kdx.pool.task import Failure, folder_of
 from kdx.runs.dry_run import rehearse
 from kdx.runs.results import Result
-from kdx.studies.config_cache import Recall
+from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options
 
-Place = tuple[str, str]  # row, column
+Place = tuple[str, str]  # row and column
 
 
-class Board:
-    """What a table runs.
+class TableRuns:
+    """The runs of a table.
 
     Attributes:
-        configs: Label and config by place and seed.
-        holes: Why a place has no config.
-        problems: Lines for places whose overrides are wrong.
+        configs: Label and config by cell and seed.
+        holes: Why a cell has no config.
+        problems: A line for each mistake in the overrides of a cell.
     """
 
-    def __init__(self, recall: Recall):
-        self.recall = recall
+    def __init__(self, cache: ConfigCache):
+        self.cache = cache
         self.configs: dict[tuple[Place, int], tuple[str, Config]] = {}
         self.holes: dict[Place, str] = {}
         self.problems: list[str] = []
 
     def add(self, place: Place, recipe: list[str] | str, where: Sequence[str], seeds: Sequence[int]) -> None:
-        """Compose a place's configs, or note why it has none."""
+        """Compose the configs of a cell, or note why it has none."""
         if isinstance(recipe, str):
             if recipe:
                 self.holes[place] = recipe
             return
         overrides = [*where, *recipe, f"seed={seeds[0]}"]
         try:
-            config, follows = self.recall.config(overrides)
+            config, follows = self.cache.config(overrides)
         except ConfigError as error:
             self.holes[place] = "does not fit"
             self.problems += [f"{', '.join(place)}: {line}" for line in error.problems]
@@ -47,7 +47,7 @@ class Board:
             self.configs[place, seed] = label, with_seed(config, seed, follows)
 
     def run(self, wanted: Mapping[str, Config], options: Options) -> tuple[dict[str, Result], list[Failure]]:
-        """Run configs once their parts have been tried together; those that do not fit are failures."""
+        """Run configs after a dry run of each; configs whose parts do not fit are failures."""
         fitting: dict[str, Config] = {}
         wrong: list[Failure] = []
         there = {} if options.fresh else look_up(wanted)[0]
@@ -64,11 +64,11 @@ class Board:
 
 
 def with_seed(config: Config, seed: int, data_follows: bool) -> Config:
-    """The config of another seed, without composing it anew.
+    """The same config with another seed, without composing it again.
 
     Args:
-        config: Of any seed.
-        seed: The other one.
-        data_follows: Whether the seed of the data is that of the run.
+        config: Config with any seed.
+        seed: The new seed.
+        data_follows: Whether data_seed equals seed.
     """
     return {**config, "seed": seed, "data_seed": seed if data_follows else config["data_seed"]}

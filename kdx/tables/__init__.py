@@ -1,1 +1,1 @@
-"""Numbers of many runs: statistics, tables and their files."""
+"""Statistics and tables over many runs."""

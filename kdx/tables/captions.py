@@ -1,4 +1,4 @@
-"""What stands below a paper's table: how to read its numbers, what made them, and what is missing."""
+"""Notes below a reproduced table: how to read the numbers, how they were made, and what is missing."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -9,7 +9,7 @@ from kdx.tables.statistics import CONFIDENCE, ENOUGH
 
 
 class Facts(Protocol):
-    """The part of a table that its captions speak of."""
+    """The part of a table config that the captions use."""
 
     @property
     def protocol(self) -> str: ...
@@ -26,9 +26,9 @@ def captions(table: Facts, scale: str, cells: Sequence[Cell], runs: Sequence[Map
 
     Args:
         table: The table.
-        scale: The preset that it is shown at.
-        cells: Its cells without the teachers'.
-        runs: What the `result.json` behind its numbers say.
+        scale: The preset shown.
+        cells: The cells, without the teachers'.
+        runs: Contents of the runs' `result.json`.
     """
     preset, percent = table.scales[scale], f"{100 * CONFIDENCE:.0f} %"
     notes = [

@@ -1,4 +1,4 @@
-"""What every table says below its numbers, and how its cells stand under each other."""
+"""Footnotes common to all tables, and the alignment of cells."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ PROTOCOLS = {
 
 
 def footnotes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Data, length, hardware and code behind runs.
+    """Notes on data, length, hardware and code of runs.
 
     Args:
-        runs: What their `result.json` say; at least one.
+        runs: Contents of their `result.json`; at least one.
     """
     tested = counts({d["examples"]["test"] for d in runs})
     trained = counts({d["examples"]["training"] for d in runs})
@@ -35,7 +35,7 @@ def footnotes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def counts(values: set[int]) -> str:
-    """ "1,500", or "300 to 1,500" where runs differ."""
+    """ "1,500", or "300 to 1,500" if runs differ."""
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
@@ -47,12 +47,12 @@ def commit(code: Mapping[str, object]) -> str:
 
 
 def pipes(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
+    """Format a row of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
 def align(grid: Sequence[Sequence[str]]) -> list[str]:
-    """Lines for a terminal: the first column to the left, the others to the right."""
+    """Align rows for a terminal: the first column left, the others right."""
     widths = [max(len(row[i]) for row in grid) for i in range(len(grid[0]))]
     return [
         "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))

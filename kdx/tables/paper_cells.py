@@ -1,4 +1,4 @@
-"""A published table beside ours: what is printed, what we measured, and what may be said of the difference."""
+"""Cells of a reproduced table: published number, our number, and the verdict on the difference."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ PROVENANCE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large the runs of a table are.
+    """A preset of a table's runs.
 
     Attributes:
-        overrides: On top of those of the table.
+        overrides: Overrides in addition to the table's.
         seeds: Seeds of each cell.
-        paper: Whether this is the scale of the published numbers; only then are they judged by.
+        paper: Whether this is the scale of the published numbers; only then there is a verdict.
     """
 
     overrides: Sequence[str]
@@ -36,7 +36,7 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """What a column measures where it is not what the others do."""
+    """The measure of a column that differs from the table's default."""
 
     metric: str
     unit: Unit
@@ -44,15 +44,15 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Reported:
-    """Numbers that somebody printed.
+    """Published numbers of one source.
 
     Attributes:
-        source: Where they stand.
-        provenance: How they came here: read in the source, through somebody else's table, from memory, or
+        source: Citation.
+        provenance: How they were obtained: read in the source, through another paper's table, from memory, or
             measured independently where nothing is published.
-        protocol: Which epoch's numbers they are.
-        runs: How many runs each is a mean of; None where the source does not say.
-        values: Numbers by row, in the order of the columns; None where none is printed.
+        protocol: The epoch of the results.
+        runs: Number of runs per mean; None if not stated.
+        values: Numbers by row, in the order of the columns; None if not published.
         std: Standard deviations in the same order, for rows that have them.
     """
 
@@ -66,13 +66,13 @@ class Reported:
 
 @dataclass(frozen=True)
 class Printed:
-    """One number that somebody printed.
+    """One published number.
 
     Attributes:
         value: In the table's unit.
-        std: Its standard deviation over runs; None where none is printed.
+        std: Its standard deviation over runs; None if not published.
         source: Key of its source.
-        of: What its source says of all its numbers.
+        of: The published numbers of that source.
     """
 
     value: float
@@ -83,21 +83,21 @@ class Printed:
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the table.
+    """One cell of the table.
 
     Attributes:
         row: Row.
         column: Column.
-        metric: What is measured.
-        unit: Of all its numbers.
-        printed: The published number; None where there is none.
-        ours: Our numbers' summary; None where nothing is run.
-        wanted: Seeds that the scale asks for.
-        hole: Why numbers of ours are missing; empty where none is.
-        gain: Against the baseline row; None where there is none.
-        difference: Ours less the published; None where the two must not be compared.
-        margin: What the difference must exceed, by 95 %, to be one; None where that is not known.
-        verdict: What may be said; None where nothing may.
+        metric: The metric.
+        unit: Unit of all numbers.
+        printed: The published number; None if there is none.
+        ours: Summary of our numbers; None if nothing has run.
+        wanted: Number of seeds of the scale.
+        hole: Why our numbers are missing; empty if they are not.
+        gain: Gain over the baseline row; None if there is none.
+        difference: Our mean minus the published number; None if they are not comparable.
+        margin: Half width of the 95 % interval of the difference; None if unknown.
+        verdict: Verdict on the difference; None if there is none.
     """
 
     row: str
@@ -116,17 +116,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table to be written down.
+    """A reproduced table.
 
     Attributes:
-        title: Heading; it says where the scale is not the paper's.
+        title: Heading; names the scale if it is not the paper's.
         paper: Citation.
-        protocol: Which epoch's numbers ours are.
-        baseline: Row that gains are measured against; None for none.
-        columns: In order.
-        cells: By column, in the order of the rows.
-        sources: By the key that cells name them with.
-        notes: What stands below.
+        protocol: The epoch of our results.
+        baseline: Reference row for gains; None for none.
+        columns: The columns, in order.
+        cells: Cells by column, in the order of the rows.
+        sources: Sources by key.
+        notes: Notes below the table.
     """
 
     title: str
@@ -142,7 +142,7 @@ class Sheet:
 def judge(
     ours: Summary | None, printed: Printed | None, protocol: Protocol, at_scale: bool
 ) -> tuple[float | None, float | None, Verdict | None]:
-    """What the difference between our mean and a published number says.
+    """Verdict on the difference between our mean and a published number.
 
     Numbers of another protocol, or of a shorter training, are not compared at all. The margin is half the 95 %
     interval of a difference of two means: Welch's where the source prints its deviation and counts its runs.
@@ -173,12 +173,12 @@ def _margin(ours: Summary, value: float, std: float | None, runs: int | None) ->
 
 
 def convert(value: float, unit: Unit, tested: int) -> float:
-    """A measurement in a table's unit.
+    """Convert a measurement to a table's unit.
 
     Args:
-        value: As runs record it.
-        unit: "errors" counts the test examples that a fraction leaves wrong, "count" those that it is a share of.
-        tested: Test examples.
+        value: The recorded value.
+        unit: "errors" is the number of test examples that a fraction leaves wrong, "count" the number in the fraction.
+        tested: Number of test examples.
     """
     if unit == "percent":
         return 100 * value

@@ -1,4 +1,4 @@
-"""The table of a study, on disk and in the terminal."""
+"""Output of a study's table, on disk and in the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ def publish(table: Table, paths: Mapping[str, str], name: str, more: Sequence[st
     """Write `table.md`, `table.csv` and `table.png` of a study, and print the table.
 
     Args:
-        table: What to show.
+        table: The table.
         paths: The config's paths.
-        name: What the study's files are called.
-        more: Lines of Markdown that follow the table.
+        name: Name of the study's files.
+        more: Lines of Markdown after the table.
     """
     folder = Path(paths["outputs"]) / "studies" / name
     folder.mkdir(parents=True, exist_ok=True)

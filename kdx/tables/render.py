@@ -1,4 +1,4 @@
-"""A sheet as Markdown, LaTeX, CSV and text: reported, ours, difference, verdict, and what to know of each number."""
+"""Rendering of a sheet as Markdown, LaTeX, CSV and text: reported, ours, difference, verdict and notes."""
 
 import csv as csv_module
 import io
@@ -10,7 +10,7 @@ from kdx.tables.footnotes import align, pipes
 from kdx.tables.paper_cells import PROVENANCE, Cell, Printed, Sheet
 from kdx.tables.statistics import Comparison
 
-# one letter for each provenance, and one for each protocol that is not ours
+# one letter per provenance, and one per protocol different from ours
 PROVENANCE_MARKS = {"read": "r", "secondary": "s", "memory": "m", "measured": "i"}
 PROTOCOL_MARKS = {"last": "l", "best_on_test": "b", "val_selected": "v", "unstated": "u"}
 PROTOCOL_NAMES = {
@@ -20,7 +20,7 @@ PROTOCOL_NAMES = {
     "unstated": "epoch not stated",
 }
 UNITS = {"percent": "%", "plain": "", "errors": "test errors", "count": "test examples"}
-FEW_CELLS = 40  # what a terminal shows in full
+FEW_CELLS = 40  # maximum number of cells shown in full in a terminal
 CSV_HEADER = [
     *("row", "column", "metric", "unit"),
     *("reported", "reported_std", "reported_runs", "source", "provenance", "reported_protocol"),
@@ -46,7 +46,7 @@ SPECIAL = {
 
 
 def markdown(sheet: Sheet) -> str:
-    """A section for each column."""
+    """Markdown with a section per column."""
     lines = [f"# {sheet.title}", "", sheet.paper, ""]
     for column in sheet.columns:
         lines += [f"## {column}", "", pipes(_header(sheet, column))]
@@ -57,7 +57,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    r"""One longtable with booktabs rules: needs \usepackage{booktabs,longtable}."""
+    r"""LaTeX longtable with booktabs rules: needs \usepackage{booktabs,longtable}."""
     header = _header(sheet, sheet.columns[0])[1:]
     width = len(header) + 1
     lines = [
@@ -79,7 +79,7 @@ def latex(sheet: Sheet) -> str:
 
 
 def csv(sheet: Sheet) -> str:
-    """A line for each cell with all its numbers, unrounded, in its unit; empty where there is none."""
+    """CSV with one line per cell: all its numbers, unrounded, in its unit; empty if missing."""
     out = io.StringIO()
     writer = csv_module.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
@@ -90,7 +90,7 @@ def csv(sheet: Sheet) -> str:
 
 
 def text(sheet: Sheet) -> str:
-    """For a terminal: all columns of a small table, else those with numbers of ours."""
+    """Text for a terminal: all columns of a small table, else those with our numbers."""
     total = sum(map(len, sheet.cells.values()))
     run = [column for column in sheet.columns if any(cell.ours for cell in sheet.cells[column])]
     shown = list(sheet.columns) if total <= FEW_CELLS else run
@@ -104,17 +104,17 @@ def text(sheet: Sheet) -> str:
         lines += ["", column, "-" * len(rows[0]), *rows]
     hidden = [column for column in sheet.columns if column not in shown]
     if hidden:
-        lines += ["", f"nothing run yet: {', '.join(hidden)}"]
+        lines += ["", f"not run yet: {', '.join(hidden)}"]
     return "\n".join([*lines, "", *_below(sheet)])
 
 
 def escape(plain: str) -> str:
-    """Text that LaTeX prints as it stands."""
+    """Escape text for LaTeX."""
     return "".join(SPECIAL.get(sign, sign) for sign in plain)
 
 
 def marks(printed: Printed, protocol: str) -> str:
-    """ "r", or "r,b": how a published number came here, and its protocol where it is not ours."""
+    """ "r", or "r,b": provenance of a published number, and its protocol if different from ours."""
     own = PROVENANCE_MARKS[printed.of.provenance]
     return own if printed.of.protocol == protocol else f"{own},{PROTOCOL_MARKS[printed.of.protocol]}"
 
@@ -133,7 +133,7 @@ def _row(
     bold: Callable[[str], str],
     clean: Callable[[str], str] = lambda plain: plain,
 ) -> list[str]:
-    """The cells of a line; what is not there is a dash, what should be there a hole."""
+    """The cells of a line; a dash for absent numbers, a hole for missing ones."""
     reported = "-"
     if cell.printed is not None:
         spread = "" if cell.printed.std is None else f" ± {_number(cell.printed.std, cell)}"
@@ -171,14 +171,14 @@ def _signed(value: float, cell: Cell) -> str:
 
 
 def _number(value: float, cell: Cell) -> str:
-    """A published number with the digits that it was printed with, or two in percent."""
+    """A published number with its printed digits, or two in percent."""
     shown = repr(float(value)).removesuffix(".0")
     fixed = _fixed(value, cell)
     return fixed if cell.unit == "percent" and len(fixed) >= len(shown) else shown
 
 
 def _below(sheet: Sheet) -> list[str]:
-    """Where the published numbers are from, what their marks say, and the notes."""
+    """Sources of the published numbers, legend of the marks, and the notes."""
     shown = [cell.printed for of in sheet.cells.values() for cell in of if cell.printed is not None]
     lines = []
     for key, of in sheet.sources.items():

@@ -1,4 +1,4 @@
-"""What several seeds say together, and whether two sets of them differ."""
+"""Summaries over seeds, and comparisons of two sets of runs."""
 
 import math
 import random
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 CONFIDENCE = 0.95
-ENOUGH = 3  # seeds below which a spread says little
+ENOUGH = 3  # minimum number of seeds for a meaningful spread
 RESAMPLES = 10_000
 BOOTSTRAP_SEED = 0
 
@@ -19,8 +19,8 @@ class Summary:
 
     Attributes:
         mean: Arithmetic mean.
-        std: Sample standard deviation (n - 1); NaN for a single number, of which it says nothing.
-        n: How many numbers.
+        std: Sample standard deviation (n - 1); NaN for a single number.
+        n: Number of values.
     """
 
     mean: float
@@ -29,7 +29,7 @@ class Summary:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Summary":
-        """Summarise. Raises ValueError where there is nothing to summarise."""
+        """Summarise values. Raises ValueError if there are none."""
         if not values:
             raise ValueError("a mean needs at least one number")
         mean = math.fsum(values) / len(values)
@@ -55,15 +55,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sets of runs against each other.
+    """Comparison of two sets of runs.
 
     Attributes:
         gain: Differences seed by seed where the seeds match; else the difference of the means, with the
             standard deviation of a single difference.
         interval: 95 % interval of the mean difference: Student's t over the pairs, Welch's without pairs.
         bootstrap: The same interval by resampling pairs; None without pairs.
-        seeds: Seeds that both sets have; empty where they are compared without pairs.
-        enough: Whether each side has three numbers or more.
+        seeds: Seeds that both sets have; empty for an unpaired comparison.
+        enough: Whether each side has at least three values.
     """
 
     gain: Summary
@@ -74,15 +74,15 @@ class Comparison:
 
     @property
     def significant(self) -> bool:
-        """Whether zero lies outside the interval, told by enough numbers."""
+        """Whether zero lies outside the interval, from enough values."""
         low, high = self.interval
         return self.enough and (low > 0 or high < 0)
 
 
 def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
-    """Compare numbers by seed: in pairs over the seeds that both have, unpaired where fewer than two match.
+    """Compare values by seed: paired over common seeds, or unpaired if fewer than two seeds match.
 
-    Pairs cancel what a seed does to both sides, such as the order of the data.
+    Pairing cancels effects of a seed on both sides, such as the order of the data.
 
     Raises:
         ValueError: A side is empty.
@@ -100,21 +100,21 @@ def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
 
 
 def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Summary:
-    """Differences seed by seed, which cancels what a seed does to both sides."""
+    """Paired differences per seed, which cancel the effects of a seed on both sides."""
     return Summary.of([v - b for v, b in zip(values, baseline, strict=True)])
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """95 % percentile interval of the mean from resamples with a fixed seed: the same numbers, the same answer.
+    """95 % percentile bootstrap interval of the mean, with a fixed seed, so that it is deterministic.
 
-    Of a handful of numbers it is too narrow, since it knows no values but these; the t interval is not.
+    For few values it is too narrow, since it resamples only these; the t interval is not.
 
     References:
         B. Efron, R. Tibshirani. An Introduction to the Bootstrap. Chapman & Hall, 1993.
     """
     if not values:
         raise ValueError("a mean needs at least one number")
-    # random() is the one stream that Python promises never to change
+    # random() is the only generator whose stream Python guarantees
     draw, n = random.Random(BOOTSTRAP_SEED).random, len(values)
     means = sorted(math.fsum(values[int(draw() * n)] for _ in range(n)) / n for _ in range(RESAMPLES))
     tail = (1 - CONFIDENCE) / 2
@@ -142,18 +142,18 @@ def welch(left: Summary, right: Summary) -> tuple[float, Interval]:
 
 
 def caution(n: int) -> str | None:
-    """A sentence where seeds are too few to judge by; None where they are not."""
+    """A warning if there are too few seeds for a verdict; else None."""
     if n >= ENOUGH:
         return None
     return f"{n} seed{'s' if n != 1 else ''} only, fewer than {ENOUGH}: the spread says little, so there is no verdict"
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """The value below which Student's t stays with a probability.
+    """Quantile of Student's t distribution.
 
     Args:
         probability: In (0, 1).
-        freedom: Degrees of freedom, above 0; Welch's are no whole number.
+        freedom: Degrees of freedom, above 0; not an integer for Welch's test.
     """
     if not 0 < probability < 1 or freedom <= 0:
         raise ValueError(f"a quantile needs a probability in (0, 1) and freedom above 0, got {probability}, {freedom}")
@@ -180,14 +180,14 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
     if x in (0.0, 1.0):
         return x
     front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    # the fraction converges fast on one side of the mean; the other side follows by symmetry
+    # the fraction converges fast on one side of the mean; the other side uses the symmetry
     if x > (a + 1) / (a + b + 2):
         return 1 - front * _fraction(b, a, 1 - x) / b
     return front * _fraction(a, b, x) / a
 
 
 def _fraction(a: float, b: float, x: float) -> float:
-    """Lentz's evaluation of the continued fraction."""
+    """Evaluate the continued fraction by Lentz's method."""
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
     value = d
     for m in range(1, 1000):

@@ -1,4 +1,4 @@
-"""Numbers of many runs side by side, each with its mean, spread and n."""
+"""Tables of runs: mean, standard deviation and n per row and column."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from kdx.tables.metrics import Shown
 from kdx.tables.statistics import ENOUGH, Summary, caution, paired_gain
 
 TEACHER = "teacher"
-# columns that compare a row with another
+# columns that compare a row with a reference row
 DERIVED = ("cost", "gain")
 
 
@@ -23,8 +23,8 @@ class Table:
     Attributes:
         title: Heading.
         columns: Metric names.
-        cells: A summary for each measured (row, column); a cell that was not measured is absent.
-        n: Seeds by row.
+        cells: Summary of each measured (row, column); others are absent.
+        n: Number of seeds by row.
         gains: Paired differences to the baseline in the first column, by row.
         notes: Protocol, hardware and code behind the numbers.
         shown: How the columns' metrics are shown.
@@ -55,7 +55,7 @@ class Table:
         The column "cost" is a step's time over that of `cost_row`, the column "gain" the first column's difference
         to `baseline`, both seed by seed.
         """
-        # a column counts for a row only where each of its runs measured it
+        # a cell needs the metric of each run of the row
         values: dict[str, dict[str, list[float]]] = {}
         for row, runs in results.items():
             measured = {c: [_value(r, c, protocol) for r in runs] for c in columns if c not in DERIVED}
@@ -95,7 +95,7 @@ class Table:
         return ["", *map(self.heading, self.columns), "n"]
 
     def rows(self) -> list[list[str]]:
-        """Formatted cells; "-" where nothing was measured."""
+        """Formatted cells; "-" if not measured."""
         lines = []
         for row, of in self.cells.items():
             shown = []
@@ -112,13 +112,13 @@ class Table:
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def text(self) -> str:
-        """For a terminal."""
+        """Format the table for a terminal."""
         lines = align([self.header(), *self.rows()])
         rule = "-" * len(lines[0])
         return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self.notes])
 
     def csv(self) -> str:
-        """One line for each cell: row, metric, mean, std, n; fractions, not percent."""
+        """CSV with one line per cell: row, metric, mean, std, n; fractions, not percent."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["row", "metric", "mean", "std", "n"])
@@ -143,8 +143,8 @@ def _step(result: Result) -> float:
 
 
 def _teachers(results: Mapping[str, Sequence[Result]], columns: Sequence[str]) -> dict[str, Summary]:
-    """Measurements of the different teachers behind the runs; empty where no run has one."""
-    # a method without a teacher says nothing of one
+    """Evaluations of the runs' distinct teachers; empty if there are none."""
+    # methods without a teacher record none
     told = [r.data["teacher"] for runs in results.values() for r in runs if r.data["teacher"] is not None]
     facts = {teacher["sha256"]: teacher for teacher in told}
     measured = [c for c in columns if facts and all(c in f for f in facts.values())]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kdx.config.compose import compose
-from kdx.config.layout import OWN, config_dir, config_file, options, take_config_dirs
+from kdx.config.layout import OWN, config_dir, config_dirs, config_file, options, take_config_dirs
 from kdx.core.errors import UserError
 from kdx.runs.prepare import prepare
 
@@ -45,6 +45,12 @@ def test_own_options_are_listed_and_found_in_processes_started_from_here(own):
     assert "mine" in options("method") and "mlp_own" in options("teacher") and "kd" in options("method")
     assert config_file("method", "mine") == own / "method" / "mine.yaml"
     assert str(own) in os.environ[OWN]
+
+
+def test_a_folder_that_is_given_in_two_ways_counts_once(own):
+    take_config_dirs([f"--config-dir={own}"])
+    take_config_dirs([f"--config-dir={own}"])
+    assert config_dirs() == [config_dir(), own]
 
 
 def test_a_folder_that_is_not_there_or_shadows_a_shipped_file_is_refused(own, tmp_path):

@@ -1,4 +1,4 @@
-"""Pixels against torchvision, for the same choices."""
+"""Augmentations against torchvision, for the same random draws."""
 
 import numpy as np
 import pytest
@@ -98,12 +98,12 @@ def test_resized_crop_windows_lie_inside_and_spread_as_asked():
     aspect = torch.tensor([w / h for _, _, h, w in windows])
     assert 0.19 < float(area.min()) < 0.23 and 0.75 < float(area.max()) < 0.82
     assert float(aspect.min()) > 0.48 and float(aspect.max()) < 2.1
-    # a window that cannot be had: the largest central one with an allowed aspect
+    # an impossible window: falls back to the largest central one with an allowed aspect ratio
     assert ResizedCrop(scale=(1.0, 1.0), ratio=(1.0, 1.0)).window(10, 30, 0) == (0, 10, 10, 10)
 
 
 def test_wrong_numbers_are_told():
     with pytest.raises(ValueError, match="scale must be two positive numbers"):
         ResizedCrop(scale=(0.5, 0.1), ratio=(1.0, 1.0))
-    with pytest.raises(DataError, match="end at 16"):
+    with pytest.raises(DataError, match="has 0..16"):
         STRONG.policy.apply(SPLITS.train.images, 16, STRONG.policy.draw(60, torch.Generator()))

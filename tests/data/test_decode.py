@@ -1,4 +1,4 @@
-"""Decoding in a worker process: Pillow's pixels and Pillow's refusals, for every kind of file."""
+"""Decoding in a worker process gives Pillow's pixels and Pillow's errors, for all formats."""
 
 import io
 import os
@@ -72,7 +72,7 @@ def test_torchvision_reads_jpeg_and_nothing_else(tmp_path, in_worker, monkeypatc
     monkeypatch.setattr(Image, "open", None)
     assert decode(str(path), 3).shape == (38, 45, 3)
     monkeypatch.setattr(module, "get_worker_info", lambda: None)
-    with pytest.raises(TypeError):  # in the main process Pillow is asked
+    with pytest.raises(TypeError):  # the main process uses Pillow
         decode(str(path), 3)
 
 
@@ -114,7 +114,7 @@ def test_torchvision_itself_is_not_imported(tmp_path):
     path = tmp_path / "image.jpg"
     path.write_bytes(jpeg())
     program = (
-        "import sys\nfrom kdx.data import decode\ndecode.get_worker_info = object\n"
+        "import sys\nfrom kdx.data.sources import decode\ndecode.get_worker_info = object\n"
         f"assert decode.decode({str(path)!r}, 3).shape == (38, 45, 3)\n"
         "assert 'torchvision' not in sys.modules and 'PIL' not in sys.modules"
     )

@@ -107,7 +107,7 @@ def test_a_tree_that_differs_is_told(tree, tmp_path):
         folder_at(tree, folder="nowhere").splits()
     with pytest.raises(DataError, match=r"looked for .*tiny/test"):
         folder_at(tree, test_folder="test").splits()
-    with pytest.raises(DataError, match="holds 3 classes, but num_classes is 4"):
+    with pytest.raises(DataError, match="has 3 classes, but num_classes is 4"):
         folder_at(tree, num_classes=4).splits()
     with pytest.raises(ValueError, match="resize must be at least the input size 16, got 8"):
         folder_at(tree, resize=8).splits()
@@ -115,10 +115,10 @@ def test_a_tree_that_differs_is_told(tree, tmp_path):
         (tmp_path / "tiny" / part / name).mkdir(parents=True)
     (tmp_path / "tiny" / "train" / "ant" / "a.png").touch()
     (tmp_path / "tiny" / "train" / "bee" / "notes.txt").touch()
-    with pytest.raises(DataError, match="bee holds no image"):
+    with pytest.raises(DataError, match="bee contains no images"):
         folder_at(tmp_path, num_classes=2).splits()
     (tmp_path / "tiny" / "train" / "bee" / "b.png").touch()
-    with pytest.raises(DataError, match="classes that the training set has not, such as 'fly'"):
+    with pytest.raises(DataError, match="classes that the training set lacks, such as 'fly'"):
         folder_at(tmp_path, num_classes=2).splits()
 
 

@@ -1,4 +1,4 @@
-"""Laws of the loader: everything is a function of (data seed, epoch, index)."""
+"""Laws of the loader: all batches are a function of (data seed, epoch, index)."""
 
 from dataclasses import replace
 

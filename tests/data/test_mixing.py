@@ -1,4 +1,4 @@
-"""Mixing: labels follow pixels, and everything is a function of (seed, epoch, step)."""
+"""Mixing: labels match pixels, and the result is a function of (seed, epoch, step)."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def test_soft_labels_are_the_pixels_shares(mixing, count):
     for step in range(4):
         out = mixing.apply(constant_images(count), count, seed=0, epoch=0, step=step)
         assert torch.allclose(out.soft_labels.sum(1), torch.ones(count))
-        # the mean pixel is the mean class under the soft label, because a class is its pixel value
+        # classes equal pixel values, so the mean pixel is the mean class under the soft label
         expected = out.soft_labels @ torch.arange(count).float()
         assert torch.allclose(out.inputs.mean((1, 2, 3)), expected, atol=1e-4)
         assert torch.equal(out.labels, out.soft_labels.argmax(1))
@@ -89,7 +89,7 @@ def test_without_mixing_there_are_no_soft_labels():
 def test_a_mixed_sample_has_a_label_where_both_of_its_pair_have_one(mixing):
     whole = mixing.apply(constant_images(7), 7, 0, 0, 0)
     out = mixing.apply(constant_images(7).with_targets(labels=torch.tensor([0, -1, 2, 3, 4, 5, 6])), 7, 0, 0, 0)
-    unknown = torch.tensor([False, True, False, False, True, False, False])  # 1, and 4 which is mixed with it
+    unknown = torch.tensor([False, True, False, False, True, False, False])  # example 1, and its partner 4
     assert torch.equal(out.inputs, whole.inputs)
     assert torch.equal(out.labels[~unknown], whole.labels[~unknown]) and set(out.labels[unknown].tolist()) == {-1}
     assert torch.equal(out.soft_labels[~unknown], whole.soft_labels[~unknown]) and not out.soft_labels[unknown].any()

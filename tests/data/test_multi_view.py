@@ -1,4 +1,4 @@
-"""Several views of each example: each from streams of its own, the first unchanged."""
+"""Several views of each example have separate random streams; the first equals the single view."""
 
 from dataclasses import replace
 
@@ -65,9 +65,9 @@ def test_evaluation_sees_one_view():
 
 def test_mixing_and_no_further_view_are_refused():
     mixing = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.0)
-    with pytest.raises(ValueError, match="cannot be mixed with other examples"):
+    with pytest.raises(ValueError, match="cannot be combined with mixing"):
         replace(TWO, further=[replace(STRONG, mixing=mixing)])
-    with pytest.raises(ValueError, match="cannot be mixed with other examples"):
+    with pytest.raises(ValueError, match="cannot be combined with mixing"):
         replace(TWO, mixing=mixing)
     with pytest.raises(ValueError, match="at least one augmentation under further"):
         replace(TWO, further=[])

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: the same ones in the same order, none read before its time on a CPU."""
+"""Transfer to the device keeps batches and order, and reads nothing ahead on a CPU."""
 
 from dataclasses import fields
 
@@ -56,7 +56,7 @@ def test_on_a_gpu_they_arrive_whole_while_work_is_done(count: int):
         assert all(t.is_cuda for t in mine.tensors)
         for _ in range(5):
             busy = busy @ busy * 1e-3
-        sums.append(mine.map(torch.clone))  # queued behind the work, so memory that was given away would show
+        sums.append(mine.map(torch.clone))  # queued after the work, so that reused memory would be visible
     assert len(sums) == count
     for mine, given in zip(sums, batches, strict=True):
         assert mine.view is given.view and mine.whole == given.whole

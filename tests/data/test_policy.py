@@ -6,7 +6,7 @@ import torch
 from kdx.data.views.ops import OPERATIONS, SIGNED, magnitudes, operate
 from kdx.data.views.policy import BINS, Policy
 
-# share of bytes that may differ, and by how much, where another processor rounds a last bit otherwise: blends truncate
+# tolerated share and size of byte differences from processors that round differently: blends truncate
 BLEND, EXACT = (0.002, 1), (0.0, 0)
 BOUNDS = dict(zip(OPERATIONS, (*[EXACT] * 6, *[BLEND] * 4, *[EXACT] * 2, BLEND, EXACT), strict=True))
 NEAREST = OPERATIONS[1:6]
@@ -46,7 +46,7 @@ def test_each_operation_is_torchvisions_at_each_magnitude(ranges, size):
         theirs = levels(BINS, *size[1:])
         for i in range(62):
             magnitude = 0.0 if theirs is None else float(theirs[level[i]]) * float(sign[i])
-            # a source halfway between two pixels falls to either, so there a slightly other magnitude is as right
+            # a source halfway between two pixels may round to either, so a slightly different magnitude is also right
             near = (1, 1 - 1e-5, 1 + 1e-5) if name in NEAREST else (1,)
             expected = [
                 transform._apply_image_or_video_transform(

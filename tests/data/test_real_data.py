@@ -1,4 +1,4 @@
-"""The real data sets, where KDX_DATA points at them: published counts and statistics."""
+"""Published counts and statistics of the real data sets, if KDX_DATA provides them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Laws of fractions and subsets, and the sentences for data that is not what the config says."""
+"""Laws of fractions and subsets, and errors for data that does not match the config."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -67,7 +67,7 @@ def test_validation_is_cut_from_train_before_the_fraction_and_test_is_untouched(
         splits = replace(DIGITS, val_fraction=0.2, fraction=fraction).splits()
         assert not set(splits.val.origin.tolist()) & set(splits.train.origin.tolist())
         assert torch.equal(splits.test.images, plain.test.images)
-        # whatever fraction is learned from, it's validated on the same examples
+        # the validation split does not depend on the fraction
         assert len(splits.val) == 200
         assert len(splits.train) == fraction * 800
     counts, full = splits.val.labels.bincount(), plain.train.labels.bincount()

@@ -1,4 +1,4 @@
-"""Shards against the same images as files: pixels, labels, batches; every example once; damage; what is kept."""
+"""Shards against the same images as files: pixels, labels, batches, order, damage, cached indexes."""
 
 import gzip
 import io
@@ -19,9 +19,9 @@ from test_loaders import STANDARD, same
 
 import kdx.data.sources.shard_index as shard_index
 import kdx.data.sources.shards as shards
-from kdx.data.order import Together
+from kdx.data.order import GroupedShuffle
 from kdx.data.sets import DataError, Nearby
-from kdx.data.sources.concat import Joined
+from kdx.data.sources.concat import ConcatSet
 from kdx.data.sources.shards import Shards
 from kdx.data.sources.unlabelled_sources import Noise
 
@@ -31,7 +31,7 @@ Part = tuple[str, bytes]
 
 
 def write(path: Path, parts: list[Part], **options) -> Path:
-    """A tar of files in this order."""
+    """Write a tar of files in the given order."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", **options) as tar:
         for name, content in parts:
@@ -46,7 +46,7 @@ def sample(key: str, image: bytes, label: object) -> list[Part]:
 
 
 def pack(folder: Path, root: Path, per_shard: int) -> Path:
-    """The images of a folder in shards, in the order of the folder; with what belongs to no sample in between."""
+    """Pack a folder's images into shards, in folder order, with files in between that belong to no sample."""
     for part in ("train", "val"):
         files = [p for name in CLASSES for p in sorted((folder / "tiny" / part / name / "images").iterdir())]
         parts = [
@@ -116,15 +116,15 @@ def test_each_epoch_has_every_example_once_and_resumes_anywhere(packed, at_once,
 @pytest.mark.parametrize("at_once", [1, 2, 3, 5, 8])
 def test_few_groups_are_in_hand_at_a_time_and_those_are_mixed(at_once):
     g = torch.Generator().manual_seed(0)
-    group = torch.randint(5, (400,), generator=g) * 3  # numbers with holes, as a subset leaves
-    order = Together(Nearby(group, at_once))
+    group = torch.randint(5, (400,), generator=g) * 3  # group numbers with gaps, as in a subset
+    order = GroupedShuffle(Nearby(group, at_once))
     drawn = order.draw(7, 0)
     assert torch.equal(drawn, order.draw(7, 0)) and sorted(drawn.tolist()) == list(range(400))
     sizes, left, hands = Counter(group.tolist()), group[drawn].tolist(), []
     while left:
         hand: set[int] = set()
         count = 0
-        # all of the groups in hand, and nothing else, before any other
+        # the current groups are finished before the next ones start
         while len(hand) < min(at_once, 5 - sum(map(len, hands))) or count < sum(sizes[n] for n in hand):
             hand.add(left[count])
             count += 1
@@ -136,14 +136,14 @@ def test_few_groups_are_in_hand_at_a_time_and_those_are_mixed(at_once):
     assert [len(hand) for hand in hands] == [at_once] * (5 // at_once) + [5 % at_once] * (5 % at_once > 0)
     others = [order.draw(*where) for where in ((7, 1), (8, 0))]
     assert not any(torch.equal(drawn, other) for other in others)
-    for at in range(5):  # each group comes first at some time, and so does each example of it
+    for at in range(5):  # each group, and each example in it, comes first in some epoch
         assert any(int(group[order.draw(s, 0)[0]]) == 3 * at for s in range(60))
 
 
 def test_the_order_of_few_shards_is_refused_where_others_are_mixed_in(packed):
     splits = shards_at(packed, at_once=2).splits()
     with pytest.raises(DataError, match="at_once=null"):
-        Joined((splits.train, Noise(kind="uniform", count=5, seed=0).take(splits.train, shards_at(packed))))
+        ConcatSet((splits.train, Noise(kind="uniform", count=5, seed=0).take(splits.train, shards_at(packed))))
     with pytest.raises(DataError, match="at_once=null"):
         shards_at(packed, at_once=2, in_memory=True).splits()
 
@@ -151,13 +151,13 @@ def test_the_order_of_few_shards_is_refused_where_others_are_mixed_in(packed):
 def test_an_index_is_made_once_and_again_for_another_file(tree, tmp_path, monkeypatch, capsys):  # noqa: F811
     pack(tree, tmp_path, 7)
     made: list[str] = []
-    make = shard_index.make
-    monkeypatch.setattr(shards, "make", lambda path, *rest: made.append(path.name) or make(path, *rest))
+    build = shard_index.build
+    monkeypatch.setattr(shards, "build", lambda path, *rest: made.append(path.name) or build(path, *rest))
     labels = shards_at(tmp_path).splits().train.labels
     assert len(made) == 7 and "5 of 5 shards of tiny" in capsys.readouterr().err
     again = shards_at(tmp_path).splits()
     assert len(made) == 7 and torch.equal(again.train.labels, labels) and capsys.readouterr().err == ""
-    # the same length at another time
+    # the same size, another modification time
     changed, image = tmp_path / "tiny" / "train-001.tar", (tree / "tiny/train/ant/images/00.JPEG").read_bytes()
     write(changed, sample("only", image, 2))
     with open(changed, "ab") as file:
@@ -171,14 +171,14 @@ def test_an_index_is_made_once_and_again_for_another_file(tree, tmp_path, monkey
     assert changed.stat().st_size == stamp.st_size
     assert int(shards_at(tmp_path).splits().train.labels[7]) == 1
     assert made[7:] == ["train-001.tar"] * 2
-    # a damaged index, and one of another part of the samples
+    # a damaged index, and an index for another label file
     for kept in (tmp_path / "indexes").iterdir():
         content = bytearray(kept.read_bytes())
         content[len(content) // 2] ^= 0xFF
         kept.write_bytes(content if "train" in kept.name else content[:100])
     assert torch.equal(shards_at(tmp_path).splits().test.labels, again.test.labels)
     assert len(made) == 9 + 7
-    with pytest.raises(DataError, match="a part 'id'"):
+    with pytest.raises(DataError, match="one part 'id'"):
         shards_at(tmp_path, label="id").splits()
     assert not [kept for kept in (tmp_path / "indexes").iterdir() if kept.suffix != ".npz"]
 
@@ -187,7 +187,7 @@ def test_a_shard_that_changes_while_a_run_reads_it_is_told(tree, tmp_path):  # n
     pack(tree, tmp_path, 7)
     train = shards_at(tmp_path).splits().train
     write(tmp_path / "tiny" / "train-000.tar", [("other.jpg", b"")])
-    with pytest.raises(DataError, match=r"^the shard .*train-000\.tar was changed [^\n]*$"):
+    with pytest.raises(DataError, match=r"^the shard .*train-000\.tar changed after [^\n]*$"):
         train.rows(torch.tensor([0]))
     assert train.rows(torch.tensor([8]))[0].shape == (1, 16, 16, 3)
 
@@ -202,19 +202,19 @@ def jpeg() -> bytes:
 
 GOOD = jpeg()
 WRONG = {
-    r"sample 'b' .* needs one image and a part 'cls' with its class; it has: jpg": [
+    r"sample 'b' .* needs one image and one part 'cls' with its class; it has: jpg": [
         *sample("a", GOOD, 0),
         ("b.jpg", GOOD),
     ],
     r"sample 'b' .* it has: cls, json": [*sample("a", GOOD, 0), ("b.cls", b"1"), ("b.json", b"{}")],
     r"sample 'a' .* it has: cls, jpg, png": [*sample("a", GOOD, 0), ("a.png", b"")],
     r"sample 'a' .* it has: cls": [("a.cls", b"0"), ("b.jpg", GOOD)],
-    r"class of sample 'a' .* is no number from 0 on: 'cat'": sample("a", GOOD, "cat"),
+    r"sample 'a' .* must be an integer from 0, got 'cat'": sample("a", GOOD, "cat"),
     r"the training set of tiny has the label 3, outside 0\.\.2": sample("a", GOOD, 3),
-    r"is no number from 0 on: '-1'": sample("a", GOOD, -1),
-    r"is no number from 0 on: '99999999999999999999'": sample("a", GOOD, 10**20 - 1),
+    r"must be an integer from 0, got '-1'": sample("a", GOOD, -1),
+    r"must be an integer from 0, got '99999999999999999999'": sample("a", GOOD, 10**20 - 1),
     r"WebDataset format: a\.jpg: duplicate file name": [*sample("a", GOOD, 0), ("a.jpg", GOOD)],
-    r"holds no sample": [("README", b"nothing")],
+    r"contains no sample": [("README", b"nothing")],
 }
 
 
@@ -235,15 +235,15 @@ def test_a_shard_that_was_cut_off_or_overwritten_is_refused_wherever(tmp_path):
     end += -end % 512
     for length in (0, 1, *range(512, end + 1, 512), *range(700, end, 999)):
         shard.write_bytes(whole[:length])
-        with pytest.raises(DataError, match=r"^the shard [^\n]*train-0\.tar (has to|is damaged)[^\n]*$"):
+        with pytest.raises(DataError, match=r"^the shard [^\n]*train-0\.tar (is not a complete|is damaged)[^\n]*$"):
             data.splits()
     second = whole.index(b"b.cls")
     shard.write_bytes(whole[:second] + bytes(range(200)) + whole[second + 200 :])
-    with pytest.raises(DataError, match=f"is damaged, or was cut off, at byte {second}$"):
+    with pytest.raises(DataError, match=f"is damaged or truncated at byte {second}$"):
         data.splits()
     write(shard, sample("a", GOOD, 0), format=tarfile.PAX_FORMAT)
     shard.write_bytes(gzip.compress(shard.read_bytes()))
-    with pytest.raises(DataError, match="has to be a tar that is whole and not compressed"):
+    with pytest.raises(DataError, match="is not a complete, uncompressed tar"):
         data.splits()
 
 
@@ -260,9 +260,9 @@ def test_shards_that_are_not_there_are_told(packed):
         (dict(folder="nowhere"), "looked for .*nowhere.*KDX_DATA"),
         (dict(train="train-{000..005}.tar"), r"looked for .*train-005\.tar"),
         (dict(train="others-*.tar"), r"looked for .*others-\*\.tar"),
-        (dict(test="val-{000..001.tar"), "dataset.test=.* is no pattern of shards"),
+        (dict(test="val-{000..001.tar"), "dataset.test=.* is not a valid shard pattern"),
         (dict(test="{val-000,val-000}.tar"), "names a shard twice"),
-        (dict(test="*-000.tar"), "is in dataset.train and in dataset.test"),
+        (dict(test="*-000.tar"), "is in both dataset.train and dataset.test"),
     ):
         with pytest.raises(DataError, match=told) as error:
             shards_at(packed, **changes).splits()
@@ -277,7 +277,7 @@ def test_without_the_library_the_extra_is_named(packed, monkeypatch):
 
 def test_few_files_are_open_at_a_time(packed, monkeypatch):
     before = set(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(shards, "_opened", lru_cache(2)(shards._opened.__wrapped__))
+    monkeypatch.setattr(shards, "_open", lru_cache(2)(shards._open.__wrapped__))
     train = shards_at(packed).splits().train
     images, _ = train.rows(torch.arange(33).flip(0))
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 2

@@ -1,4 +1,4 @@
-"""Reading files: small ones made here, damaged ones, missing ones."""
+"""Reading of data files: small, damaged and missing ones."""
 
 import gzip
 import hashlib
@@ -93,7 +93,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path):
     folder = tmp_path / "cifar-100-python"
     write_cifar(folder, "train", 0)
     (folder / "train").write_bytes(pickle.dumps({"data": Evil(), "fine_labels": []}))
-    with pytest.raises(DataError, match=r"train is not a file of cifar100: it asks for \w+\.system"):
+    with pytest.raises(DataError, match=r"train is not a file of cifar100: it refers to \w+\.system"):
         cifar_at(tmp_path).splits()
 
 

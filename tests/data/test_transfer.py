@@ -1,4 +1,4 @@
-"""Laws of transfer sets: which examples a student sees, with which labels, in which order."""
+"""Laws of transfer sets: the student's examples, their labels and their order."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from test_regime import DIGITS
 from kdx.core.types import UNLABELLED
 from kdx.data.loaders import TrainLoader
 from kdx.data.sets import DataError
-from kdx.data.sources.concat import Joined
+from kdx.data.sources.concat import ConcatSet
 from kdx.data.sources.unlabelled_sources import Files, Noise, OtherData
 from kdx.data.transfer import Transfer
 
@@ -63,7 +63,7 @@ def test_what_is_held_out_is_new_to_the_teacher_and_balanced():
     assert len(mine) == 320
     counts = student.train.labels.bincount().double() / dataset.splits().train.labels.bincount()
     assert bool(((counts - 0.4).abs() < 0.02).all())
-    # the labelled fraction is taken of the student's part
+    # the labelled fraction refers to the student's part
     few = of(replace(dataset, fraction=0.5), held_out=0.4)
     assert set(few.train.origin.tolist()) < mine and len(few.train) == 160
 
@@ -93,7 +93,7 @@ def test_the_rest_of_the_training_set_comes_without_labels():
     alone = of(dataset, unlabelled="rest", labelled_share=0.0)
     assert set(alone.train.origin.tolist()) == set(splits.train.origin[~known].tolist())
     assert not alone.spec.has_labelled
-    # the class that is left out is left out of the unlabelled ones as well
+    # an omitted class is omitted from the unlabelled examples, too
     truth = DIGITS.splits().train.labels
     without = of(dataset, unlabelled="rest", omit_classes=(3,))
     assert set(truth[without.train.origin].tolist()) == set(range(10)) - {3}
@@ -108,7 +108,7 @@ def test_views_have_numbers_where_images_are_of_the_training_set_and_none_elsewh
         for number, image in zip(batch.view, batch.inputs, strict=True):
             shared += int(number) in plain
             assert torch.equal(plain.get(int(number), image), image)
-    assert shared > 900  # of one data seed and epoch
+    assert shared > 900  # for the same data seed and epoch
     assert all(b.view is None for b in batches(of(dataset, unlabelled=UNIFORM, labelled_share=None)))
 
 
@@ -124,7 +124,7 @@ def test_batches_are_labelled_by_the_share(share, batch_size):
     index = torch.cat([b.index for b in found])
     times = index.bincount(minlength=len(splits.train))
     labelled = splits.train.labels >= 0
-    # one pass over the unlabelled ones, and the labelled ones as evenly as can be
+    # one pass over the unlabelled examples; labelled ones repeat as evenly as possible
     assert bool((times[~labelled] == 1).all())
     assert int(times[labelled].max() - times[labelled].min()) <= 1 and int(times[labelled].min()) >= 1
 
@@ -145,11 +145,11 @@ def test_a_specialist_sees_its_own_classes_once_and_others_at_random(share):
     own = torch.isin(truth, torch.tensor([1, 3, 8]))
     epochs = [batches(splits, 16, epoch=epoch) for epoch in (0, 1)]
     for found in epochs:
-        # to whole examples in each batch, the short last one included
+        # rounded to whole examples in each batch, including the short last one
         assert all(abs(int((b.labels < 3).sum()) - share * len(b)) <= 1 for b in found)
         times = torch.cat([b.index for b in found]).bincount(minlength=len(truth))
         assert bool((times[own] == 1).all())
-        # no other comes again before all have come
+        # none repeats before all have been drawn
         assert int(times[~own].max() - times[~own].min()) <= 1
     first, second = ({i for b in found for i in b.index.tolist() if not own[i]} for found in epochs)
     assert share != 0.5 or first != second
@@ -194,7 +194,7 @@ def test_joined_sets_are_their_parts_one_after_the_other():
     dataset = replace(DIGITS, fraction=0.1)
     splits = of(dataset, unlabelled=UNIFORM, labelled_share=None)
     own, noise = dataset.splits().train, UNIFORM.take(DIGITS.pools()[0], DIGITS)
-    assert isinstance(splits.train, Joined) and len(splits.train) == 1100
+    assert isinstance(splits.train, ConcatSet) and len(splits.train) == 1100
     chosen = torch.randperm(1100, generator=torch.Generator().manual_seed(0))[:300]
     every = torch.cat([own.images, noise.images])
     part = splits.train.subset(chosen)
@@ -225,7 +225,7 @@ def test_files_are_read_back(tmp_path: Path):
         found = Files(path=str(tmp_path / name), sha256=None).take(home, synthetic())
         assert torch.equal(found.images, images) and set(found.labels.tolist()) == {-1}
     save_file({"pictures": images}, tmp_path / "wrong.safetensors")
-    for name, sentence in (("nowhere", "no images at"), ("wrong.safetensors", "tensor 'images'")):
+    for name, sentence in (("nowhere", "neither a file nor a folder"), ("wrong.safetensors", "tensor 'images'")):
         with pytest.raises(DataError, match=sentence):
             Files(path=str(tmp_path / name), sha256=None).take(home, synthetic())
 

@@ -1,4 +1,4 @@
-"""Views by number: equal numbers are equal pixels, and there are as many as an augmentation says."""
+"""View numbers: equal numbers mean equal pixels, and there are `num_views` of them."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def batches(augmentation, epochs: int, splits=SPLITS, seed=0) -> list[Batch]:
 
 
 def by_number(found: list[Batch]) -> dict[int, torch.Tensor]:
-    """Pixels by number. Fails where one number stands for two images."""
+    """Pixels by view number. Fails if a number stands for two images."""
     table: dict[int, torch.Tensor] = {}
     for batch in found:
         assert batch.view is not None and batch.view.dtype == torch.int64

@@ -1,4 +1,4 @@
-"""How many processes decode: what was asked for, or what the machine can spare."""
+"""Number of worker processes: the requested one, or the machine's spare cores."""
 
 import pytest
 

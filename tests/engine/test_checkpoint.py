@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoints are written atomically."""
 
 import errno
 import os
@@ -59,7 +59,7 @@ def test_both_damaged_is_one_line_that_says_what_helps(two: Checkpoints):
 
 def test_a_file_of_another_version(two: Checkpoints):
     torch.save({"format": 0, "step": 5}, two.last)
-    with pytest.raises(UserError, match="not a checkpoint of this version of kdx; fresh=true"):
+    with pytest.raises(UserError, match="no checkpoint of this version of kdx; fresh=true"):
         two.load()
 
 

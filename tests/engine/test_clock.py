@@ -1,4 +1,4 @@
-"""Durations with one unit each, and what is due when."""
+"""Durations in each unit, and schedules of due actions."""
 
 import math
 

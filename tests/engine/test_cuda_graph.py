@@ -1,4 +1,4 @@
-"""Replayed steps against the same steps taken one by one."""
+"""Steps replayed from a CUDA graph against the same eager steps."""
 
 import copy
 
@@ -38,7 +38,7 @@ MORE = {
 
 
 class ByHand:
-    """Keeps what a recording would: the tensors and the numbers that it was made with."""
+    """A stand-in for a captured graph: keeps the tensors and numbers of the capture."""
 
     def __init__(self):
         self.recorded = self.replayed = 0
@@ -57,7 +57,7 @@ class ByHand:
 
 
 def trace(trainer, update, first: int = 0, last: int = STEPS) -> list[dict[str, float]]:
-    """Every term of every step from number `first` on, as the trainer takes them."""
+    """All terms of all steps from number `first` on, as the trainer runs them."""
     clock = Clock(STEPS, trainer.loader.steps_per_epoch, 2.0)
     clock.step, rows = first, []
     trainer.method.train()
@@ -91,7 +91,7 @@ def test_replayed_steps_are_those_taken_one_by_one(tiny, built, scene: str):
     assert mine == trace(theirs, theirs.update)
     expected = weights(theirs)
     assert all(torch.equal(t, expected[name]) for name, t in weights(ours).items())
-    # of six batches an epoch one is short; a milestone in the rate asks for nothing
+    # one of six batches per epoch is short; a milestone needs no new capture
     assert recorder.replayed >= STEPS // 3
     assert recorder.recorded == 1 or scene.startswith("a ")
 
@@ -109,7 +109,7 @@ def test_resumed_in_the_middle_it_is_the_same_run(tiny, built):
     resumed.load_state_dict(copy.deepcopy(state))
     assert trace(second, resumed, 15) == expected[15:]
     assert recorder.replayed
-    # also where a recording was made of the tensors before: what it reads is no longer what trains
+    # also if a graph was captured before: it reads the old tensors
     second.method.load_training_state(weights(first))
     resumed.load_state_dict(state)
     assert trace(second, resumed, 15) == expected[15:]
@@ -184,7 +184,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def on_gpu(trainer):
-    """The trainer with everything on a GPU, and an optimiser over what is there."""
+    """Move the trainer to a GPU, with a new optimiser over the moved parameters."""
     trainer.device = torch.device("cuda")
     trainer.method.to(trainer.device)
     assert not trainer.update.optimizer.state, "it has taken no step"

@@ -1,4 +1,4 @@
-"""Optimisers without the compiler are torch's, to the bit, and read each other's state."""
+"""Optimisers without the compiler equal torch's bit for bit, and load each other's state."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.engine.optim.fast_optim import lean
+from kdx.engine.optim.fast_optim import unwrapped
 
 KINDS = {
     "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "foreach": True}),
@@ -34,12 +34,12 @@ def test_steps_and_state_are_torchs(kind, options, crossed: bool):
     theirs = copy.deepcopy(ours)
     mine, torchs = (
         make([{"params": list(net[:1].parameters())}, {"params": list(net[1:].parameters()), "lr": 0.5}], **options)
-        for make, net in ((lean(kind), ours), (kind, theirs))
+        for make, net in ((unwrapped(kind), ours), (kind, theirs))
     )
     assert isinstance(mine, kind)
     steps(ours, mine, 0, 8)
     steps(theirs, torchs, 0, 8)
-    if crossed:  # a checkpoint of either goes on with the other
+    if crossed:  # a checkpoint of either resumes with the other
         states = copy.deepcopy(mine.state_dict()), copy.deepcopy(torchs.state_dict())
         mine.load_state_dict(states[1])
         torchs.load_state_dict(states[0])

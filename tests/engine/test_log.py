@@ -1,4 +1,4 @@
-"""The record, and what views of it are told."""
+"""The metrics log and the views that receive its lines."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_lines_after_the_last_checkpoint_are_cut_off(tmp_path):
     log.write({"step": 1})
     kept = log.position
     log.write({"step": 2})
-    log.path.open("ab").write(b'{"step": 3, "ha')  # killed in the middle of a line
+    log.path.open("ab").write(b'{"step": 3, "ha')  # as if killed in the middle of a line
     log.close(None)
     resumed = Log(tmp_path / "metrics.jsonl", kept)
     assert resumed.lines() == [{"step": 1}]

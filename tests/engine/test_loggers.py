@@ -1,4 +1,4 @@
-"""A view that waits for its first line."""
+"""A logger that starts at its first line."""
 
 import random
 
@@ -7,7 +7,7 @@ from kdx.engine.record.loggers import Deferred
 
 class Seen:
     def __init__(self):
-        random.random()  # as a library may on the way
+        random.random()  # as a library may do
         self.lines, self.summary = [], None
 
     def log(self, line):

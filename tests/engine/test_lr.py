@@ -1,4 +1,4 @@
-"""Learning rates of the published recipe, traced over whole runs."""
+"""Learning rates of the published recipes over whole runs."""
 
 import math
 
@@ -22,7 +22,7 @@ def test_the_literatures_schedule(crd240: dict, epochs: int):
     assert (lr, length, crd240["trainer"]["duration"]["epochs"]) == (0.05, 240, 240)
     steps = per_epoch * epochs
     first = {m: math.ceil(steps * m / 240) for m in (150, 180, 210)}
-    # around each milestone, and once an epoch elsewhere
+    # around each milestone, and once per epoch elsewhere
     asked = sorted({*range(0, steps, per_epoch), *(s + d for s in first.values() for d in (-1, 0, 1)), steps - 1})
     for step in asked:
         passed = sum(step >= s for s in first.values())

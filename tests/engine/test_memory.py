@@ -1,4 +1,4 @@
-"""Freed memory is used again without new pages."""
+"""Freed memory is reused without new pages."""
 
 import platform
 import resource
@@ -16,7 +16,7 @@ PAGES = TENSORS * 4 * FLOATS // resource.getpagesize()
 def test_large_tensors_made_again_have_the_pages_of_those_before():
     assert keep_freed_memory()
     faults = []
-    for _ in range(8):  # what other tests left is used up first, and what lies between blocks comes to rest
+    for _ in range(8):  # first uses up memory left by other tests, until the allocator's state is stable
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         held = [torch.ones(FLOATS) for _ in range(TENSORS)]
         del held

@@ -1,4 +1,4 @@
-"""Means of terms, read late, and the step at which a term broke."""
+"""Means of terms with deferred reads, and the step at which a term became non-finite."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ BATCH = Batch.of_classes(torch.zeros(4, 1), torch.tensor([0, 1, 1, 0]), torch.ar
 
 
 def step(ce: float, kd: float) -> Step:
-    logits = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0], [1.0, 0]])  # 3 of 4 are right
+    logits = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0], [1.0, 0]])  # 3 of 4 are correct
     terms = {"ce": torch.tensor(ce), "kd": torch.tensor(kd)}
     return Step(terms, {"loss": torch.tensor(ce + kd)}, Outputs(logits))
 
@@ -60,7 +60,7 @@ def test_a_state_of_bad_numbers_is_not_saved():
 
 
 def test_accuracy_counts_labelled_examples_alone():
-    some = BATCH.with_targets(labels=torch.tensor([0, -1, 0, -1]))  # one right, one wrong
+    some = BATCH.with_targets(labels=torch.tensor([0, -1, 0, -1]))  # one correct, one wrong
     none = BATCH.with_targets(labels=torch.full((4,), -1))
     meter = Meter(Classes(2))
     for n, batch in enumerate((BATCH, some, none)):

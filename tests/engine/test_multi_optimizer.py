@@ -1,4 +1,4 @@
-"""Steps of several parties against gradients that a test takes itself."""
+"""Steps of several optimisers against gradients computed in the test."""
 
 import copy
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from kdx.engine.optim.multi_optimizer import Peers, Turns
 from kdx.engine.optim.optimizer import SGD, AdamW
 from kdx.engine.optim.update import Joint
 
-NOW = Progress(2, 8, 8)  # half of the rate
+NOW = Progress(2, 8, 8)  # half of the base learning rate
 
 
 class Pair(Method):
-    """Two linear maps; each is to match the other, and the first a target too."""
+    """Two linear maps; each matches the other, and the first also a target."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ def gradient(loss: torch.Tensor, module: nn.Module) -> torch.Tensor:
 
 
 def moved(before: torch.Tensor, g: torch.Tensor, lr: float = 0.2) -> torch.Tensor:
-    """One step of SGD from rest."""
+    """One step of SGD with zero momentum buffer."""
     return before - lr * (g + 0.01 * before)
 
 
@@ -113,15 +113,15 @@ def test_at_once_all_see_the_same():
     target, first, second = by_hand.losses(data)
     student = moved(flat(by_hand.student), gradient(0.3 * target + 0.35 * first, by_hand.student))
     other = moved(flat(by_hand.other), gradient(0.35 * second, by_hand.other))
-    Peers(method=method, **settings(accumulate=1))(data, NOW)
+    Peers(method=method, **settings(accumulate=1, gradient=None))(data, NOW)
     assert torch.allclose(flat(method.student), student, rtol=1e-12)
     assert torch.allclose(flat(method.other), other, rtol=1e-12)
 
 
 def test_one_optimiser_for_all_does_the_same_where_gradients_are_not_bounded():
     one, two, data = pair(), pair(), batch()
-    joint = {k: v for k, v in settings(accumulate=1).items() if k != "optimizers"}
-    updates = Joint(method=one, **joint), Peers(method=two, **settings(accumulate=1))
+    joint = {k: v for k, v in settings(accumulate=1, gradient=None).items() if k != "optimizers"}
+    updates = Joint(method=one, **joint), Peers(method=two, **settings(accumulate=1, gradient=None))
     for step in range(5):
         for update in updates:
             update(data, Progress(step, 8, 8))
@@ -131,15 +131,15 @@ def test_one_optimiser_for_all_does_the_same_where_gradients_are_not_bounded():
 @pytest.mark.parametrize("accumulate", [2, 3])
 def test_accumulation_is_one_big_batch(accumulate: int):
     whole, parts, data = pair(), pair(), batch(7)
-    Peers(method=whole, **settings(accumulate=1))(data, NOW)
-    Peers(method=parts, **settings(accumulate=accumulate))(data, NOW)
+    Peers(method=whole, **settings(accumulate=1, gradient=None))(data, NOW)
+    Peers(method=parts, **settings(accumulate=accumulate, gradient=None))(data, NOW)
     assert torch.allclose(flat(whole), flat(parts), rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [Peers, Turns])
 def test_the_gradient_of_each_party_is_bounded_by_itself(kind):
     bound, free, data = pair(), pair(), batch()
-    extra = {"accumulate": 1} if kind is Peers else {}
+    extra = {"accumulate": 1, "gradient": None} if kind is Peers else {}
     target, first, second = free.losses(data)
     own = gradient(0.3 * target + 0.35 * first, free.student)
     kind(method=bound, **settings(clip_norm=0.01, **extra))(data, NOW)
@@ -159,13 +159,13 @@ def test_a_party_may_have_an_optimiser_of_its_own():
     before = flat(method.other)
     update(data, NOW)
     assert update.lr == pytest.approx(0.2)  # the student's
-    # the first step of Adam has the size of its rate, whatever the gradient
+    # the first step of Adam has the size of its learning rate for any gradient
     assert torch.allclose((flat(method.other) - before).abs(), torch.full_like(before, 0.025), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Peers, Turns])
 def test_saved_and_loaded_it_takes_the_same_next_step(kind):
-    extra = {"accumulate": 1} if kind is Peers else {}
+    extra = {"accumulate": 1, "gradient": None} if kind is Peers else {}
     method, data = pair(), batch()
     update = kind(method=method, **settings(**extra))
     for step in range(3):
@@ -181,12 +181,12 @@ def test_saved_and_loaded_it_takes_the_same_next_step(kind):
 
 
 def test_what_cannot_be_is_refused_in_a_sentence():
-    joint = {k: v for k, v in settings(accumulate=1).items() if k != "optimizers"}
-    with pytest.raises(UserError, match="Fighters work against each other .*choose update=turns"):
+    joint = {k: v for k, v in settings(accumulate=1, gradient=None).items() if k != "optimizers"}
+    with pytest.raises(UserError, match="Fighters optimize opposing terms.*choose update=turns"):
         Joint(method=pair(Fighters), **joint)
-    with pytest.raises(UserError, match="Fighters work against each other .*choose update=turns"):
-        Peers(method=pair(Fighters), **settings(accumulate=1))
-    with pytest.raises(UserError, match="learn together.*choose update=joint"):
+    with pytest.raises(UserError, match="Fighters optimize opposing terms.*choose update=turns"):
+        Peers(method=pair(Fighters), **settings(accumulate=1, gradient=None))
+    with pytest.raises(UserError, match="no parties.*choose update=joint"):
         Turns(method=pair(Alone), **settings())
     with pytest.raises(UserError, match="no party 'othr'; did you mean 'other'"):
         Turns(method=pair(), **settings(optimizers={"othr": SGD(lr=0.1, **SGD_)}))

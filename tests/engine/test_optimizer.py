@@ -1,4 +1,4 @@
-"""Which parameters decay, and optimisers by name."""
+"""Parameter groups for weight decay, and optimisers by name."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_every_optimiser_of_the_config_learns(name: str):
 
 def test_an_optimiser_that_timm_lacks():
     wrong = Timm(name="lamp", lr=0.1, weight_decay=0.0, decay_norm_and_bias=True, options={})
-    with pytest.raises(UserError, match="timm has no optimiser 'lamp'; did you mean 'lamb'"):
+    with pytest.raises(UserError, match="timm has no optimizer 'lamp'; did you mean 'lamb'"):
         wrong.build(network().named_parameters())
 
 

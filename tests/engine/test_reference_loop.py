@@ -1,4 +1,4 @@
-"""The trainer against a loop of twenty lines, to the bit."""
+"""The trainer against a plain loop, bit for bit."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Last, best on test and selected on validation, over a sequence whose answers are known."""
+"""Protocols last, best_on_test and val_selected on a sequence with known results."""
 
 import pytest
 

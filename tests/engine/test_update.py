@@ -1,4 +1,4 @@
-"""A joint step against gradients that a test takes itself."""
+"""A joint step against gradients computed in the test."""
 
 import copy
 
@@ -39,7 +39,8 @@ def batch(size: int, soft: bool = False) -> Batch:
 
 
 def update(scene: Distill, **changed) -> Joint:
-    settings = {"autocast": None, "clip_norm": None, "accumulate": 1, "lr_schedule": Linear(0.0, 1.0, until=4)}
+    settings = {"autocast": None, "clip_norm": None, "accumulate": 1, "gradient": None}
+    settings |= {"lr_schedule": Linear(0.0, 1.0, until=4)}
     optimizer = SGD(
         lr=0.4, weight_decay=0.01, decay_norm_and_bias=True, momentum=0.9, nesterov=False, implementation="foreach"
     )
@@ -51,7 +52,7 @@ def student(scene: Distill) -> torch.Tensor:
 
 
 def gradient(scene: Distill, data: Batch) -> torch.Tensor:
-    """By autograd on a loss that is written out here."""
+    """Gradients by autograd, on a loss written out here."""
     net = copy.deepcopy(scene.student)
     logits, taught = net(data.inputs).logits, scene.teacher(data.inputs).logits
     targets = data.labels if data.soft_labels is None else data.soft_labels
@@ -67,7 +68,7 @@ def test_accumulation_is_one_big_batch_under_sgd(accumulate: int, size: int, sof
     scene, data = method(), batch(size, soft)
     before, g = student(scene), gradient(scene, data)
     step = update(scene, accumulate=accumulate)(data, NOW)
-    # at progress 2 of 8 of a schedule of 8 epochs, the rate is half its base
+    # at progress 2 of 8 of a schedule of 8 epochs, the learning rate is half its base
     assert torch.allclose(student(scene), before - 0.2 * (g + 0.01 * before), rtol=1e-12, atol=1e-14)
     whole = method()
     reference = update(whole)(data, NOW)

@@ -29,8 +29,8 @@ def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():
 
 def test_points_fill_the_square_and_change_with_the_seed():
     facts = dict(
-        name="plane", num_outputs=1, function=StyblinskiTang(), target_mean=(3.0,),
-        target_std=(2.0,), input_shape=(1, 1, 2), mean=(0.5,), std=(0.1,), train_size=3000, test_size=10,
+        name="plane", num_outputs=1, function=StyblinskiTang(), target_mean=(3.0,), target_std=(2.0,),
+        input_shape=(1, 1, 2), mean=(0.5,), std=(0.1,), train_size=3000, test_size=10,
         fraction=1.0, fraction_seed=0, val_fraction=0.0, val_seed=0, train_subset=5,
     )  # fmt: skip
     train, other = (Plane(**facts, seed=seed).splits().train.images.flatten(1) for seed in (0, 1))

@@ -33,7 +33,7 @@ from kdx.losses.relations.crd import CRD
 from kdx.losses.relations.pkt import PKT
 from kdx.losses.relations.rkd import RKDAngle, RKDDistance
 from kdx.losses.relations.sp import SP
-from kdx.losses.wrappers.staged import During
+from kdx.losses.wrappers.staged import Staged
 
 STAGES = ["stage1", "stage2", "stage3"]
 LEVELS = [*STAGES, "pooled"]
@@ -133,5 +133,5 @@ TERMS = {
     "ft": Case(lambda: SecondStageFT("stage2", "stage2", 0.5, "attention", 0), maps.ft("stage2", "attention"), ""),
     "ft whole": Case(lambda: SecondStageFT("stage3", "stage3", 0.5, "whole", 0), maps.ft("stage3", "whole"), ""),
     "map mse": Case(lambda: NarrowMSE("stage2", "stage2"), maps.each("stage2", maps.map_mse, narrow=True), "zero"),
-    "during": Case(lambda: During(CrossEntropy(0.0), 0, 2), reference.cross_entropy(0.0), ""),
+    "during": Case(lambda: Staged(CrossEntropy(0.0), 0, 2), reference.cross_entropy(0.0), ""),
 }

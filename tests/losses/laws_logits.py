@@ -5,7 +5,7 @@ import loss_references as reference
 import target_references as targets
 from law_case import Case
 
-from kdx.losses.base.weighting import Confidence, Constant, Dropped
+from kdx.losses.base.weighting import Confidence, Constant, DropMembers
 from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.ctkd import LearnedTemperature
@@ -37,7 +37,7 @@ TERMS = {
     "nckd": Case(lambda: DKD(0.0, 1.0, 1.0), reference.dkd(0.0, 1.0, 1.0), "zero"),
     "ensemble of one": Case(lambda: EnsembleKD(4.0, "arithmetic", Constant(), "batchmean"), reference.kd(4.0), "zero"),
     "geometric ensemble of one": Case(
-        lambda: EnsembleKD(2.0, "geometric", Dropped(1), "mean"), reference.kd(2.0, divisor=5), "zero"
+        lambda: EnsembleKD(2.0, "geometric", DropMembers(1), "mean"), reference.kd(2.0, divisor=5), "zero"
     ),
     "each of one": Case(
         lambda: EachMember(DKD(1.0, 8.0, 4.0), Confidence("cross_entropy"), "mean"),

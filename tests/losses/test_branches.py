@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.online.cl_ilr import MeanOfOthers
-from kdx.losses.online.okddip import GroupLed
-from kdx.losses.online.one import Gated
+from kdx.losses.online.okddip import PeerAttention
+from kdx.losses.online.one import GatedEnsemble
 from kdx.tasks.classes import image_classes
 
 NOW = Progress(0, 10, 10)
@@ -69,7 +69,7 @@ def test_each_learns_from_the_mean_of_the_others(count: int):
 
 def test_the_gate_weighs_the_branches_and_learns_from_labels_alone():
     nets = members(3)
-    term = made(Gated(temperature=3.0), 3)
+    term = made(GatedEnsemble(temperature=3.0), 3)
     found = term(nets, (0, 1, 2), BATCH, NOW)
     rows = nets[0].features["stage1"].mean((2, 3)) @ term.gate.weight.T + term.gate.bias
     rows = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + term.norm.eps).sqrt()
@@ -90,7 +90,7 @@ def test_the_gate_weighs_the_branches_and_learns_from_labels_alone():
 
 
 def test_an_equal_gate_is_the_mean():
-    nets, term = members(2), made(Gated(temperature=1.0), 2)
+    nets, term = members(2), made(GatedEnsemble(temperature=1.0), 2)
     torch.nn.init.zeros_(term.norm.weight)
     assert torch.allclose(term.ensemble(nets), (nets[0].logits + nets[1].logits) / 2)
 
@@ -98,7 +98,7 @@ def test_an_equal_gate_is_the_mean():
 @pytest.mark.parametrize("mixed", ["logits", "probabilities"])
 def test_attention_gives_each_peer_a_target_of_its_own(mixed):
     leader, *peers = nets = members(4)
-    term = made(GroupLed(temperature=3.0, width=2, mixed=mixed, detach_peers=True), 4)
+    term = made(PeerAttention(temperature=3.0, width=2, mixed=mixed, detach_peers=True), 4)
     found = term(nets, range(4), BATCH, NOW)
     for b in range(B):
         total = 0.0
@@ -123,7 +123,7 @@ def test_attention_gives_each_peer_a_target_of_its_own(mixed):
 @pytest.mark.parametrize("detach", [True, False])
 def test_who_is_moved_by_okddip(detach: bool):
     nets = members(3)
-    term = made(GroupLed(temperature=3.0, width=2, mixed="logits", detach_peers=detach), 3)
+    term = made(PeerAttention(temperature=3.0, width=2, mixed="logits", detach_peers=detach), 3)
     found = term(nets, range(3), BATCH, NOW)
     logits = [n.logits for n in nets]
     assert reached(found["leader"], logits) == [True, not detach, not detach]
@@ -134,11 +134,11 @@ def test_who_is_moved_by_okddip(detach: bool):
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="the gate of ONE reads what the networks share; choose method.shared"):
-        made(Gated(temperature=1.0), 2, shared=None)
+        made(GatedEnsemble(temperature=1.0), 2, shared=None)
     led = {"temperature": 1.0, "width": 2, "mixed": "logits", "detach_peers": True}
-    with pytest.raises(ValueError, match="at least two peers beside the student, who leads"):
-        made(GroupLed(**led), 2)
+    with pytest.raises(ValueError, match="at least two peers beside the student, the leader"):
+        made(PeerAttention(**led), 2)
     with pytest.raises(ValueError, match="different widths: .6, 7"):
-        GroupLed(**led).build([SHAPES, SHAPES, Shapes((C,), {"pooled": (7,)})], None, SPEC)
+        PeerAttention(**led).build([SHAPES, SHAPES, Shapes((C,), {"pooled": (7,)})], None, SPEC)
     with pytest.raises(ValueError, match="mixed must be 'logits' or 'probabilities', got 'sum'"):
-        GroupLed(**{**led, "mixed": "sum"})
+        PeerAttention(**{**led, "mixed": "sum"})

@@ -11,11 +11,11 @@ from loss_references import kl, softmax
 from torch import Tensor, nn
 
 from kdx.core.types import Batch, Outputs
-from kdx.losses.base.weighting import Confidence, Constant, Dropped, OneOfThem, Weighting, entropy
+from kdx.losses.base.weighting import Confidence, Constant, DropMembers, RandomMember, Weighting, entropy
 from kdx.losses.features.fitnet import FitNet
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dkd import DKD
-from kdx.losses.logits.ensemble import EachMember, EnsembleKD, mean_log_probs
+from kdx.losses.logits.ensemble import EachMember, EnsembleKD, softened_mean
 from kdx.losses.logits.kd import KD, kl_divergence
 from kdx.losses.logits.logit_mse import LogitMSE
 
@@ -144,7 +144,7 @@ def test_soft_labels_are_what_confidence_is_measured_by_where_there_are_any():
 
 def test_one_of_them_is_drawn_for_the_whole_batch_as_often_as_it_weighs():
     _, teacher, batch = scene()
-    drawn = torch.stack([weights_of(OneOfThem(), teacher, batch, (1.0, 2.0, 5.0)) for _ in range(4000)])
+    drawn = torch.stack([weights_of(RandomMember(), teacher, batch, (1.0, 2.0, 5.0)) for _ in range(4000)])
     assert (drawn == drawn[:, :1]).all() and set(drawn.flatten().tolist()) == {0.0, 1.0}
     assert (drawn.sum(2) == 1).all()
     torch.testing.assert_close(drawn[:, 0].mean(0), torch.tensor([1, 2, 5]).double() / 8, rtol=0, atol=0.03)
@@ -153,7 +153,7 @@ def test_one_of_them_is_drawn_for_the_whole_batch_as_often_as_it_weighs():
 @pytest.mark.parametrize(("count", "kept"), [(1, 2), (2, 1), (7, 1)])
 def test_so_many_are_dropped_and_one_always_stays(count: int, kept: int):
     _, teacher, batch = scene()
-    drawn = torch.stack([weights_of(Dropped(count), teacher, batch, (1.0, 2.0, 5.0)) for _ in range(2000)])
+    drawn = torch.stack([weights_of(DropMembers(count), teacher, batch, (1.0, 2.0, 5.0)) for _ in range(2000)])
     assert (drawn == drawn[:, :1]).all()
     present = drawn[:, 0] > 0
     assert (present.sum(1) == kept).all()
@@ -165,7 +165,7 @@ def test_what_is_drawn_is_what_the_term_learns_from():
     student, teacher, batch = scene()
     inner = KD(2.0, "mean")
     alone = [inner(student, m, batch, START) for m in teacher.members]
-    term = EachMember(inner, Dropped(2), "sum")
+    term = EachMember(inner, DropMembers(2), "sum")
     found = {
         min(range(3), key=lambda i, r=rows: float((alone[i] - r).abs().sum())): rows
         for rows in (term(student, teacher, batch, START) for _ in range(40))
@@ -191,7 +191,7 @@ def test_extreme_members_leave_finite_values_and_gradients(mean: Any):
     student = Outputs(torch.tensor([[-100.0, 0.0, 100.0]], requires_grad=True))
     teacher = Outputs(logits[0], {}, tuple(Outputs(v) for v in logits))
     label = torch.zeros(1, dtype=torch.int64)
-    for weighting in (Constant(), Confidence("cross_entropy"), Confidence("entropy"), OneOfThem(), Dropped(1)):
+    for weighting in (Constant(), Confidence("cross_entropy"), Confidence("entropy"), RandomMember(), DropMembers(1)):
         rows = EnsembleKD(1.0, mean, weighting, "batchmean")(
             student, teacher, Batch.of_classes(label, label, label), START
         )
@@ -223,14 +223,14 @@ def test_what_cannot_be_added_up_is_refused():
     with pytest.raises(ValueError, match="arithmetic"):
         EnsembleKD(1.0, wrong, Constant(), "batchmean")
     with pytest.raises(ValueError, match="arithmetic"):
-        mean_log_probs(torch.zeros(1, 1, 2), torch.ones(1, 1), 1.0, wrong)
+        softened_mean(torch.zeros(1, 1, 2), torch.ones(1, 1), 1.0, wrong)
 
 
 def test_an_ensemble_of_equals_is_one_of_them():
     student, teacher, batch = scene(1)
     twins = Outputs(teacher.logits, {}, teacher.members * 3)
     one = reference.kd(4.0)(KD(4.0, "batchmean"), student, teacher.members[0], batch)
-    for weighting in (Constant(), Confidence("cross_entropy"), OneOfThem(), Dropped(1)):
+    for weighting in (Constant(), Confidence("cross_entropy"), RandomMember(), DropMembers(1)):
         for mean in MEANS:
             rows = EnsembleKD(4.0, mean, weighting, "batchmean")(student, twins, batch, START)
             assert rows.tolist() == pytest.approx(one, rel=1e-9)

@@ -8,7 +8,7 @@ import laws_logits
 import loss_references as reference
 import pytest
 import torch
-from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, Case, build
+from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, Case, Headed, build
 from torch import Tensor
 
 from kdx.core.tree import take
@@ -102,6 +102,35 @@ def test_declares_what_it_reads(case: Case):
     mine = Outputs(student.logits, {role: student.features[role] for role in term.student_roles()})
     theirs = Outputs(teacher.logits, {role: teacher.features[role] for role in term.teacher_roles()})
     assert torch.equal(term(mine, theirs, batch, START), expected)
+
+
+def test_refuses_logits_of_tokens(case: Case):
+    """KD on [B, L, V] would normalise over the tokens."""
+    term = case.make()
+    if not term.reads_logits:
+        pytest.skip("reads no logits")
+    tokens = Shapes((7, CLASSES), STUDENT), Shapes((7, CLASSES), TEACHER)
+    term.attach(*(Headed(shapes["pooled"][0], CLASSES, torch.float64) for shapes in (STUDENT, TEACHER)))
+    with pytest.raises(ValueError, match=r"student's logits are \[B, 7, 5\].*OverRows"):
+        term.build(*tokens, SPEC)
+    student, teacher, batch = pair()
+    term = build(case, STUDENT, TEACHER)
+    wrong = Outputs(student.logits[:, None].expand(-1, 7, -1), student.features)
+    with pytest.raises(ValueError, match=r"student's logits are \[6, 7, 5\].*OverRows"):
+        term(wrong, teacher, batch, START)
+    if term.needs_teacher:
+        with pytest.raises(ValueError, match=r"teacher's logits are \[6, 7, 5\].*OverRows"):
+            term(student, Outputs(wrong.logits, teacher.features), batch, START)
+
+
+def test_a_term_that_reads_no_logits_does_not_change_with_them(case: Case):
+    student, teacher, batch = pair()
+    term = build(case, STUDENT, TEACHER)
+    if term.reads_logits:
+        pytest.skip("reads logits")
+    tokens = torch.randn(6, 7, CLASSES)
+    rows = term(Outputs(tokens, student.features), Outputs(tokens, teacher.features), batch, START)
+    assert torch.equal(rows, term(student, teacher, batch, START))
 
 
 def test_refuses_a_role_that_is_missing(case: Case):

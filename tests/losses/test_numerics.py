@@ -2,7 +2,8 @@
 
 import torch
 
-from kdx.losses.base.numerics import divergence, full_precision, unit
+from kdx.core.functional import divergence, unit
+from kdx.losses.base.numerics import full_precision
 
 
 def test_a_zero_vector_stays_zero_without_a_gradient():

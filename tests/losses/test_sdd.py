@@ -117,10 +117,10 @@ def test_pairs_that_cannot_work_are_refused():
     sdd = SDD(KD(4.0, "batchmean"), [1, 2], 2.0)
     with pytest.raises(ValueError, match="the mean of the last map: the student has no feature with role 'final'"):
         sdd.build(vector, maps, SPEC)
-    with pytest.raises(ValueError, match="the student's classifier .* reads 3 numbers, found None"):
+    with pytest.raises(ValueError, match="the student's classifier .* 3 inputs; found None"):
         sdd.build(maps, maps, SPEC)
     sdd.attach(Net(3), Net(7))
-    with pytest.raises(ValueError, match="the teacher's classifier .* reads 3 numbers, found Linear"):
+    with pytest.raises(ValueError, match="the teacher's classifier .* 3 inputs; found Linear"):
         sdd.build(maps, maps, SPEC)
     with pytest.raises(ValueError, match="at least one scale"):
         SDD(KD(4.0, "batchmean"), [], 2.0)

@@ -24,14 +24,14 @@ CASES = {**laws_logits.TERMS, **laws_features.TERMS}
 FIXED = {"since", "until", "paraphrase_epochs", "initial_variance", "factor_fraction"}
 # under law the memory rests, which is what it moves, or is empty (test_pskd schedules it); and noise has no size
 NO_EFFECT = {("CRD", "momentum"), ("NoisyLogits", "fraction"), ("PastPredictions", "share")}
-# read what their methods alone make, or what earlier steps left: their own files have their laws
-ELSEWHERE = {"InputGradient", "JacobianDistance", "PastPredictions"}
+# read rows, features that only their methods make, or a memory of earlier steps: their own files have their laws
+ELSEWHERE = {"InputGradient", "JacobianDistance", "OverRows", "PastPredictions"}
 
 
 def terms() -> list[type[Term]]:
     """All classes of terms that compute something."""
-    for module in pkgutil.iter_modules(kdx.losses.__path__):
-        importlib.import_module(f"kdx.losses.{module.name}")
+    for module in pkgutil.walk_packages(kdx.losses.__path__, "kdx.losses."):
+        importlib.import_module(module.name)
     found, heads = set(), [Term]
     while heads:
         heads += (children := heads.pop().__subclasses__())

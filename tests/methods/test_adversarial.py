@@ -33,7 +33,7 @@ def method(role: str = "logits", **changed) -> Adversarial:
         "role": role,
         "hidden": [8, 6],
     }
-    return Adversarial(student, teacher, SPEC, **given | changed).double().train()
+    return Adversarial(student=student, teacher=teacher, spec=SPEC, **given | changed).double().train()
 
 
 def batch(size: int = 6) -> Batch:
@@ -92,14 +92,14 @@ def test_the_discriminator_learns_to_tell_them_apart():
 
 def test_nothing_but_turns_will_do():
     for kind, extra in ((Joint, {}), (Peers, {"optimizers": {}})):
-        with pytest.raises(UserError, match="Adversarial work against each other .* choose update=turns"):
-            kind(method=method(), optimizer=sgd(), accumulate=1, **extra, **SETTINGS)
+        with pytest.raises(UserError, match="Adversarial optimize opposing terms.* choose update=turns"):
+            kind(method=method(), optimizer=sgd(), accumulate=1, gradient=None, **extra, **SETTINGS)
 
 
-def test_what_cannot_be_is_refused_in_a_sentence():
+def test_refuses_a_missing_feature_or_weight():
     with pytest.raises(
-        UserError, match="the discriminator cannot see this pair: the student has no feature .*'stage5'"
+        UserError, match="the discriminator cannot read method.role=stage5: the student has no feature .*'stage5'"
     ):
         method("stage5")
-    with pytest.raises(UserError, match="method.weights has no 'discriminator'"):
+    with pytest.raises(UserError, match="method.weights needs a weight for 'discriminator'"):
         method(weights={"ce": 1.0, "adversarial": 1.0})

@@ -46,9 +46,8 @@ def built(
     attack = Seen(steps=1, step_size=1.0, margin=1e-4, low=-2.5, high=2.5)
     terms, boundary = {"ce": CrossEntropy(0.0)}, {"bss": SoftCrossEntropy(3.0, "batchmean")}
     weights = {"ce": 1.0, "bss": weight}
-    return BoundarySamples(
-        student, Frozen(teacher, None, None), SPEC, terms, boundary, weights, None, attack, most, correct, norms
-    ).train()
+    own = dict(student=student, teacher=Frozen(teacher, None, None), spec=SPEC, terms=terms, weights=weights)
+    return BoundarySamples(boundary, attack, most, correct, norms, temperature=None, **own).train()
 
 
 def batch(method: BoundarySamples, size: int = 40) -> Batch:
@@ -175,8 +174,9 @@ def test_the_authors_schedules():
 
 def test_refusals():
     method = built()
-    given = (SPEC, {"a": CrossEntropy(0.0)}, {"a": CrossEntropy(0.0)}, {"a": 1.0}, None, method.attack, 1)
+    terms, given = {"a": CrossEntropy(0.0)}, (method.attack, 1, "teacher", "train")
+    own = dict(student=method.student, spec=SPEC, temperature=None)
     with pytest.raises(UserError, match="names of their own; both have: a"):
-        BoundarySamples(method.student, method.teacher, *given, "teacher", "train")
+        BoundarySamples(terms, *given, teacher=method.teacher, terms=terms, weights={"a": 1.0}, **own)
     with pytest.raises(UserError, match="a MLP has none"):
-        BoundarySamples(method.student, method.student, SPEC, {}, {}, {}, None, method.attack, 1, "teacher", "train")
+        BoundarySamples({}, *given, teacher=method.student, terms={}, weights={}, **own)

@@ -14,7 +14,7 @@ from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dafl import activation, information, one_hot
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.kd import KD, kl_divergence
-from kdx.methods.data_free import DataFree
+from kdx.methods.generator_distill import GeneratorDistill
 from kdx.models.generator import ConvGenerator
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
@@ -26,7 +26,7 @@ NOW = Progress(4, 8, 8)
 WEIGHTS = {"kd": 1.0, "one_hot": 0.7, "activation": 0.2, "information": 3.0}
 
 
-def method(**changed) -> DataFree:
+def method(**changed) -> GeneratorDistill:
     torch.manual_seed(0)
     student, teacher = MLP(hidden=(5,), **FACTS), Frozen(MLP(hidden=(9,), **FACTS), None, None)
     given = {
@@ -36,7 +36,7 @@ def method(**changed) -> DataFree:
         "generator": ConvGenerator(latent=6, widths=(4, 3), input_shape=(2, 4, 8)),
         "role": "pooled",
     }
-    return DataFree(student, teacher, SPEC, **given | changed).double().train()
+    return GeneratorDistill(student=student, teacher=teacher, spec=SPEC, **given | changed).double().train()
 
 
 def batch(size: int = 7) -> Batch:
@@ -86,7 +86,7 @@ def test_images_are_normalised_as_data_are():
 
 
 def test_what_cannot_be_is_told_in_a_sentence():
-    with pytest.raises(UserError, match="no 'activation'"):
+    with pytest.raises(UserError, match="method.weights needs a weight for 'activation'"):
         method(weights={"kd": 1.0, "one_hot": 1.0, "information": 1.0})
     with pytest.raises(UserError, match="method.role: the teacher has no feature .*'stage7'"):
         method(role="stage7")

@@ -24,7 +24,8 @@ def built(quantity: Any = "cross_entropy", normalised: bool = False, own: Any = 
     teacher = Frozen(nets[1], own, ([0.0], [1.0]) if own else None)
     terms = {"ce": CrossEntropy(0.0), "gradient": InputGradient(normalised)}
     probed = [net.float() for net in nets]
-    method = InputGradients(probed[0], teacher, SPEC, terms, {"ce": 1.0, "gradient": 1.0}, None, quantity)
+    own = dict(student=probed[0], teacher=teacher, spec=SPEC, terms=terms, weights={"ce": 1.0, "gradient": 1.0})
+    method = InputGradients(quantity, temperature=None, **own)
     return method.double()
 
 
@@ -127,5 +128,6 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn():
 
 def test_refuses_a_teacher_without_derivatives():
     nets = [MLP([7], 0.0, "tanh", 3, (1, 2, 2)) for _ in range(2)]
-    with pytest.raises(UserError, match="derivatives are to be matched"):
-        InputGradients(*nets, SPEC, {}, {}, None, "top_logit")
+    with pytest.raises(UserError, match="matching derivatives needs the teacher's derivatives, and a MLP has none"):
+        own = dict(student=nets[0], teacher=nets[1], spec=SPEC, terms={}, weights={}, temperature=None)
+        InputGradients("top_logit", **own)

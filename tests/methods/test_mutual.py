@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch
-from kdx.losses.online.dml import Mutual as Exchange
+from kdx.losses.online.dml import MutualDivergence
 from kdx.methods.mutual import Mutual
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
@@ -27,7 +27,7 @@ def net(seed: int) -> nn.Module:
 
 def mutual(networks: int = 2, **changed) -> Mutual:
     settings = {
-        "exchange": Exchange(temperature=1.0, average=True, detach_peers=True),
+        "exchange": MutualDivergence(temperature=1.0, average=True, detach_peers=True),
         "weights": {"ce": 1.0, "mutual": 1.0},
         "temperature": None,
         "label_smoothing": 0.0,
@@ -93,7 +93,7 @@ def test_views_of_their_own():
     first, second = method.student(data.inputs).logits, method.peers[0](data.views[0]).logits
     expected = F.cross_entropy(first, data.labels) + F.cross_entropy(second, data.labels)
     assert step.terms["ce"].item() == pytest.approx(expected.item(), rel=1e-10)
-    with pytest.raises(UserError, match="2 networks with inputs of their own .* augmentation makes 1"):
+    with pytest.raises(UserError, match="2 networks with method.inputs=own .* augmentation makes 1"):
         method(replace(data, views=()), NOW)
 
 
@@ -141,7 +141,7 @@ def test_the_trunk_runs_once():
     "changed, told",
     [
         ({"shared": "stage9"}, "the student has no feature with role 'stage9'"),
-        ({"shared": "pooled"}, "is no stage that this network can go on from"),
+        ({"shared": "pooled"}, "this network cannot resume from"),
         ({"shared": "stage2", "inputs": "own"}, "members that share stages see the same inputs"),
         ({"weights": {"ce": 1.0}}, "on one side only: mutual"),
     ],
@@ -154,7 +154,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(changed: dict, told: str):
 def test_networks_that_do_not_fit_are_refused_in_a_sentence():
     wide = ResNet(depth=8, widths=(3, 3, 6, 5), num_classes=3, in_channels=2)
     settings = {"weights": {"ce": 1.0, "mutual": 1.0}, "temperature": None, "label_smoothing": 0.0}
-    settings |= {"exchange": Exchange(1.0, True, True), "scale_trunk": False, "inputs": "same"}
+    settings |= {"exchange": MutualDivergence(1.0, True, True), "scale_trunk": False, "inputs": "same"}
     with pytest.raises(UserError, match="'stage2' has the shape .4, 4, 4. and a peer's .6, 4, 4."):
         Mutual(net(0), [wide], SPEC, shared="stage2", **settings)
 
@@ -166,7 +166,7 @@ def test_networks_that_do_not_fit_are_refused_in_a_sentence():
         def forward(self, x):
             return self.inner(x)
 
-    with pytest.raises(UserError, match="a Foreign shows no stages that it can go on from"):
+    with pytest.raises(UserError, match="a Foreign cannot resume from a stage"):
         Mutual(net(0), [Foreign()], SPEC, shared="stage2", **settings)
     mlp = MLP(hidden=(5,), dropout=0.0, activation="relu", num_classes=3, input_shape=(2, 8, 8))
     Mutual(net(0), [mlp], SPEC, shared=None, **settings)

@@ -28,7 +28,8 @@ def built(objective: Any = "cross_entropy", mode: Any = "eval", student: Any = N
     attack = PGD(**{"radius": 0.05, "step_size": 0.02, "steps": 5, "start": "centre"} | changes)
     terms, moved = {"kd": KD(1.0, "batchmean")}, {"rslad": KD(1.0, "batchmean")}
     weights = {"kd": 1 / 6, "rslad": 5 / 6}
-    return RobustDistill(student, teacher, SPEC, terms, moved, weights, None, attack, objective, mode).train()
+    own = dict(student=student, teacher=teacher, spec=SPEC, terms=terms, weights=weights, temperature=None)
+    return RobustDistill(moved, attack, objective, mode, **own).train()
 
 
 def batch(size: int = 12) -> Batch:
@@ -100,6 +101,5 @@ def test_a_name_is_used_once():
     method = built()
     kd = {"kd": KD(1.0, "batchmean")}
     with pytest.raises(UserError, match="names of their own; both have: kd"):
-        RobustDistill(
-            method.student, method.teacher, SPEC, kd, kd, {"kd": 1.0}, None, method.attack, "teacher_kl", "eval"
-        )
+        own = dict(student=method.student, teacher=method.teacher, spec=SPEC, weights={"kd": 1.0}, temperature=None)
+        RobustDistill(kd, method.attack, "teacher_kl", "eval", terms=kd, **own)

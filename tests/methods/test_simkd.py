@@ -26,7 +26,8 @@ def built(student: Any = None, teacher: Any = None) -> SimKD:
     student = ResNet(8, [4, 4, 8, 8], CLASSES, 3) if student is None else student
     teacher = ResNet(8, [6, 6, 10, 10], CLASSES, 3) if teacher is None else teacher
     terms = {"simkd": MapMSE("final", "final")}
-    return SimKD(student, Frozen(teacher, None, None), SPEC, terms, {"simkd": 1.0}, None, "final", "final", 2)
+    own = dict(student=student, teacher=Frozen(teacher, None, None), spec=SPEC, terms=terms, weights={"simkd": 1.0})
+    return SimKD("final", "final", 2, temperature=None, **own)
 
 
 def batch(size: int = 6) -> Batch:

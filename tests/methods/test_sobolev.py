@@ -42,18 +42,9 @@ def built(
     torch.manual_seed(0)
     student, teacher = networks(), networks()
     terms = {"mse": LogitMSE("mean"), "jacobian": JacobianDistance()}
-    return Sobolev(
-        student,
-        Frozen(teacher, None, None),
-        spec,
-        terms,
-        {"mse": 1.0, "jacobian": 1.0},
-        None,
-        derivative,
-        quantity,
-        directions,
-        unbiased,
-    )
+    weights = {"mse": 1.0, "jacobian": 1.0}
+    own = dict(student=student, teacher=Frozen(teacher, None, None), spec=spec, terms=terms, weights=weights)
+    return Sobolev(derivative, quantity, directions, unbiased, temperature=None, **own)
 
 
 def batch(size: int = 4) -> Batch:
@@ -177,5 +168,6 @@ def test_refusals():
     with pytest.raises(UserError, match="quantity must be one of log_probs"):
         built("full", "logit")
     nets = [MLP([7], 0.0, "tanh", 3, (1, 2, 2)) for _ in range(2)]
-    with pytest.raises(UserError, match="derivatives are to be matched"):
-        Sobolev(*nets, SPEC, {}, {}, None, "full", "logits", 1, True)
+    with pytest.raises(UserError, match="matching derivatives needs the teacher's derivatives, and a MLP has none"):
+        own = dict(student=nets[0], teacher=nets[1], spec=SPEC, terms={}, weights={}, temperature=None)
+        Sobolev("full", "logits", 1, True, **own)

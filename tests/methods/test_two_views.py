@@ -40,7 +40,8 @@ def method() -> TwoViews:
     terms = {"ce": CrossEntropy(0.0), "kd": KD(4.0, "batchmean")}
     strong = {"strong_ce": CrossEntropy(0.0), "strong_kd": KD(2.0, "batchmean")}
     weights = dict.fromkeys((*terms, *strong), 1.0)
-    return TwoViews(Net(), Frozen(Net(), None, None), SPEC, terms, strong, weights, None)
+    own = dict(student=Net(), teacher=Frozen(Net(), None, None), spec=SPEC, terms=terms, weights=weights)
+    return TwoViews(strong, temperature=None, **own)
 
 
 def test_each_term_sees_its_own_view():
@@ -78,7 +79,8 @@ def test_one_view_and_shared_names_are_refused():
     with pytest.raises(UserError, match="augmentation makes one; choose augmentation=two_views"):
         method()(replace(batch(), views=()), START)
     with pytest.raises(UserError, match="both have: ce"):
-        TwoViews(Net(), Net(), SPEC, {"ce": CrossEntropy(0.0)}, {"ce": CrossEntropy(0.0)}, {"ce": 1.0}, None)
+        own = dict(student=Net(), teacher=Net(), spec=SPEC, weights={"ce": 1.0}, temperature=None)
+        TwoViews({"ce": CrossEntropy(0.0)}, terms={"ce": CrossEntropy(0.0)}, **own)
 
 
 def shipped(z: tuple[torch.Tensor, ...], v: tuple[torch.Tensor, ...], y: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.metrics.fidelity import Fidelity, agreement, divergence
+from kdx.metrics.fidelity import Fidelity, agreement, prediction_divergence
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,12 @@ def loop_kl(z: list[float], v: list[float]) -> float:
 def test_divergence_equals_the_loop():
     z, v = torch.randn(30, 5), torch.randn(30, 5)
     expected = [loop_kl(a, b) for a, b in zip(z.tolist(), v.tolist(), strict=True)]
-    assert divergence(z, v).tolist() == pytest.approx(expected, rel=1e-10)
+    assert prediction_divergence(z, v).tolist() == pytest.approx(expected, rel=1e-10)
 
 
 def test_a_class_that_is_ruled_out_adds_nothing():
     v = torch.tensor([[-math.inf, 0.0, 1.0]])
-    assert divergence(v, v).item() == 0.0
+    assert prediction_divergence(v, v).item() == 0.0
 
 
 def test_agreement_counts_equal_predictions():

@@ -1,4 +1,4 @@
-"""Attacks on networks whose answer is known, and against a loop."""
+"""Attacks against networks with a known solution, and against a plain loop."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_a_linear_objective_is_raised_to_the_corner_of_the_ball(steps: int, star
     inputs = (image - torch.tensor(MEAN).view(shape)) / torch.tensor(STD).view(shape)
     w = torch.randn(2, 3, 3)
     radius = 0.1
-    # with these steps the corner is reached from anywhere in the ball
+    # with these steps the corner is reachable from any point of the ball
     attack = PGD(radius=radius, step_size=2 * radius / steps + 1e-6, steps=steps, start=start)
     found = attack(lambda x: (x * w).flatten(1).sum(1, keepdim=True), lambda z: z[:, 0], inputs, MEAN, STD)
     expected = (image + radius * w.sign()).clamp(0, 1)

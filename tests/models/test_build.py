@@ -60,7 +60,7 @@ def test_torchvision_learns_everywhere(name):
     assert all(p.grad is not None for p in model.parameters())
 
 
-# sides of the stages at 224 pixels are 112, 56, 28, 14, 7 for every one of these
+# all of these have stages of side 112, 56, 28, 14, 7 at 224 pixels
 @pytest.mark.parametrize(
     ("name", "stages"),
     [
@@ -73,7 +73,7 @@ def test_torchvision_learns_everywhere(name):
     ],
 )
 def test_stages_of_known_families(name, stages):
-    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet computes its widths with tensors
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet needs real tensors for its widths
         net = torchvision.models.get_model(name, weights=None)
     head = [m for m in net.modules() if isinstance(m, nn.Linear)][-1]
     assert find_stages(net, head) == {f"stage{i}": s for i, s in enumerate(stages) if s}
@@ -92,20 +92,20 @@ def test_stage_names_start_by_resolution():
 
 
 def test_torchvision_names_and_options_are_checked():
-    with pytest.raises(ValueError, match="no model 'resnet19'; close to it: .*resnet18"):
+    with pytest.raises(ValueError, match="no model 'resnet19'; the closest names: .*resnet18"):
         tv("resnet19")
     with pytest.raises(ValueError, match="no weights 'IMAGENET'.*IMAGENET1K_V1"):
         tv("resnet18", weights="IMAGENET")
-    with pytest.raises(ValueError, match="does not take"):
+    with pytest.raises(ValueError, match="does not accept"):
         tv("resnet18", image_size=32)
-    with pytest.raises(ValueError, match="no module 'layer5'; close to it: layer"):
+    with pytest.raises(ValueError, match="no module 'layer5'; similar paths: layer"):
         tv("resnet18", taps={"last": "layer5"})
 
 
 def test_loaded_weights_meet_another_number_of_classes_and_channels(monkeypatch):
     real, made = torchvision.models.get_model, []
 
-    def offline(name, weights, **options):  # as if these were the published weights
+    def offline(name, weights, **options):  # stands in for the published weights
         made.append(real(name, weights=None, **options))
         return made[-1]
 
@@ -171,13 +171,13 @@ def test_timm_own_taps_replace_the_automatic_ones():
 
 
 def test_timm_names_and_options_are_checked():
-    with pytest.raises(ValueError, match="no model 'resnet19'; close to it: .*resnet18"):
+    with pytest.raises(ValueError, match="no model 'resnet19'; the closest names: .*resnet18"):
         tm("resnet19")
-    with pytest.raises(ValueError, match="no model 'resnet18.a9'; close to it: .*resnet18.a1_in1k"):
+    with pytest.raises(ValueError, match="no model 'resnet18.a9'; the closest names: .*resnet18.a1_in1k"):
         tm("resnet18.a9")
-    with pytest.raises(ValueError, match="does not take"):
+    with pytest.raises(ValueError, match="does not accept"):
         tm("test_resnet", no_such_option=3)
-    with pytest.raises(ValueError, match="no module 'layer9'; close to it: layer"):
+    with pytest.raises(ValueError, match="no module 'layer9'; similar paths: layer"):
         tm("test_resnet", taps={"last": "layer9"})
 
 

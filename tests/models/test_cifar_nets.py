@@ -1,4 +1,4 @@
-"""The literature's networks: published sizes and costs, closed forms, shapes of the features."""
+"""The CIFAR networks against published sizes and costs and closed forms, and their feature shapes."""
 
 import os
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def size(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-# CIFAR-100, as the literature prints them
+# published values for CIFAR-100
 PUBLISHED: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet20": (lambda: resnet(20), 278_324),
     "resnet32": (lambda: resnet(32), 472_756),
@@ -172,7 +172,7 @@ def test_resnet_features():
     }
 
 
-# stages of the literature's list of features at 32 pixels: channels and side
+# the literature's features at 32 pixels: channels and side of each stage
 STAGES = {
     "resnet20": [(16, 32), (16, 32), (32, 16), (64, 8)],
     "wrn_16_2": [(16, 32), (32, 32), (64, 16), (128, 8)],
@@ -215,7 +215,7 @@ def test_shufflenet_v2_stages_are_their_preactivations_activated_and_shuffled():
     for i in (1, 2, 3):
         pre, out = f[f"stage{i}.preact"], f[f"stage{i}"]
         half = pre.shape[1] // 2
-        assert torch.equal(out[:, 0::2], pre[:, :half])  # the half that passes
+        assert torch.equal(out[:, 0::2], pre[:, :half])  # the half that is not convolved
         assert torch.equal(out[:, 1::2], pre[:, half:].relu())
 
 

@@ -1,4 +1,4 @@
-"""Jacobians against differences, and against each other; batch norms that stand still."""
+"""Jacobians against finite differences and each other; frozen batch norms."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from kdx.core.errors import UserError
 from kdx.core.types import Outputs
 from kdx.models.derivatives import jacobian, jacobian_vector, vector_jacobian
-from kdx.models.norms import frozen_norms, has_batch_norms
+from kdx.models.norms import frozen_batch_norms, has_batch_norms
 from kdx.models.small import MLP, SmallCNN
 
 
@@ -17,7 +17,7 @@ def network() -> MLP:
 
 
 def differences(net: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """[B, K, 1, 2, 2] by central differences."""
+    """Jacobian [B, K, 1, 2, 2] by central differences."""
     columns = []
     for place in range(4):
         shift = torch.zeros(4).double()
@@ -84,7 +84,7 @@ def test_frozen_norms_neither_couple_nor_move_and_are_put_back():
     before = {k: v.clone() for k, v in other.state_dict().items()}
     modes = [m.training for m in other.modules()]
     x = torch.randn(6, 1, 4, 4)
-    with frozen_norms(other):
+    with frozen_batch_norms(other):
         torch.manual_seed(1)
         whole = other[1](x).features["stage1"]
         torch.testing.assert_close(other[1](x[:2]).features["stage1"], whole[:2])
@@ -96,5 +96,5 @@ def test_frozen_norms_neither_couple_nor_move_and_are_put_back():
 
 def test_norms_without_statistics_are_refused():
     net = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False))
-    with pytest.raises(UserError, match="without running statistics"), frozen_norms(net):
+    with pytest.raises(UserError, match="without running statistics"), frozen_batch_norms(net):
         pass

@@ -1,4 +1,4 @@
-"""Second derivatives of layers made under `Twice` are those of the same layers under torch's own."""
+"""Second derivatives under `DoubleBackward` equal torch's own."""
 
 from contextlib import nullcontext
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdx.models.double_backward import Twice, inputs_only
+from kdx.models.double_backward import DoubleBackward, inputs_only
 
 LAYERS = {
     "plain": lambda: nn.Conv2d(4, 6, 3, padding=1),
@@ -56,7 +56,7 @@ def test_a_layers_second_derivatives_are_its_differences(name: str):
     parameters = list(layer.parameters())
 
     def run(x: Tensor, *_: Tensor) -> Tensor:
-        with Twice():
+        with DoubleBackward():
             return layer(x)
 
     assert name_of(run(x)).startswith("_")
@@ -69,13 +69,13 @@ def test_a_layers_second_derivatives_are_its_differences(name: str):
 def test_a_networks_second_derivatives_are_torchs(training: bool, all_gradients: bool):
     x = channels_last(6, 3, 8, 8)
     found = []
-    for mode in (nullcontext(), Twice()):
+    for mode in (nullcontext(), DoubleBackward()):
         net, inputs = network().train(training), x.detach().requires_grad_()
         with mode:
             out = net(inputs)
         wanted = [inputs, *(net.parameters() if all_gradients else [])]
-        # what is asked for is all that torch finds, and has to be told to layers made here
-        with inputs_only() if isinstance(mode, Twice) and not all_gradients else nullcontext():
+        # torch computes only the requested gradients; layers under DoubleBackward need inputs_only for that
+        with inputs_only() if isinstance(mode, DoubleBackward) and not all_gradients else nullcontext():
             first = torch.autograd.grad(out.logsumexp(1).sum(), wanted, create_graph=True)
         loss = out.square().sum() + sum(g.square().sum() for g in first)
         found.append([out, *first, *torch.autograd.grad(loss, [inputs, *net.parameters()]), *net.buffers()])
@@ -87,7 +87,7 @@ def test_within_inputs_only_weights_get_nothing_and_afterwards_they_do():
     net, inputs = network(), channels_last(2, 3, 8, 8).requires_grad_()
     weight = net[0].weight
     assert isinstance(weight, Tensor)
-    with Twice():
+    with DoubleBackward():
         out = net(inputs).sum()
     with inputs_only():
         unused = torch.autograd.grad(out, [inputs, weight], retain_graph=True, allow_unused=True)
@@ -97,7 +97,7 @@ def test_within_inputs_only_weights_get_nothing_and_afterwards_they_do():
 
 def test_what_it_does_not_make_is_torchs():
     x = channels_last(2, 4, 6, 6)
-    with Twice():
+    with DoubleBackward():
         assert name_of(nn.Conv2d(4, 4, 3, padding="same").double()(x)) == "ConvolutionBackward0"
         assert name_of(nn.Conv2d(4, 4, 3).double()(x.contiguous())) == "ConvolutionBackward0"
         assert name_of(nn.BatchNorm2d(4, affine=False).double()(x.requires_grad_())) == "NativeBatchNormBackward0"
@@ -109,7 +109,7 @@ def test_under_autocast_a_step_of_half_precision_is_near_the_whole_ones():
     inputs, found = channels_last(8, 3, 8, 8).float(), []
     for half in (False, True):
         net, x = network().float(), inputs.detach().requires_grad_()
-        with Twice(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with DoubleBackward(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             out = net(x).float()
         assert out.dtype == torch.float32
         with inputs_only():

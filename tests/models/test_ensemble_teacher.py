@@ -1,18 +1,18 @@
-"""Several frozen networks as one: what it says, and what it shows."""
+"""Ensembles of frozen networks: outputs, features and derivatives."""
 
 import pytest
 import torch
 from torch import nn
 
 from kdx.core.errors import UserError
-from kdx.core.teacher import ask
+from kdx.core.teacher import teacher_outputs
 from kdx.core.types import Batch, Outputs
 from kdx.losses.base.heads import linear_head, network_with
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
+from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean
 from kdx.models.teachers.frozen import Frozen
-from kdx.models.teachers.limited import Limited
 
 SHAPE, CLASSES = (3, 8, 8), 5
 
@@ -88,7 +88,7 @@ def test_members_of_other_classes_do_not_come_along(x):
 
     ensemble = Ensemble(nets, First(), (1.0,) * 3, None)
     assert ensemble(x).members == ()
-    with pytest.raises(UserError, match="has none"):
+    with pytest.raises(UserError, match="has no derivatives"):
         ensemble.through_inputs()
 
 
@@ -111,8 +111,8 @@ def test_derivatives_go_through_every_member(x):
             expected += torch.autograd.grad(net(inputs).logits.sum(), inputs)[0] / 3
     torch.testing.assert_close(ours, expected)
     assert not ensemble(inputs).logits.requires_grad
-    limited = Ensemble({**nets, "m1": Limited(nets["m1"], ())}, GeometricMean((1.0,) * 3), (1.0,) * 3, "m0")
-    with pytest.raises(UserError, match="this ensemble has none"):
+    limited = Ensemble({**nets, "m1": BlackBoxTeacher(nets["m1"], ())}, GeometricMean((1.0,) * 3), (1.0,) * 3, "m0")
+    with pytest.raises(UserError, match="this ensemble has no derivatives"):
         limited.through_inputs()
 
 
@@ -135,7 +135,7 @@ def test_members_that_know_a_batch_are_asked_about_it(x):
 
     index = torch.arange(6)
     ensemble = Ensemble({"a": Knows(), "b": Knows()}, GeometricMean((1.0, 1.0)), (1.0, 1.0), None)
-    assert ask(ensemble, Batch.of_classes(x, index, index)).logits[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert teacher_outputs(ensemble, Batch.of_classes(x, index, index)).logits[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_half_precision_members_are_combined_in_full():
@@ -151,7 +151,7 @@ def test_half_precision_members_are_combined_in_full():
 
     nets = {f"m{i}": Says(v) for i, v in enumerate(logits)}
     found = Ensemble(nets, GeometricMean((1.0, 1.0)), (1.0, 1.0), None)(torch.zeros(1)).logits
-    assert found.dtype == torch.float32 and found.tolist() == [[299.0, 0.5]]  # which bfloat16 has not
+    assert found.dtype == torch.float32 and found.tolist() == [[299.0, 0.5]]  # not representable in bfloat16
 
 
 def test_nobody_and_the_unknown_are_refused():

@@ -1,4 +1,4 @@
-"""Folded networks against themselves unfolded, in double precision, where rounding hides nothing."""
+"""Folded networks against the originals, in float64, so that rounding hides no error."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from kdx.models.cifar.vgg import VGG
 from kdx.models.cifar.wrn import WideResNet
 from kdx.models.teachers.folding import fold
 
-# whether all norms go: where one reads a sum, it stays
+# whether all norms are folded; a norm that reads a sum is not
 NETS = {
     "resnet": (lambda: ResNet(14, [4, 4, 8, 8], 5, 3), True),
     "resnet_large": (lambda: ResNetLarge("bottleneck", [1, 1, 1, 1], [4, 4, 8, 8], 5, 3), True),
@@ -31,7 +31,7 @@ NETS = {
 
 
 def settled(net: nn.Module) -> nn.Module:
-    """In evaluation mode, double, with batch norms that are far from the identity."""
+    """A network in evaluation mode and float64, with batch norms far from the identity."""
     torch.manual_seed(0)
     for m in net.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None:
@@ -71,7 +71,7 @@ def test_in_single_precision_it_is_within_rounding(name: str):
 
 
 class Trap(nn.Module):
-    """One convolution and norm that must not be merged, for a reason each."""
+    """A convolution and a norm that must not be folded, for one reason each."""
 
     def __init__(self, reason: str):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images found in a network: what they are like, what decides them, and what cannot be inverted."""
+"""DeepInversion: properties of the images, determinism, and networks that it rejects."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from kdx.core.errors import UserError
 from kdx.losses.features.deep_inversion import roughness, sameness, statistics_distance
-from kdx.models.inversion import DeepInversion, batch_statistics, kept_statistics
+from kdx.models.inversion import DeepInversion, batch_statistics, running_statistics
 from kdx.models.small import MLP, SmallCNN
 from kdx.models.teachers.frozen import Frozen
 
@@ -24,8 +24,8 @@ def network(seed: int = 0) -> SmallCNN:
     torch.manual_seed(seed)
     net = SmallCNN(widths=(4, 6), hidden=8, **FACTS)
     with torch.no_grad():
-        net.train()(2 * torch.randn(64, *SHAPE) + 1)  # batch norms that have seen something
-        net.fc.weight *= 20  # classes that can be told apart
+        net.train()(2 * torch.randn(64, *SHAPE) + 1)  # batch norms with running statistics
+        net.fc.weight *= 20  # well-separated classes
     return net.eval().requires_grad_(False)
 
 
@@ -43,8 +43,8 @@ def test_statistics_are_those_that_each_batch_norm_is_given():
         torch.testing.assert_close(mean, maps.mean((0, 2, 3)))
         torch.testing.assert_close(var, maps.var((0, 2, 3), unbiased=False))
     assert not any(m._forward_pre_hooks for m in net.modules())
-    # in training a batch norm would move its statistics by what is found
-    (mean, var), norm = kept_statistics(net)[0], net.convs[0][1]
+    # in training mode a batch norm would update its statistics by the measured ones
+    (mean, var), norm = running_statistics(net)[0], net.convs[0][1]
     assert mean is norm.running_mean and var is norm.running_var
 
 
@@ -56,7 +56,7 @@ def test_they_are_of_their_class_and_closer_to_the_statistics_than_where_they_be
     def distance(x: torch.Tensor) -> float:
         with batch_statistics(net) as found:
             net(x)
-        return float(statistics_distance(found, kept_statistics(net)))
+        return float(statistics_distance(found, running_statistics(net)))
 
     assert images.shape == start.shape and not images.requires_grad
     loss = [float(nn.functional.cross_entropy(net(x).logits, LABELS)) for x in (images, start)]
@@ -89,6 +89,6 @@ def test_a_generator_decides_them_and_the_network_stays():
 
 def test_a_network_without_batch_norms_is_refused_in_a_sentence():
     mlp = MLP(hidden=(5,), activation="relu", **FACTS)
-    with pytest.raises(UserError, match="goes by the statistics that batch norms keep, and a MLP has none") as found:
+    with pytest.raises(UserError, match="needs batch norms with running statistics, and a MLP has none") as found:
         invert(teacher=mlp)
     assert "\n" not in str(found.value)

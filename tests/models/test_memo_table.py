@@ -1,4 +1,4 @@
-"""A table that many processes fill and any of them may die of, against a function of the row."""
+"""A memo table filled by several processes, some of which are killed, against a function of the row."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ def value(rows: np.ndarray) -> np.ndarray:
 
 
 def check(table: MemoTable) -> int:
-    """All rows that say they were written hold what they should; how many there are."""
+    """Check the contents of all rows marked as written; returns their number."""
     rows = np.arange(ROWS)
     found, known = table.read(rows)
     assert (found[known] == value(rows[known])).all()
@@ -55,7 +55,7 @@ def test_what_was_written_is_read_and_nothing_else(tmp_path, kind, shards):
     other = MemoTable(tmp_path / "memo", ROWS, WIDTH, kind)
     assert check(other) == 100
     other.write(rows[100:110], value(rows[100:110]))
-    assert check(table) == 110  # also by who opened it before
+    assert check(table) == 110  # also visible to a table opened earlier
     files = len(list((tmp_path / "memo").glob("values-*")))
     assert (files == 1) == (shards == "one shard")
 
@@ -95,7 +95,7 @@ def test_death_between_any_two_writes_leaves_no_mark_on_garbage(tmp_path, kind, 
 
 
 def test_a_mark_without_its_row_is_no_mark(tmp_path, kind):
-    """As after a loss of power, where pages reach the disk in any order."""
+    """Simulates a power loss, after which pages reached the disk in any order."""
     table = MemoTable(tmp_path, ROWS, WIDTH, kind)
     table.write(np.arange(ROWS), value(np.arange(ROWS)))
     path = tmp_path / "values-00000.bin"
@@ -127,7 +127,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(UserError, match="cannot grow, the disk is full"):
+    with pytest.raises(UserError, match="the disk is full, .*cannot grow"):
         table.write(np.arange(3), value(np.arange(3)))
 
 

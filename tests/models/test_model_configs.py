@@ -1,4 +1,4 @@
-"""Every network of configs/model: it builds from its YAML, answers in the right shape, and learns everywhere."""
+"""Every network of configs/model builds from its YAML, returns the right shapes, and has gradients everywhere."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from torch import nn
 from kdx.models.base import Net
 
 ROOT = Path(__file__).parents[2] / "configs" / "model"
-# chosen by name and options: tested with the code that builds them
+# libraries' networks, tested in test_build.py
 OPEN = {"timm", "torchvision"}
-FUNCTIONS = {"styblinski_tang"}  # with nothing to learn
+FUNCTIONS = {"styblinski_tang"}  # without parameters
 NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS)
 
 

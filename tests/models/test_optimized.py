@@ -10,11 +10,11 @@ from kdx.core.types import Outputs
 from kdx.losses.base.heads import network_with
 from kdx.models.build import timm_model
 from kdx.models.cifar.resnet import ResNet
+from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen
-from kdx.models.teachers.limited import Limited
 from kdx.models.teachers.optimized import optimize
 
-# how far each may be from the exact logits, as a share of their spread
+# tolerance relative to the spread of the exact logits
 ALLOWED = {"folded": 1e-5, "bf16": 0.05, "int8": 0.25}
 
 
@@ -105,13 +105,13 @@ class Featured(nn.Module):
 def test_a_limited_teacher_shows_what_it_should_and_hides_its_derivatives(net):
     frozen = Frozen(net, None, None)
     x = batches()[0]
-    limited = Limited(frozen, ["pooled"])
+    limited = BlackBoxTeacher(frozen, ["pooled"])
     found = limited(x)
     assert torch.equal(found.logits, frozen(x).logits) and list(found.features) == ["pooled"]
     assert network_with(limited, "through_inputs") is None and network_with(frozen, "through_inputs") is frozen
     assert limited.head is net.fc and limited.preact_norms().keys() == net.preact_norms().keys()
-    assert not Limited(frozen, [])(x).features
-    with pytest.raises(ValueError, match=r"keeps vectors such as pooled; 'map' is \[3, 16, 16\]"):
-        Limited(Featured(), ["map"])(x)
+    assert not BlackBoxTeacher(frozen, [])(x).features
+    with pytest.raises(ValueError, match=r"keeps vectors such as pooled, but 'map' has shape \[3, 16, 16\]"):
+        BlackBoxTeacher(Featured(), ["map"])(x)
     with pytest.raises(ValueError, match="no feature with role 'nowhere'"):
-        Limited(Featured(), ["nowhere"])(x)
+        BlackBoxTeacher(Featured(), ["nowhere"])(x)

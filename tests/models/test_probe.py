@@ -8,7 +8,7 @@ from kdx.models.probe import probe
 
 
 class Noisy(nn.Module):
-    """Breaks every rule: draws in evaluation mode and counts its calls in a buffer."""
+    """A network with side effects: random draws in evaluation mode and a call counter in a buffer."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ def test_shapes():
 
 def test_it_leaves_no_trace():
     net = Noisy().train()
-    net.inner.layer2.eval()  # a mixture of modes must come back as it was
+    net.inner.layer2.eval()  # mixed modes must be restored
     flags = [m.training for m in net.modules()]
     state = {k: v.clone() for k, v in net.state_dict().items()}
     torch.manual_seed(3)

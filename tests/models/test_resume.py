@@ -1,4 +1,4 @@
-"""Networks that go on from a stage's output, and branches made of their last stages."""
+"""Resuming networks from a stage's output, and branches of their last stages."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ from kdx.models.small import MLP, SmallCNN
 FACTS = {"num_classes": 7, "in_channels": 3}
 SHAPED = {"num_classes": 7, "input_shape": (3, 32, 32)}
 
-# every class of networks of the package: how to make a small one, and the side of its input
+# for every network class: a small instance and the side of its input
 NETS: dict[str, tuple[Callable[[], Net], int]] = {
     "resnet": (lambda: ResNet(depth=14, widths=(4, 4, 6, 8), **FACTS), 16),
     "large": (lambda: ResNetLarge(block="basic", blocks=(1, 1, 1, 1), widths=(4, 6, 8, 8), **FACTS), 16),
@@ -40,7 +40,7 @@ def made(name: str) -> tuple[Net, torch.Tensor]:
     torch.manual_seed(0)
     make, side = NETS[name]
     net, x = make(), torch.randn(3, 3, side, side)
-    net.train()(x)  # statistics that are not those of a fresh network
+    net.train()(x)  # non-trivial running statistics
     return net.eval(), x
 
 
@@ -74,5 +74,5 @@ def test_going_on_from_any_stage_gives_the_same(name: str):
 def test_what_is_no_stage_is_refused(name: str):
     net, x = made(name)
     for role in ("pooled", "stage9", "stage1.preact"):
-        with pytest.raises(ValueError, match="is no stage that this network can go on from; it has: .*stage1"):
+        with pytest.raises(ValueError, match="cannot resume from .*; choose one of: .*stage1"):
             net.resume(role, x)

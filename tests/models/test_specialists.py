@@ -1,4 +1,4 @@
-"""The distribution that agrees best with a generalist and its specialists: closed forms, and what must not change."""
+"""Consensus of a generalist and its specialists: closed forms and invariances."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdx.models.small import MLP
-from kdx.models.teachers.specialists import Agreement, active, correction, solve, specialise
+from kdx.models.teachers.specialists import SpecialistConsensus, active, correction, solve, specialise
 
 DIRECTIONS: tuple[Any, ...] = ("forward", "reverse")
 G = torch.tensor([[0.507, 0.459, 0.025, 0.009]]).double()
@@ -37,7 +37,7 @@ def objective(q: Tensor, g: Tensor, specialists: list[Tensor], sets: list[list[i
 def test_a_single_specialist_has_a_closed_form():
     p = torch.tensor([[0.10, 0.85, 0.05]]).double()
     q = solved(G, [p], [[0, 1]], YES)
-    # the mean where both speak of a class; the mean of the rest, divided as the generalist does
+    # the mean for classes of both; the mean of the rest, split in the generalist's proportions
     rest = (G[0, 2:].sum() + p[0, 2]) / 2
     expected = torch.cat([(G[0, :2] + p[0, :2]) / 2, rest * G[0, 2:] / G[0, 2:].sum()])
     torch.testing.assert_close(q[0], expected)
@@ -63,7 +63,7 @@ def test_it_is_the_minimum(direction: Any):
     g = (2 * torch.randn(5, 6)).double().softmax(1)
     specialists = [(2 * torch.randn(5, len(classes) + 1)).double().softmax(1) for classes in sets]
     q = solved(g, specialists, sets, YES.expand(5, 3), direction)
-    # the paper's gradient, in the logits of q, has nowhere left to go
+    # the paper's gradient in the logits of q vanishes
     z = q.log().requires_grad_()
     (slope,) = torch.autograd.grad(objective(z.softmax(1), g, specialists, sets, direction).sum(), z)
     torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-9)
@@ -96,7 +96,7 @@ def test_a_sure_generalist_is_outvoted_all_the_same():
 def test_specialists_of_everything_make_it_a_mean(direction: Any):
     torch.manual_seed(0)
     g, one, two = (torch.randn(4, 5).double().softmax(1) for _ in range(3))
-    padded = [torch.cat([p, torch.zeros(4, 1).double()], 1) for p in (one, two)]  # a rest of nothing
+    padded = [torch.cat([p, torch.zeros(4, 1).double()], 1) for p in (one, two)]  # a rest of probability 0
     q = solved(g, padded, [list(range(5))] * 2, torch.ones(4, 2, dtype=torch.bool), direction)
     arithmetic = (g + one + two) / 3
     geometric = (g.log() + one.log() + two.log()).div(3).softmax(1)
@@ -142,7 +142,7 @@ def test_a_specialist_starts_with_the_rows_of_its_classes_and_the_mean_of_the_re
     assert (after.logits[:, 2] < others.logsumexp(1)).all()
     torch.testing.assert_close(after.feature("pooled"), before.feature("pooled"))
     assert net.fc.out_features == 3 and all(p.requires_grad for p in net.parameters())
-    # where the generalist takes all others for alike, it starts as exactly what the generalist says
+    # if the generalist's other logits are equal, the specialist starts exactly at its predictions
     with torch.no_grad():
         net = MLP(hidden=[7], dropout=0.0, activation="relu", num_classes=6, input_shape=[1, 2, 2]).double()
         net.fc.weight[2:] = net.fc.weight[2]
@@ -155,7 +155,7 @@ def test_a_specialist_starts_with_the_rows_of_its_classes_and_the_mean_of_the_re
 @pytest.mark.parametrize("classes", [[], [0, 1, 2], [1, 3], [-1], [1, 1]])
 def test_a_specialist_knows_some_of_the_classes(classes: list[int]):
     net = MLP(hidden=[4], dropout=0.0, activation="relu", num_classes=3, input_shape=[1, 2, 2])
-    with pytest.raises(ValueError, match="some of the network's 3"):
+    with pytest.raises(ValueError, match="proper subset of the network's 3"):
         specialise(net, classes)
     assert net(torch.zeros(2, 1, 2, 2)).logits.shape == (2, 3)
 
@@ -165,18 +165,18 @@ def test_who_has_a_say_knows_one_of_the_likely_classes():
     sets = [[0], [1, 2], [3, 0]]
     assert active(logits, sets, 1).tolist() == [[True, False, True], [False, False, True]]
     assert active(logits, sets, 2).tolist() == [[True, True, True], [False, True, True]]
-    with pytest.raises(ValueError, match="5 most likely"):
+    with pytest.raises(ValueError, match="top=5 exceeds"):
         active(logits, sets, 5)
 
 
 def test_the_correction_undoes_another_sampling():
-    """Bayes: a network trained half and half has the odds of its prior; corrected, those of the world."""
-    share, likelihood = 0.1, 3.0  # of its classes; of the evidence for them against the rest
+    """Bayes: training on balanced groups gives the odds of that prior; the correction gives those of the true prior."""
+    share, likelihood = 0.1, 3.0  # share of its classes; likelihood ratio for them against the rest
     trained = likelihood * 0.5 / 0.5
     true = likelihood * share / (1 - share)
     assert math.exp(math.log(trained) - correction(share, 0.5)) == pytest.approx(true)
     assert correction(0.3, 0.3) == pytest.approx(0) and correction(0.1, 0.5) == pytest.approx(math.log(9))
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match=r"lie in \(0, 1\)"):
         correction(0.0, 0.5)
 
 
@@ -189,9 +189,9 @@ def test_a_third_direction_is_refused():
 def test_members_agree_with_their_dustbins_corrected():
     torch.manual_seed(0)
     logits = [torch.randn(6, 3), torch.randn(6, 5), torch.randn(6, 4)]
-    sets = [[1, 4], None, [0, 2, 3]]  # in any order; the one that knows all five is the generalist
-    rule = Agreement(sets, [0.5, 0.5, 0.25], [None, None, 0.7], 2, "forward", 30)
-    # odds of its own classes: in training over those in truth, 2 of 5 classes and 0.7
+    sets = [[1, 4], None, [0, 2, 3]]  # in any order; None is the generalist
+    rule = SpecialistConsensus(sets, [0.5, 0.5, 0.25], [None, None, 0.7], 2, "forward", 30)
+    # odds of its own classes in training over true odds: 2 of 5 classes, and 0.7
     shifts = [math.log((0.5 / 0.5) / (0.4 / 0.6)), math.log((0.25 / 0.75) / (0.7 / 0.3))]
     corrected = [v + torch.tensor([0.0] * (v.shape[1] - 1) + [s]) for v, s in zip(logits[::2], shifts, strict=True)]
     say = active(logits[1], [[1, 4], [0, 2, 3]], 2)
@@ -203,4 +203,4 @@ def test_members_agree_with_their_dustbins_corrected():
 def test_specialists_need_one_generalist():
     for sets in ([None, None, [1]], [[1], [0]], [None]):
         with pytest.raises(ValueError, match="one generalist"):
-            Agreement(sets, [0.5] * len(sets), [None] * len(sets), 1, "forward", 10)
+            SpecialistConsensus(sets, [0.5] * len(sets), [None] * len(sets), 1, "forward", 10)

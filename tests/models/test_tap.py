@@ -15,7 +15,7 @@ from kdx.models.teachers.frozen import Frozen
 
 
 class Plain(nn.Module):
-    """Knows nothing of roles, and overwrites `conv2`'s output in place."""
+    """A plain network that overwrites `conv2`'s output in place."""
 
     def __init__(self):
         super().__init__()
@@ -65,7 +65,7 @@ def test_a_feature_overwritten_in_place_is_copied():
 
 def test_in_training_mode_an_overwritten_feature_is_refused_until_a_probe_has_run():
     model = tapped(pre="conv2").train()
-    with pytest.raises(ValueError, match="overwrites the feature of pre in place"):
+    with pytest.raises(ValueError, match="changes the feature pre in place"):
         model(X)
     probe(model, Images((3, 8, 8), (0.0,) * 3, (1.0,) * 3))
     assert (model(X).features["pre"] < 0).any()
@@ -79,7 +79,7 @@ def test_gradients_reach_every_parameter_through_logits_and_features():
 
 
 def test_a_wrong_path_names_close_ones():
-    with pytest.raises(ValueError, match="no module 'conv3'; close to it: conv[12], conv[12]"):
+    with pytest.raises(ValueError, match="no module 'conv3'; similar paths: conv[12], conv[12]"):
         tapped(stage1="conv3")
     with pytest.raises(ValueError, match="no module 'head'"):
         Tapped(Plain(), {}, head="head", strict=True)
@@ -112,7 +112,7 @@ def test_an_error_inside_leaves_nothing_behind():
     model = tapped(norm="bn").eval()
     with pytest.raises(RuntimeError):
         model(torch.randn(1, 1, 8, 8))
-    model.net(X)  # used alone, it records nothing
+    model.net(X)  # called directly, it records nothing
     assert not model._tape.found and not model._tape.open
 
 

@@ -27,7 +27,7 @@ def test_round_trip(tmp_path):
     assert not same(a, b)
     assert load_weights(b, path) == {"seed": "0"}
     assert same(a, b)
-    assert os.listdir(path.parent) == [path.name]  # no temporary file stays
+    assert os.listdir(path.parent) == [path.name]  # no temporary file is left
     assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -101,14 +101,14 @@ def refused(path, net=None) -> str:
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(CheckpointError) as info:
         load_weights(net, path)
-    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())  # nothing half loaded
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())  # no partial load
     text = str(info.value)
     assert str(path) in text and "\n" not in text
     return text
 
 
 def test_missing_file(tmp_path):
-    assert "no weights file" in refused(tmp_path / "none.safetensors")
+    assert "not found" in refused(tmp_path / "none.safetensors")
 
 
 def test_damaged_safetensors(tmp_path):
@@ -137,7 +137,7 @@ def test_other_kinds_of_file(tmp_path):
     path.write_bytes(b"<html>not found</html>" * 10)
     assert "neither" in refused(path)
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "no state dict" in refused(tmp_path / "list.pt")
+    assert "without a state dict" in refused(tmp_path / "list.pt")
     torch.save(mlp(), tmp_path / "module.pt")
     assert "run code" in refused(tmp_path / "module.pt")
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(os.getcwd))

@@ -55,10 +55,10 @@ def test_pairs_find_what_the_spread_over_seeds_hides(pair):
 def test_the_config_difference_leaves_seeds_out(pair):
     light, heavy = (gather(str(pair / name), False) for name in ("light-0", "heavy-1"))
     text = report(light, heavy, [], "last")
-    changed_lines = text.split("What differs in the config:\n")[1].split("\n\n")[0].splitlines()[1:]
+    changed_lines = text.split("Differences in the config:\n")[1].split("\n\n")[0].splitlines()[1:]
     assert [line.split() for line in changed_lines] == [["method.weights.kd", "0.5", "0.9"]]
     assert "fewer than 3" in text
-    assert "nothing but their seeds" in report(light, light, [], "last")
+    assert "only in their seeds" in report(light, light, [], "last")
 
 
 def test_other_code_and_hardware_are_told(pair):

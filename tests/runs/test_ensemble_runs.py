@@ -63,7 +63,7 @@ def test_predictions_can_be_recomputed_with_the_very_members(tiny, tmp_path):
     assert recompute(Run(result, config)) is None and (result.folder / PREDICTIONS).exists()
     weights = Path(result.data["teacher"]["members"]["seed1"]["weights"])
     weights.rename(tmp_path / "gone")
-    assert "weights of its teacher are gone" in str(recompute(Run(result, config)))
+    assert "weights of its teacher are missing" in str(recompute(Run(result, config)))
 
 
 def test_killed_while_a_member_trains_or_the_student_learns(tiny, tmp_path):
@@ -190,7 +190,7 @@ def test_members_differ_in_whatever_a_teacher_has(tmp_path):
         ((SEEDS, "teacher.features=seed7"), "there is no member 'seed7'; members: seed0, seed1"),
         ((SEEDS, "method=fitnet"), "method=fitnet reads features, and an ensemble has those of one member: name it"),
         ((SEEDS, "method=simkd"), "teacher.features=seed0"),
-        ((SEEDS, "teacher.optimize=int8", "method=sobolev"), "and this ensemble has none"),
+        ((SEEDS, "teacher.optimize=int8", "method=sobolev"), "and this ensemble has no derivatives"),
         ((SEEDS, "teacher.optimize=int8", "method=fitnet", "teacher.features=seed0"), "gives a teacher's logits alone"),
     ],
 )

@@ -13,7 +13,7 @@ from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
 from kdx.models.teachers.frozen import Frozen
-from kdx.models.teachers.memo import LEAST, Memo
+from kdx.models.teachers.memo import MIN_BATCH, Memo
 from kdx.pool.run_fused import run_together
 from kdx.runs.build import build_light, build_loaders, build_method, build_network, make, start_student
 from kdx.runs.memo import agrees, memoised
@@ -93,13 +93,13 @@ def test_each_view_is_asked_once_and_the_answer_is_the_teachers_own(tiny):
     seen: set[int] = set()
     for epoch in range(12):
         for batch in loaders.train.epoch(epoch):
-            before, new = memo.asked, set(batch.view.tolist()) - seen
+            before, new = memo.misses, set(batch.view.tolist()) - seen
             answer, own = memo.of(batch), teacher(batch.inputs)
             assert torch.equal(answer.logits, own.logits)
             assert torch.equal(answer.feature("pooled"), own.feature("pooled")) and len(answer.features) == 1
-            assert memo.asked - before == len(new)
+            assert memo.misses - before == len(new)
             seen |= new
-    assert memo.found > 0 and memo.table.written() == len(seen)
+    assert memo.hits > 0 and memo.table.written() == len(seen)
 
 
 def test_small_batches_go_by_the_table(tiny):
@@ -107,7 +107,7 @@ def test_small_batches_go_by_the_table(tiny):
     batches = list(loaders.train.epoch(0))
     for batch in (batches[0], batches[-1], *batches[0].chunk(4)):
         assert torch.equal(memo.of(batch).logits, teacher(batch.inputs).logits)
-    assert len(batches[-1]) < LEAST and memo.found == 0 and memo.table.written() == 16
+    assert len(batches[-1]) < MIN_BATCH and memo.hits == 0 and memo.table.written() == 16
 
 
 def test_evaluators_get_the_teacher_itself(tiny):
@@ -115,7 +115,7 @@ def test_evaluators_get_the_teacher_itself(tiny):
     for batch in loaders.evals["test"]:
         assert torch.equal(memo(batch.inputs).logits, teacher(batch.inputs).logits)
         assert memo(batch.inputs).features.keys() == teacher(batch.inputs).features.keys()
-        with pytest.raises(ValueError, match="not views that have a number"):
+        with pytest.raises(ValueError, match="has no view numbers"):
             memo.of(batch)
     assert not memo.table.written()
     memo.train()
@@ -169,9 +169,9 @@ def test_other_weights_and_cycles_of_another_seed_have_another_memo(tiny):
         (("augmentation=strong",), "endless ones; augmentation.cycle=30 makes 30 of each example"),
         (("trainer.batch_size=8",), "needs a trainer.batch_size of at least 16, found 8"),
         (("method=at",), "teacher.memo=true keeps a teacher's logits (teacher.memo_features), no maps, and"),
-        (("teacher.memo_features=[stage1]",), "keeps vectors such as pooled; 'stage1' is [8, 8, 8]"),
+        (("teacher.memo_features=[stage1]",), "keeps vectors such as pooled, but 'stage1' has shape [8, 8, 8]"),
         (("teacher.memo_features=[nothing]",), "no feature with role 'nothing'"),
-        (("method=jacobian",), "and that is not enough here: derivatives are to be matched"),
+        (("method=jacobian",), "and that is not enough here: matching derivatives needs"),
         ((POOLED, "teacher.optimize=int8"), "no feature with role 'pooled'"),
     ],
 )
@@ -184,7 +184,7 @@ def test_what_cannot_be_remembered_is_refused_in_a_line(tiny, overrides, sentenc
 def test_answers_that_float16_cannot_hold_are_refused(tiny):
     _, teacher, loaders, memo = scene(tiny, "teacher.memo_dtype=fp16")
     teacher.net.fc.weight.mul_(1e8)
-    with pytest.raises(UserError, match="do not fit float16; say teacher.memo_dtype=fp32"):
+    with pytest.raises(UserError, match="overflow float16; set teacher.memo_dtype=fp32"):
         memo.of(next(iter(loaders.train.epoch(0))))
 
 
@@ -232,7 +232,7 @@ def test_every_method_is_the_same_with_a_memo_or_refuses_it(tiny, name):
             ]
         found.append([{k: float(v) for k, v in step.terms.items()} for step in steps])
     assert found[0] == found[1]
-    assert isinstance(memo, Memo) and (memo.found > 0) == (name not in DEAF)
+    assert isinstance(memo, Memo) and (memo.hits > 0) == (name not in DEAF)
 
 
 def test_runs_that_take_turns_ask_a_memo_once_and_end_as_they_do_alone(tiny):

@@ -20,13 +20,18 @@ from kdx.runs.run import name, run
 # every number of the record within 2e-5, or 2e-5 of itself: sums of float32 in another order are 2e-6 apart here
 # every batch of 7 is shared as 4 and 3, the last of 5 as 3 and 2
 ODD = ("trainer.batch_size=7", "trainer.log_steps=1", "dataset.val_fraction=0.2", "evals.val.every=0.5")
+GATE = [f"+update.gradient.{key}" for key in ("_target_=own_gradients.Gate", "labels=ce", "teacher=kd")]
+VARIATE = [f"+update.gradient.{key}" for key in ("_target_=own_gradients.ControlVariate", "period=2")]
 SCENES = {
     # batch norms of student and adapter, whose statistics are of the whole batch; an average of the weights
     "kd": ("method=kd", "trainer.ema=0.8", *ODD),
     "an adapter": ("method=fitnet", "update.clip_norm=0.5", *ODD),
+    # what a user's own gradient sees of a term is the gradient of the whole batch
+    "a gate on two gradients": ("method=kd", *GATE, *ODD),
 }
 MORE = {
     "in parts": ("method=kd", "update.accumulate=2", "student=mlp_400", "student.net.dropout=0", *ODD),
+    "a second gradient": ("method=kd", *VARIATE, *ODD),
     "mixed": ("method=kd", "augmentation=mixup_cutmix", *ODD),
     "folded statistics": ("method=reviewkd", *ODD),
     "peers": ("method=dml", "method.peers=[same,same]", "update=peers", "optimizer=adamw", *ODD),
@@ -99,6 +104,9 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
     for scene, config in there.items():
         config["teacher"] = {**config["teacher"], "shard": True} if scene in SHARDED else config["teacher"]
     assert trained_by(2, list(there.values()), halves) == [0, 0]
+    if (gated := configs.get("a gate on two gradients")) is not None:
+        opposed = [line["train/opposed"] for line in record(folder_of(gated)) if "train/opposed" in line]
+        assert {0.0, 1.0} == set(opposed), "the gate must open and close"
     for scene, config in configs.items():
         assert_same(config, there[scene], STRAYS.get(scene, 2e-5))
 
@@ -133,7 +141,7 @@ def dies(rank: int) -> None:
 
 
 def breaks(rank: int) -> None:
-    """The second process meets a mistake in its third step."""
+    """The second process is_sharded a mistake in its third step."""
     from kdx.engine.optim.update import Joint
 
     take, seen = Joint.__call__, []
@@ -158,7 +166,7 @@ def test_killed_and_resumed_they_end_with_the_same_bits(tiny, tmp_path: Path):
     assert codes[1] == -signal.SIGKILL and codes[0] != 0
     assert (folder_of(disturbed) / "checkpoints" / "last.pt").exists()
     assert trained_by(1, [disturbed]) != [0]  # another number of processes draws other numbers
-    assert "begun by 2 processes" in (folder_of(disturbed) / "error.txt").read_text()
+    assert "started with 2 processes" in (folder_of(disturbed) / "error.txt").read_text()
     assert trained_by(2, [disturbed]) == [0, 0]
     assert outcome(folder_of(disturbed)) == outcome(folder_of(undisturbed))
 

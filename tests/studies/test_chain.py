@@ -64,8 +64,6 @@ def test_links_in_a_circle_and_unknown_ones_are_refused():
         chain(links={"a": ["teacher.checkpoint='{bigone}'"], "big one": []})
     with pytest.raises(UserError, match="study.rows: there is no link 'nobody'"):
         chain(rows=["nobody"])
-    with pytest.raises(UserError, match="scale and columns"):
-        chain().execute({}, options(scale="cpu"))
 
 
 def test_every_link_is_checked_before_the_first_runs(tmp_path):

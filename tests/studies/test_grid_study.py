@@ -195,7 +195,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(tmp_path, monkeypatch, ca
 def test_a_study_that_makes_no_sense_is_refused():
     with pytest.raises(UserError, match="at least one seed and one row"):
         study(seeds=[])
-    with pytest.raises(UserError, match="study.baseline 'alnoe' is no row"):
+    with pytest.raises(UserError, match="study.baseline 'alnoe' is not a row"):
         study(baseline="alnoe")
 
 

@@ -20,7 +20,7 @@ from kdx.pool.pool import run_all
 from kdx.pool.task import folder_of
 from kdx.runs.build import make
 from kdx.runs.prepare import examine
-from kdx.studies.config_cache import Recall
+from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options, select
 from kdx.studies.paper_table import PaperTable
 from kdx.studies.table_runs import with_seed
@@ -239,7 +239,7 @@ def test_only_what_is_asked_for_runs(tmp_path):
     assert table().execute(folder, asked(rows=["K*"], columns=["T2"])) == []
     found = cells(tmp_path, "smoke")
     assert found["KD", "T2"]["n"] == "1" and found["KD", "T4"]["hole"] == "not run"
-    with pytest.raises(UserError, match="nothing is called 'DKD'"):
+    with pytest.raises(UserError, match="no name matches 'DKD'"):
         table().execute(folder, asked(rows=["DKD"]))
     with pytest.raises(UserError, match="scale=big: this table has smoke, paper"):
         table().execute(folder, asked(scale="big"))
@@ -345,23 +345,23 @@ def test_a_process_that_fails_is_told(tmp_path):
 def test_recall_gives_what_composing_gives(tmp_path, monkeypatch):
     overrides = [*DIGITS, "method=kd", "seed=3"]
     expected = examine(compose(overrides))
-    first = Recall(tmp_path / "c.json")
+    first = ConfigCache(tmp_path / "c.json")
     assert first.config(overrides) == (expected, True)
-    first.keep()
+    first.save()
     monkeypatch.setattr("kdx.studies.config_cache.compose", None)
-    assert Recall(tmp_path / "c.json").config(overrides) == (expected, True)
+    assert ConfigCache(tmp_path / "c.json").config(overrides) == (expected, True)
     monkeypatch.setattr("kdx.studies.config_cache.digest", lambda: "code that has changed")
     with pytest.raises(TypeError):
-        Recall(tmp_path / "c.json").config(overrides)
+        ConfigCache(tmp_path / "c.json").config(overrides)
 
 
 def test_recall_looks_at_given_images_each_time(tmp_path):
     file, images = tmp_path / "images.safetensors", torch.zeros(1, 8, 8, 1, dtype=torch.uint8)
     overrides = [*DIGITS, "method=kd", "transfer=synthetic", f"transfer.unlabelled.path={file}"]
-    recall, sums = Recall(tmp_path / "c.json"), []
+    cache, sums = ConfigCache(tmp_path / "c.json"), []
     for value in (0, 1):
         save_file({"images": images + value}, file)
-        sums.append(recall.config(overrides)[0]["transfer"]["unlabelled"]["sha256"])
+        sums.append(cache.config(overrides)[0]["transfer"]["unlabelled"]["sha256"])
     assert sums[0] != sums[1] == sha256(file)
 
 
@@ -508,7 +508,7 @@ def test_killing_the_command_ends_its_runs(tmp_path):
 
 def test_a_table_is_told_where_things_are_and_nothing_else(tmp_path):
     study = make(compose(["study=takd/main"], "study").config["study"])
-    with pytest.raises(UserError, match="overrides=optimizer.lr=1: what a table runs stands in its file"):
+    with pytest.raises(UserError, match="overrides=optimizer.lr=1: a table runs what its file says"):
         study.execute({"outputs": str(tmp_path)}, asked(overrides=["optimizer.lr=1"]))
     found = study.recipe(
         next(iter(study.rows)), next(iter(study.columns)), study.scales["smoke"], ["trainer.device=cpu"]

@@ -10,8 +10,7 @@ from conftest import STUDENT, TINY
 from deaths import Moment, die_at
 from traces import outcome
 
-from kdx.core.errors import UserError
-from kdx.studies.clusters import Clustering, Clusters
+from kdx.studies.clusters import Clustering
 from kdx.studies.options import Options
 from kdx.studies.specialists import Specialists
 
@@ -69,16 +68,3 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(tmp_path, capsys):
     assert execute(broken, only="render") == []
     assert (broken / "studies" / "tiny_specialists" / "table.md").read_text() == text
     assert [p.stat().st_mtime_ns for p in sorted(broken.glob("runs/*/DONE"))] == moments
-
-
-def test_it_is_one_whole(tmp_path):
-    with pytest.raises(UserError, match="one whole"):
-        execute(tmp_path, rows=["q"])
-
-
-def test_parts_of_a_table_are_not_asked_of_clusters(tmp_path):
-    how = {"split": "train", "examples": None, "clusters": 2, "components": None, "seed": 0, "restarts": 3, "steps": 20}
-    study = Clusters(name="tiny", title="Tiny clusters", overrides=[], **how)
-    for asked in ({"rows": ["a"]}, {"columns": ["a"]}, {"scale": "cpu"}):
-        with pytest.raises(UserError, match="one network"):
-            study.execute({"outputs": str(tmp_path)}, options(**asked))

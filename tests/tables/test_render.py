@@ -166,4 +166,4 @@ def test_a_terminal_gets_the_columns_with_something_in_them():
     cells["c7"] = [cell(ours=Summary.of([1.0]))]
     page = Sheet("T", "P", "last", None, columns, cells, {}, [])
     shown = text(page)
-    assert "\nc7\n" in shown and "\nc8\n" not in shown and "nothing run yet: c0, c1" in shown
+    assert "\nc7\n" in shown and "\nc8\n" not in shown and "not run yet: c0, c1" in shown

@@ -1,1 +1,1 @@
-"""Where images come from: data sets, files and generators."""
+"""Sources of images: data sets, files and generators."""

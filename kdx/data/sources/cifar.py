@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their pickles, without trusting them."""
+"""CIFAR-10 and CIFAR-100, read from their pickles by a restricted unpickler."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ import torch
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, TensorSet
 
-# file -> md5, as torchvision publishes them
+# md5 of each file, as in torchvision
 CIFAR10_TRAIN = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -31,10 +31,10 @@ class Cifar(LabelledImages):
     """50,000 + 10,000 colour images of 32x32 pixels in 10 or 100 classes.
 
     Attributes:
-        name: Which of the two.
-        root: Folder that holds `cifar-10-batches-py/` or `cifar-100-python/`; the layout of torchvision.
-        download: Fetch the archive where the folder is missing (needs network).
-        verify: Refuse files whose bytes differ from the published ones.
+        name: The data set.
+        root: Folder that contains `cifar-10-batches-py/` or `cifar-100-python/`, the layout of torchvision.
+        download: Download the archive if the folder is missing.
+        verify: Reject files that differ from the published ones.
 
     References:
         A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. 2009.
@@ -51,7 +51,7 @@ class Cifar(LabelledImages):
         return Path(self.root).expanduser() / ("cifar-10-batches-py" if self.name == "cifar10" else "cifar-100-python")
 
     def class_names(self) -> list[str]:
-        """As the data's own meta file has them. Raises DataError where it is missing or damaged."""
+        """The class names in the data's meta file. Raises DataError if it is missing or damaged."""
         ten = self.name == "cifar10"
         path = self._folder / ("batches.meta" if ten else "meta")
         try:
@@ -92,21 +92,19 @@ class Cifar(LabelledImages):
         except Exception as error:  # a damaged pickle can raise anything
             raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from error
         if self.verify and hashlib.md5(data).hexdigest() != md5:
-            raise DataError(
-                f"{path} differs from the published file (md5); dataset.verify=false accepts a re-packed copy"
-            )
+            raise DataError(f"{path} differs from the published file (md5); set dataset.verify=false to accept it")
         return torch.from_numpy(images).permute(0, 2, 3, 1).contiguous(), torch.from_numpy(labels)
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Arrays and plain values only: a pickle can otherwise run any code."""
+    """Loads only arrays and plain values, since a pickle can run any code."""
 
     modules = ("numpy", "numpy._core.multiarray", "numpy._core.numeric", "_codecs")
     names = ("ndarray", "dtype", "scalar", "encode", "_reconstruct", "_frombuffer")
 
     def find_class(self, module: str, name: str) -> Any:
-        # files written before NumPy 2 name its modules without the underscore
+        # files written before NumPy 2 use module names without the underscore
         module = module.replace("numpy.core.", "numpy._core.")
         if module in self.modules and name in self.names:
             return super().find_class(module, name)
-        raise DataError(f"it asks for {module}.{name}, which plain data has no use for")
+        raise DataError(f"it refers to {module}.{name}, which is not allowed in plain data")

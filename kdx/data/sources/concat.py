@@ -1,4 +1,4 @@
-"""Images of several sources as one set."""
+"""Concatenation of image sets."""
 
 from collections.abc import Sequence
 
@@ -9,23 +9,23 @@ from torch import Tensor
 from kdx.data.sets import DataError, ImageSet
 
 
-class Joined(ImageSet):
-    """Sets of one shape and scale, one after the other; those after the first are not of the training set.
+class ConcatSet(ImageSet):
+    """Concatenation of sets of one shape and scale; all but the first come from outside the training set.
 
-    Each keeps its own labels and its own places for augmentation.
+    Each part keeps its own labels and its own positions for augmentation.
 
     Args:
         parts: The sets, at least one.
-        chosen: Positions that belong to this set; None for all.
+        chosen: Positions in the concatenation that belong to this set; None for all.
     """
 
     foreign = True
 
     def __init__(self, parts: Sequence[ImageSet], chosen: Tensor | None = None):
-        if len({(part.shape, part.scale) for part in parts}) != 1:
-            raise ValueError("sets can only be joined where they have one shape and one scale")
+        if len({(part.shape, part.scale, part.dtype) for part in parts}) != 1:
+            raise ValueError("concatenated sets must have the same shape, scale and dtype")
         if any(part.nearby is not None for part in parts):
-            raise DataError("images of another source are mixed with those of all shards: dataset.at_once=null")
+            raise DataError("images of another source need all shards at once; set dataset.at_once=null")
         self.parts = tuple(parts)
         self.starts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
         pools = torch.tensor([0, *(part.pool for part in parts)]).cumsum(0)
@@ -33,17 +33,17 @@ class Joined(ImageSet):
         labels = torch.cat([part.labels for part in parts])
         origin = torch.cat([part.origin + first for part, first in zip(parts, pools, strict=False)])
         super().__init__(labels[self.chosen], parts[0].scale, origin[self.chosen], int(pools[-1]))
-        self.shape = parts[0].shape
+        self.shape, self.dtype = parts[0].shape, parts[0].dtype
         self.decodes = any(part.decodes for part in parts)
 
-    def subset(self, indices: Tensor) -> "Joined":
-        return Joined(self.parts, self.chosen[indices]).with_targets(**self.at(indices)[0])
+    def subset(self, indices: Tensor) -> "ConcatSet":
+        return ConcatSet(self.parts, self.chosen[indices]).with_targets(**self.at(indices)[0])
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         chosen = self.chosen[indices]
         whose = torch.bucketize(chosen, self.starts[1:], right=True)
         c, h, w = self.shape
-        images = np.empty((len(indices), h, w, c), np.uint8)
+        images = np.empty((len(indices), h, w, c), self.dtype)
         for number, part in enumerate(self.parts):
             here = (whose == number).nonzero().flatten()
             if len(here):

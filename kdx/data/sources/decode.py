@@ -1,4 +1,4 @@
-"""From image files to pixels: what Pillow gives, by the fastest way to it."""
+"""Decoding of image files: Pillow's pixels, by the fastest decoder that produces them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 JPEG = (".jpg", ".jpeg")
-START = b"\xff\xd8\xff"  # by which Pillow knows a JPEG; torchvision looks at two bytes
-AS_STORED = 0  # torchvision's number for "no conversion of colours"
+START = b"\xff\xd8\xff"  # Pillow's signature of a JPEG; torchvision checks two bytes only
+AS_STORED = 0  # torchvision's mode for "no colour conversion"
 
 
 def decode(path: str, channels: int) -> np.ndarray:
-    """The pixels of a file, grey or RGB as Pillow converts them; an orientation in EXIF is not applied.
+    """Decode a file to grey or RGB pixels, as Pillow converts them; an EXIF orientation is not applied.
 
-    Worker processes read JPEG by torchvision's decoder, which gives the same pixels in less CPU time: for 64x64 (100
-    files of Tiny-ImageNet) 1.6 and 2.3 times as fast in two measurements, for 640x480 (COCO) 1.06 and 1.2 times.
-    Everything else is Pillow's: PNG gains 1.3 times for 64x64 but 3 % for 640x480, has transparency, palettes and 16
-    bits that the two convert differently, and libpng warns of files that have nothing wrong with them.
+    Worker processes decode JPEG with torchvision, which gives the same pixels in less CPU time: for 64x64 (100 files
+    of Tiny-ImageNet) 1.6 and 2.3 times as fast in two measurements, for 640x480 (COCO) 1.06 and 1.2 times. Pillow
+    decodes all other formats. PNG would gain 1.3 times for 64x64 but 3 % for 640x480; the two decoders convert
+    transparency, palettes and 16 bits differently; and libpng prints warnings about valid files.
 
     Args:
         path: The file.
@@ -34,12 +34,12 @@ def decode(path: str, channels: int) -> np.ndarray:
         uint8 [H, W, channels].
 
     Raises:
-        OSError, SyntaxError, ValueError: It is not there or damaged.
+        OSError, SyntaxError, ValueError: The file is missing or damaged.
     """
     if path.lower().endswith(JPEG) and get_worker_info() is not None:
         try:
             pixels = _by_torchvision(np.fromfile(path, np.uint8), channels)
-        except OSError:  # Pillow says what is wrong
+        except OSError:  # Pillow reports the error
             pixels = None
         if pixels is not None:
             return pixels
@@ -47,9 +47,9 @@ def decode(path: str, channels: int) -> np.ndarray:
 
 
 def decode_content(content: bytes, channels: int) -> np.ndarray:
-    """As `decode`, of what a file holds."""
+    """Like `decode`, from the contents of a file."""
     if get_worker_info() is not None:
-        # a copy, since torch warns of memory that it may not write to
+        # a copy, since torch warns about read-only memory
         pixels = _by_torchvision(np.frombuffer(content, np.uint8).copy(), channels)
         if pixels is not None:
             return pixels
@@ -65,7 +65,7 @@ def _by_pillow(file: str | BytesIO, channels: int) -> np.ndarray:
 
 
 def _by_torchvision(content: np.ndarray, channels: int) -> np.ndarray | None:
-    """The pixels of a JPEG; None where Pillow is to decode it, or to say what is wrong."""
+    """Decode a JPEG; None if Pillow must decode it or report the error."""
     decoder = _decoder()
     if decoder is None or content[: len(START)].tobytes() != START:
         return None
@@ -81,7 +81,7 @@ def _by_torchvision(content: np.ndarray, channels: int) -> np.ndarray | None:
 
 @cache
 def _decoder() -> Callable[[Tensor, int], Tensor] | None:
-    """The decoder out of torchvision's library, without torchvision, whose import takes seconds; None without it."""
+    """torchvision's decoder, loaded without importing torchvision, which takes seconds; None if unavailable."""
     found = find_spec("torchvision")
     if found is None or found.origin is None:
         return None
@@ -94,7 +94,7 @@ def _decoder() -> Callable[[Tensor, int], Tensor] | None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what a C library prints of damaged files from standard error; for processes with one thread."""
+    """Suppress a C library's messages about damaged files on standard error; for single-threaded processes only."""
     null, error = _descriptors()
     os.dup2(null, 2)
     try:

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1797 images of 8x8 pixels with values 0..16."""
+"""The handwritten digits shipped with scikit-learn: 1797 images of 8x8 pixels with values 0..16."""
 
 import gzip
 import hashlib
@@ -21,9 +21,9 @@ SPLIT_SEED = 1797
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(LabelledImages):
-    """The test set of UCI's optical digits, split into 1000 and 797 by a seed that never changes.
+    """The test set of UCI's optical digits, split into 1000 and 797 examples by a fixed seed.
 
-    Real data that needs no download: for first steps, tests and studies that take seconds.
+    Real data without a download: for first steps, tests and studies that take seconds.
 
     References:
         E. Alpaydin and C. Kaynak. Optical Recognition of Handwritten Digits. UCI Machine Learning
@@ -34,7 +34,7 @@ class Digits(LabelledImages):
         table = _table()
         images = torch.from_numpy(table[:, :-1].reshape(-1, 8, 8, 1).copy())
         labels = torch.from_numpy(table[:, -1].astype(np.int64))
-        # by place within the class, so that both parts have the classes in the same proportions
+        # ordered by rank within the class, so that both parts have the same class proportions
         place = class_ranks(labels, SPLIT_SEED, "digits").double() / labels.bincount()[labels]
         order = (place + labels * 1e-6).argsort(stable=True)
         train, test = order[:TRAIN_SIZE].sort().values, order[TRAIN_SIZE:].sort().values
@@ -42,15 +42,15 @@ class Digits(LabelledImages):
 
 
 def _table() -> np.ndarray:
-    # importing sklearn.datasets costs seconds; its table is one small file
+    # read directly: importing sklearn.datasets takes seconds
     package = importlib.util.find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
-        raise DataError("the digits come with scikit-learn, which is not installed; pip install scikit-learn")
+        raise DataError("dataset=digits needs scikit-learn, which is not installed: pip install scikit-learn")
     path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     if not path.is_file():
-        raise DataError(f"this scikit-learn has no digits at {path}; install scikit-learn 1.x")
+        raise DataError(f"scikit-learn's digits are missing at {path}; install scikit-learn 1.x")
     packed = path.read_bytes()
     if hashlib.sha256(packed).hexdigest() != SHA256:
-        raise DataError(f"{path} is not the table of digits that is known; reinstall scikit-learn")
+        raise DataError(f"{path} differs from the expected file (sha256); reinstall scikit-learn")
     text = gzip.decompress(packed).decode("ascii")
     return np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""A folder of images for each class: the layout of torchvision's ImageFolder, and of ImageNet."""
+"""One folder of images per class: the layout of torchvision's ImageFolder and of ImageNet."""
 
 import os
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".t
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(LabelledImages):
-    """`root/folder/{train,test_folder}/<class>/**/<image>`; classes are numbered by name, as torchvision does.
+    """`root/folder/{train,test_folder}/<class>/**/<image>`; classes are numbered by name, as in torchvision.
 
     Attributes:
         root: Folder of all data sets.
         folder: The data set's folder in `root`.
-        test_folder: The part that serves as test set; many data sets publish labels for "val" alone.
-        resize: Length that an image's short side is brought to before the input size is cut from its centre.
-        in_memory: Decode every image once, at the start; for sets that fit.
+        test_folder: The folder used as test set; many data sets publish labels only for "val".
+        resize: Length of the short side after resizing, before the central crop to the input size.
+        in_memory: Decode every image once at the start; for sets that fit into memory.
     """
 
     root: str
@@ -37,14 +37,14 @@ class ImageFolder(LabelledImages):
             raise missing(base, self.name, "lay it out as train/<class>/<image> and the same for the test set")
         classes = _classes(base / "train")
         if len(classes) != self.num_classes:
-            raise DataError(f"{base / 'train'} holds {len(classes)} classes, but num_classes is {self.num_classes}")
+            raise DataError(f"{base / 'train'} has {len(classes)} classes, but num_classes is {self.num_classes}")
         train, test = (self._part(base / part, classes) for part in ("train", self.test_folder))
         return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
 
     def _part(self, folder: Path, classes: list[str]) -> EncodedSet:
         strange = sorted(set(_classes(folder)) - set(classes))
         if strange:
-            raise DataError(f"{folder} holds classes that the training set has not, such as '{strange[0]}'")
+            raise DataError(f"{folder} has classes that the training set lacks, such as '{strange[0]}'")
         paths: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
@@ -55,7 +55,7 @@ class ImageFolder(LabelledImages):
                 if file.lower().endswith(SUFFIXES)
             )
             if not files:
-                raise DataError(f"{folder / name} holds no image ({', '.join(SUFFIXES)})")
+                raise DataError(f"{folder / name} contains no images ({', '.join(SUFFIXES)})")
             paths += files
             labels += [label] * len(files)
         c, h, w = self.input_shape

@@ -1,4 +1,4 @@
-"""MNIST from its four idx files."""
+"""MNIST, read from its four idx files."""
 
 import gzip
 import hashlib
@@ -12,7 +12,7 @@ import torch
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, TensorSet
 
-# of the unpacked files, so that it doesn't matter how they were packed
+# of the uncompressed files, so that the compression does not matter
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -26,9 +26,9 @@ class Mnist(LabelledImages):
     """60,000 + 10,000 handwritten digits of 28x28 pixels.
 
     Attributes:
-        root: Folder that holds `MNIST/raw/`; the layout of torchvision.
-        download: Fetch the files where the folder is missing (needs network).
-        verify: Refuse files whose content differs from the published one.
+        root: Folder that contains `MNIST/raw/`, the layout of torchvision.
+        download: Download the files if the folder is missing.
+        verify: Reject files that differ from the published ones.
 
     References:
         Y. LeCun, L. Bottou, Y. Bengio, P. Haffner. Gradient-based learning applied to document
@@ -64,16 +64,14 @@ class Mnist(LabelledImages):
             raise DataError(f"{path} is damaged: {error}") from error
         array = read_idx(data, path)
         if self.verify and hashlib.md5(data).hexdigest() != MD5[name]:
-            raise DataError(
-                f"{path} differs from the published file (md5); dataset.verify=false accepts a re-packed copy"
-            )
+            raise DataError(f"{path} differs from the published file (md5); set dataset.verify=false to accept it")
         return torch.from_numpy(array)
 
 
 def read_idx(data: bytes, path: Path) -> np.ndarray:
-    """An array of bytes in the idx format: magic number, sizes, values. Raises DataError for anything else."""
+    """Parse an array of bytes in the idx format: magic number, sizes, values. Raises DataError for other data."""
     axes = data[3] if len(data) >= 4 and data[:3] == b"\x00\x00\x08" else 0
     shape = np.frombuffer(data, ">i4", axes, 4).tolist() if axes and len(data) >= 4 + 4 * axes else []
     if not shape or len(data) - 4 - 4 * axes != np.prod(shape):
-        raise DataError(f"{path} is damaged: {len(data)} bytes that are not an idx file of bytes with sizes {shape}")
+        raise DataError(f"{path} is damaged: its {len(data)} bytes are not an idx file with sizes {shape}")
     return np.frombuffer(bytearray(data), np.uint8, offset=4 + 4 * axes).reshape(shape)

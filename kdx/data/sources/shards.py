@@ -1,10 +1,11 @@
-"""Images in tar files of the WebDataset format: how sets of millions are laid out for disks that dislike small files.
+"""Images in tar files of the WebDataset format, for data sets of millions of images on disks that are slow with small
+files.
 
-Its library, webdataset, streams: it shuffles what is in a buffer, and a run that was cut off would have to read its
-epoch again up to there. Here a batch is a function of (data seed, epoch, step), so images are read one by one, by an
-index of what lies where. The library's sister for that, wids, reads through a shard's headers whenever it opens one and
-takes a shard that was cut off for a whole one. So the library says which shards and samples there are, and the index is
-our own.
+The library webdataset streams: it shuffles within a buffer, and an interrupted run would have to read its epoch again
+up to the interruption. Here a batch is a function of (data seed, epoch, step), so single images are read by random
+access, through an index of their offsets. The related library wids reads all headers of a shard whenever it opens one,
+and does not detect a truncated shard. So webdataset expands the shard names and groups the samples, and this package
+has its own index.
 """
 
 import os
@@ -24,27 +25,27 @@ from kdx.core.ranges import PositiveInt
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, EncodedSet, ImageSet, Nearby
 from kdx.data.sources.decode import decode_content
-from kdx.data.sources.shard_index import BLOCK, Stamp, known, make, stamp
+from kdx.data.sources.shard_index import BLOCK, Stamp, build, load, stamp
 
-OPEN = 128  # shards that a process keeps open
+OPEN = 128  # number of shards that a process keeps open
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shards(LabelledImages):
-    """Samples of consecutive files with one name: an image (`0001.jpg`) and its class as a number (`0001.cls`).
+    """Samples stored as consecutive files with one stem: an image (`0001.jpg`) and its class number (`0001.cls`).
 
     Attributes:
         root: Folder of all data sets.
         folder: The data set's folder in `root`.
-        train: Shards in it of the training set: `train-{000000..000146}.tar`, which misses none, or `train-*.tar`,
-            which takes those that are there.
+        train: Shards of the training set: `train-{000000..000146}.tar`, which must all exist, or `train-*.tar`, which
+            takes the existing ones.
         test: Shards of the test set.
-        label: The part of a sample that holds its class, counted from 0.
-        resize: Length that an image's short side is brought to before the input size is cut from its centre.
-        in_memory: Decode every image once, at the start; for sets that fit.
-        at_once: Shards that an epoch reads from at a time, in random order, which keeps reads together where the disk
-            wants that; None to mix images of all. With few, shards have to hold all classes.
-        index: Folder in which is kept what lies where in each shard.
+        label: Extension of the file with the class, counted from 0.
+        resize: Length of the short side after resizing, before the central crop to the input size.
+        in_memory: Decode every image once at the start; for sets that fit into memory.
+        at_once: Number of shards that an epoch reads from at a time, in random order, so that reads stay local on slow
+            disks; None to shuffle over all shards. If small, each shard should contain all classes.
+        index: Folder of the cached shard indexes.
 
     References:
         Aizman, Maltby, Breuel, "High Performance I/O For Large Scale Deep Learning", 2019.
@@ -63,24 +64,24 @@ class Shards(LabelledImages):
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         if find_spec("webdataset") is None:
-            raise DataError("data sets in shards need an extra that is not installed: pip install 'kdx[shards]'")
+            raise DataError("data sets in shards need webdataset, which is not installed: pip install 'kdx[shards]'")
         if self.in_memory and self.at_once is not None:
-            raise DataError("with dataset.in_memory=true no shard is read in training; say dataset.at_once=null")
+            raise DataError("dataset.at_once has no effect with dataset.in_memory=true; set dataset.at_once=null")
         base = Path(self.root).expanduser() / self.folder
         if not base.is_dir():
             raise missing(base, self.name, "put its shards there")
         train, test = _find(base, self.train, "train"), _find(base, self.test, "test")
         if both := sorted(set(train) & set(test)):
-            raise DataError(f"the shard {both[0]} is in dataset.train and in dataset.test")
+            raise DataError(f"the shard {both[0]} is in both dataset.train and dataset.test")
         train, test = self._set(train, self.at_once), self._set(test, None)
         return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
 
     def _set(self, paths: Sequence[Path], at_once: int | None) -> EncodedSet:
         kept = Path(self.index)
-        found = [known(path, self.label, kept) for path in paths]
+        found = [load(path, self.label, kept) for path in paths]
         if new := found.count(None):
-            print(f"kdx: indexing {new} of {len(paths)} shards of {self.name}, once ({kept})", file=sys.stderr)
-        indexes = [f or make(p, self.label, kept) for f, p in zip(found, paths, strict=True)]
+            print(f"kdx: indexing {new} of {len(paths)} shards of {self.name}; cached in {kept}", file=sys.stderr)
+        indexes = [f or build(p, self.label, kept) for f, p in zip(found, paths, strict=True)]
         counts = torch.tensor([len(i.labels) for i in indexes])
         labels = torch.from_numpy(np.concatenate([i.labels for i in indexes]))
         places = torch.from_numpy(np.concatenate([i.places for i in indexes]))
@@ -95,9 +96,9 @@ class ShardImages:
     """Images in shards.
 
     Args:
-        shards: Paths, and the files that were there when they were indexed.
-        shard: Which shard each image is in, int64 [N].
-        places: Its offset and length, int64 [N, 2].
+        shards: Path of each shard, and its identity when it was indexed.
+        shard: Shard number of each image, int64 [N].
+        places: Offset and length of each image in bytes, int64 [N, 2].
     """
 
     def __init__(self, shards: Sequence[tuple[str, Stamp]], shard: Tensor, places: Tensor):
@@ -107,11 +108,11 @@ class ShardImages:
         return ShardImages(self.shards, self.shard[indices], self.places[indices])
 
     def decode(self, index: int, channels: int) -> np.ndarray:
-        path, as_it_was = self.shards[int(self.shard[index])]
+        path, expected = self.shards[int(self.shard[index])]
         offset, length = self.places[index].tolist()
         try:
-            file = _opened(path, as_it_was)
-            # not seek and read: processes that share an open file share its position
+            file = _open(path, expected)
+            # pread, not seek and read: processes that share an open file share its position
             return decode_content(os.pread(file.number, length, offset), channels)
         except DataError:
             raise
@@ -119,8 +120,8 @@ class ShardImages:
             raise DataError(f"cannot read an image of the shard {path}, {_name(path, offset)}: {error}") from error
 
 
-class _Opened:
-    """An open file, closed when nobody has it any more."""
+class _OpenFile:
+    """An open file that closes when it is garbage-collected."""
 
     def __init__(self, path: str):
         self.number = os.open(path, os.O_RDONLY)
@@ -131,15 +132,15 @@ class _Opened:
 
 
 @lru_cache(OPEN)
-def _opened(path: str, as_it_was: Stamp) -> _Opened:
-    file = _Opened(path)
-    if stamp(os.fstat(file.number)) != as_it_was:
-        raise DataError(f"the shard {path} was changed after the run had begun; the same command resumes it")
+def _open(path: str, expected: Stamp) -> _OpenFile:
+    file = _OpenFile(path)
+    if stamp(os.fstat(file.number)) != expected:
+        raise DataError(f"the shard {path} changed after the run started; run the same command again to resume")
     return file
 
 
 def _name(path: str, offset: int) -> str:
-    """What a tar calls the file whose content begins somewhere, for people; its header comes just before."""
+    """Name of the tar member whose content starts at an offset, for messages; its header precedes the content."""
     try:
         with open(path, "rb") as file:
             file.seek(offset - BLOCK)
@@ -149,7 +150,7 @@ def _name(path: str, offset: int) -> str:
 
 
 def _find(base: Path, pattern: str, part: str) -> list[Path]:
-    """The shards that a pattern names, in order."""
+    """The shards that match a pattern, in order."""
     from webdataset.shardlists import expand_urls
 
     if "*" in pattern or "?" in pattern:
@@ -160,7 +161,7 @@ def _find(base: Path, pattern: str, part: str) -> list[Path]:
     try:
         found = [base / name for name in expand_urls(pattern)]
     except (AssertionError, ValueError) as error:
-        raise DataError(f"dataset.{part}={pattern} is no pattern of shards: {error}") from None
+        raise DataError(f"dataset.{part}={pattern} is not a valid shard pattern: {error}") from None
     for path in found:
         if not path.is_file():
             raise missing(path, f"a shard of dataset.{part}", "put it there")

@@ -1,4 +1,4 @@
-"""Made-up images with a signal that can be learned."""
+"""Synthetic images with a learnable signal."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from kdx.data.sets import TensorSet
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic(LabelledImages):
-    """A coarse random pattern for each class under pixel noise: any size, no files, the same everywhere.
+    """A coarse random pattern per class plus pixel noise: any size, no files, the same on every machine.
 
     Attributes:
-        train_size: Number of training examples; classes take turns.
-        test_size: Number of test examples; classes take turns.
+        train_size: Number of training examples; labels cycle through the classes.
+        test_size: Number of test examples; labels cycle through the classes.
         noise: Standard deviation of the pixel noise, in units where white is 1.
-        seed: Chooses patterns and noise.
+        seed: Seed of the patterns and the noise.
     """
 
     train_size: PositiveInt
@@ -31,7 +31,7 @@ class Synthetic(LabelledImages):
 
     def _make(self, split: str, size: int) -> TensorSet:
         c, h, w = self.input_shape
-        # 4x4 blocks, so that the pattern survives a shift by a few pixels
+        # 4x4 blocks, so that a shift by a few pixels keeps the pattern
         coarse = torch.rand(self.num_classes, c, 4, 4, generator=generator(self.seed, "synthetic", "patterns"))
         patterns = torch.nn.functional.interpolate(coarse, size=(h, w), mode="nearest").permute(0, 2, 3, 1)
         labels = torch.arange(size) % self.num_classes

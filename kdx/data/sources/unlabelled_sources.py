@@ -1,4 +1,4 @@
-"""Images from outside the training set, brought to its shape and pixel values: another domain, noise, files."""
+"""Unlabelled images from outside the training set, converted to its shape: other data sets, noise, files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,30 +20,29 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey
 
 
 class Source:
-    """Where unlabelled images come from."""
+    """A source of unlabelled images."""
 
     def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
-        """The images, without labels, in the shape and with the pixel values of a training set.
+        """Load the images without labels, with the shape and pixel values of a training set.
 
         Args:
             home: The training set.
-            dataset: Its facts.
+            dataset: Its data set config.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherData(Source):
-    """The training set of another data set, whose labels are not used.
+    """The training set of another data set, without its labels.
 
-    Its images are resized to the size at hand, grey becomes colour and the reverse, and their white becomes the
-    white of this data set; so they are normalised with this one's statistics, as a teacher of it expects.
-    They are held in memory.
+    Images are resized to this data set's size, converted between grey and colour, and rescaled so that white matches.
+    They are then normalised with this data set's statistics, as a teacher of it expects. They are kept in memory.
 
     Attributes:
         dataset: Any option of `dataset`, with its regime.
-        count: How many of its images, chosen by `seed`; None for all.
-        seed: Chooses them.
+        count: Number of images; None for all.
+        seed: Seed that selects them.
     """
 
     dataset: Dataset
@@ -57,17 +56,17 @@ class OtherData(Source):
         if self.count is not None and self.count < len(train):
             chosen = torch.randperm(len(train), generator=generator(self.seed, "other", "count"))[: self.count]
             train = train.subset(chosen.sort().values)
-        return _unlabelled(brought(train, home), home)
+        return _unlabelled(converted(train, home), home)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Source):
-    """Images of independent random pixels, always the same ones.
+    """A fixed set of images of independent random pixels.
 
     Attributes:
-        kind: "uniform" over all pixel values, or "gaussian" with the data set's mean and deviation of each channel.
-        count: How many; None for as many as there are training examples.
-        seed: Chooses them.
+        kind: "uniform" over all pixel values, or "gaussian" with the data set's mean and std of each channel.
+        count: Number of images; None for the number of training examples.
+        seed: Seed of the pixels.
     """
 
     kind: Literal["uniform", "gaussian"]
@@ -87,12 +86,12 @@ class Noise(Source):
 
 @dataclass(frozen=True, kw_only=True)
 class Files(Source):
-    """Images of a file or a folder, such as a generator's.
+    """Images from a file or a folder, such as the output of a generator.
 
     Attributes:
         path: A safetensors file whose tensor "images" is uint8 [N, H, W, C] from 0 to 255 or a float
-            [N, C, H, W] from 0 to 1; or a folder, of which every image file is taken, in the order of their names.
-        sha256: Filled in: what they contain.
+            [N, C, H, W] from 0 to 1; or a folder, whose image files are all read, sorted by name.
+        sha256: SHA-256 of the contents, filled in automatically.
     """
 
     path: str
@@ -103,16 +102,18 @@ class Files(Source):
         if path.is_dir():
             files = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
             if not files:
-                raise DataError(f"{path} holds no image files ({', '.join(SUFFIXES)})")
+                raise DataError(f"{path} contains no image files ({', '.join(SUFFIXES)})")
             labels = torch.full((len(files),), UNLABELLED)
             found = EncodedSet(ImageFiles(files), labels, home.shape, max(home.shape[1:])).in_memory()
         else:
             found = _read(path)
-        return _unlabelled(brought(found, home), home)
+        return _unlabelled(converted(found, home), home)
 
 
-def brought(data: ImageSet, home: ImageSet) -> Tensor:
-    """Images of one set in the shape and with the pixel values of another, uint8 [N, H, W, C]."""
+def converted(data: ImageSet, home: ImageSet) -> Tensor:
+    """Convert images to the shape and pixel values of another set, uint8 [N, H, W, C]."""
+    if data.dtype != np.uint8:
+        raise DataError(f"images of another data set must have dtype uint8 to be converted, found {data.dtype}")
     parts = []
     for indices in torch.arange(len(data)).split(1024):
         source, rows = data.rows(indices)
@@ -126,18 +127,20 @@ def _fitted(images: np.ndarray, home: ImageSet) -> Iterator[np.ndarray]:
     for image in images:
         if image.shape[2] != c:
             if {image.shape[2], c} != {1, 3}:
-                raise DataError(f"images of {image.shape[2]} channels cannot be brought to {c}")
+                raise DataError(f"images of {image.shape[2]} channels cannot be converted to {c}")
             grey = image @ LUMINANCE if c == 1 else image[..., 0]
             image = np.repeat(np.rint(grey).astype(np.uint8)[..., None], c, axis=2)
         yield image if image.shape[:2] == (h, w) else resized(image, h, w)
 
 
 def _pixels(values: Tensor, scale: int) -> Tensor:
-    """Values from 0 to 1 as whole pixel values."""
+    """Round values in [0, 1] to integer pixel values."""
     return values.clamp_(0, 1).mul_(scale).round_().to(torch.uint8)
 
 
 def _unlabelled(images: Tensor, home: ImageSet) -> TensorSet:
+    if home.dtype != np.uint8:
+        raise DataError(f"other images can join a data set of 8-bit images alone, and this one gives {home.dtype}")
     return TensorSet(images, torch.full((len(images),), UNLABELLED), home.scale)
 
 
@@ -146,11 +149,11 @@ def _read(path: Path) -> TensorSet:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise DataError(f"there are no images at {path}: transfer.unlabelled.path is neither a file nor a folder")
+        raise DataError(f"transfer.unlabelled.path={path} is neither a file nor a folder")
     try:
         images = load_file(path)["images"]
     except (KeyError, SafetensorError) as error:
-        raise DataError(f"{path} is no safetensors file with a tensor 'images': {error}") from None
+        raise DataError(f"{path} is not a safetensors file with a tensor 'images': {error}") from None
     if images.ndim == 4 and images.is_floating_point():
         images = _pixels(images.float().permute(0, 2, 3, 1), 255)
     if images.ndim != 4 or images.dtype != torch.uint8 or not len(images):

@@ -1,1 +1,1 @@
-"""Augmentation: from stored bytes to a normalised batch."""
+"""Augmentation: from stored bytes to normalised batches."""

@@ -1,9 +1,8 @@
 """Random views of images as a pure function of (data seed, epoch, example).
 
-All numbers of an epoch are drawn at once, for the whole source, and looked up by an example's place in
-the source. So a view depends neither on the batch size, nor on the position in the epoch, nor on where a
-run was resumed, nor on which other examples a regime keeps; and members of a sweep that share a data
-seed share their views.
+All random numbers of an epoch are drawn at once for the whole source and indexed by an example's position in the
+source. So a view is independent of the batch size, the position in the epoch, the step at which a run was resumed, and
+the other examples that a regime keeps. Runs of a sweep with the same data seed see the same views.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from torch import Tensor
 from kdx.core.ranges import PositiveInt, Probability
 from kdx.core.seed import derive, generator
 from kdx.data.sets import ImageSet
-from kdx.data.views.crop import Crop
+from kdx.data.views.crop import Crop, ResizedCrop
 from kdx.data.views.mixing import Mixing
 from kdx.data.views.pixels import mirror
 from kdx.data.views.policy import Policy
@@ -23,9 +22,9 @@ from kdx.data.views.policy import Policy
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one epoch, a row for each example of the source; None where nothing is drawn.
+    """The random numbers of one epoch, with a row for each example of the source; None for unused parts.
 
-    `further` holds those of further views; `turn` is the epoch's place in the augmentation's cycle.
+    `further` holds the numbers of further views; `turn` is the epoch's position in the augmentation's cycle.
     """
 
     crop: Tensor | None
@@ -37,15 +36,15 @@ class Draws:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Crop, flip, policy, then mixing; each part is optional and draws from its own stream.
+    """Crop, flip, policy, then mixing; each part is optional and has its own random stream.
 
     Attributes:
-        crop: Which window is seen; None for the whole image.
+        crop: Random crop; None for the whole image.
         flip: Probability of a left-right flip.
-        policy: Colour and shape operations on the bytes; None for none.
-        mixing: Mixes the samples of a batch after normalisation; None for none.
-        cycle: Epochs after which the random numbers come again, so that each example has this many views at
-            most; None for never. Mixing draws anew all the same.
+        policy: Colour and shape operations on the bytes; None for no operations.
+        mixing: Mixup or CutMix after normalisation; None for no mixing.
+        cycle: Number of epochs after which the random numbers repeat, so that each example has at most this many
+            views; None for no repetition. Mixing never repeats.
     """
 
     crop: Crop | None
@@ -55,15 +54,20 @@ class Augmentation:
     cycle: PositiveInt | None
 
     @property
+    def needs_bytes(self) -> bool:
+        """Whether it works on uint8 images alone, as colour operations and resizing do."""
+        return self.policy is not None or isinstance(self.crop, ResizedCrop)
+
+    @property
     def num_views(self) -> int | None:
-        """How many different views there are of an example, before mixing; None where they are endless."""
+        """Number of different views of an example, before mixing; None if unlimited."""
         windows = 1 if self.crop is None else self.crop.num_windows
         if windows is None or self.policy is not None:
             return self.cycle
         return windows * self._sides
 
     def space(self, seed: int) -> str:
-        """What the numbers of views depend on; where two augmentations say the same, a number is the same view."""
+        """Key of the numbering of views: if it is equal for two augmentations, equal numbers mean equal views."""
         windows = 1 if self.crop is None else self.crop.num_windows
         if windows is None or self.policy is not None:
             return f"{self!r} of seed {seed}"
@@ -75,14 +79,14 @@ class Augmentation:
         return 2 if 0 < self.flip < 1 else 1
 
     def number(self, origin: Tensor, draws: Draws) -> Tensor | None:
-        """Number of a view among all those of a source: that of the example times `num_views`, plus that of its view.
+        """Number of each view within the source: the example's position times `num_views`, plus the view's own number.
 
         Args:
             origin: Positions of the examples in the source, int64 [B].
-            draws: Of the epoch.
+            draws: The epoch's random numbers.
 
         Returns:
-            int64 [B]; None where views are endless.
+            View numbers, int64 [B]; None if the number of views is unlimited.
         """
         if self.num_views is None:
             return None
@@ -95,7 +99,7 @@ class Augmentation:
         return first if self._sides == 1 or draws.flip is None else first + draws.flip[origin]
 
     def draw(self, pool: int, seed: int, epoch: int) -> Draws:
-        """The numbers of an epoch for a source of `pool` examples."""
+        """Draw the random numbers of an epoch for a source of `pool` examples."""
         epoch = epoch if self.cycle is None else epoch % self.cycle
         crop = flip = policy = None
         if self.crop is not None:
@@ -107,7 +111,7 @@ class Augmentation:
         return Draws(crop, flip, policy, turn=epoch)
 
     def views(self, data: ImageSet, indices: Tensor, draws: Draws) -> Tensor:
-        """Views of some examples before normalisation and mixing, uint8 [B, H, W, C]."""
+        """Make the views of some examples, before normalisation and mixing, [B, H, W, C] in the set's dtype."""
         origin = data.origin[indices]
         if self.crop is not None and draws.crop is not None:
             images = self.crop.views(data, indices, draws.crop[origin])
@@ -122,28 +126,32 @@ class Augmentation:
         return out
 
     def all_views(self, data: ImageSet, indices: Tensor, draws: Draws) -> tuple[Tensor, ...]:
-        """All views that a batch carries, the one that `views` makes first."""
+        """Make all views of a batch; the first is that of `views`."""
         return (self.views(data, indices, draws),)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiView(Augmentation):
-    """Several views of each example: this augmentation's own, and one by each of some others.
+    """Several views of each example: this augmentation's own, and one for each of `further`.
 
-    Each view draws from streams of its own; the first is what the same augmentation makes by itself. In a
-    batch the others are `Batch.views`.
+    Each view has its own random streams; the first equals the view of the same augmentation alone. A batch holds the
+    others in `Batch.views`.
 
     Attributes:
-        further: The augmentations of the other views.
+        further: Augmentations of the other views.
     """
 
     further: Sequence[Augmentation]
 
     def __post_init__(self) -> None:
         if not self.further:
-            raise ValueError("several views need at least one augmentation under further")
+            raise ValueError("MultiView needs at least one augmentation under further")
         if any(view.mixing is not None for view in (self, *self.further)):
-            raise ValueError("views of the same example cannot be mixed with other examples: set mixing to null")
+            raise ValueError("several views cannot be combined with mixing; set mixing to null")
+
+    @property
+    def needs_bytes(self) -> bool:
+        return super().needs_bytes or any(view.needs_bytes for view in self.further)
 
     def draw(self, pool: int, seed: int, epoch: int) -> Draws:
         drawn = (view.draw(pool, derive(seed, "view", i), epoch) for i, view in enumerate(self.further, 1))

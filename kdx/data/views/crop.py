@@ -1,4 +1,4 @@
-"""Which part of an image a network sees, drawn for each sample."""
+"""Random crops of images."""
 
 import math
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ class Crop:
     """A random window for each sample."""
 
     def draw(self, pool: int, generator: torch.Generator) -> Tensor:
-        """What an epoch needs to know of each example of the source, [pool, ...]."""
+        """Draw an epoch's random numbers for each example of the source, [pool, ...]."""
         raise NotImplementedError
 
     def views(self, data: ImageSet, indices: Tensor, drawn: Tensor) -> np.ndarray:
-        """Windows of some examples, uint8 [B, H, W, C], given what was drawn for each of them."""
+        """Cut the windows of some examples, uint8 [B, H, W, C], from their drawn numbers."""
         raise NotImplementedError
 
     @property
     def num_windows(self) -> int | None:
-        """How many different windows there are of an image; None where they are endless."""
+        """Number of different windows of an image; None if unlimited."""
         return None
 
     def number(self, drawn: Tensor) -> Tensor:
-        """Which of the windows was drawn, int64 [B] below `num_windows`; asked only where they can be counted."""
+        """Number of the drawn window, int64 [B] below `num_windows`; requires `num_windows` not None."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class PadCrop(Crop):
-    """Pad with black, cut a window of the original size anywhere: the field's crop for small images.
+    """Pad with black and cut a random window of the original size: the standard crop for small images.
 
     Attributes:
-        pad: Pixels on each side.
+        pad: Padding in pixels on each side.
     """
 
     pad: Count
@@ -61,11 +61,11 @@ class PadCrop(Crop):
 
 @dataclass(frozen=True, kw_only=True)
 class ResizedCrop(Crop):
-    """Cut a window of random area and aspect, bring it to the input size: the field's crop for large images.
+    """Cut a window of random area and aspect ratio and resize it: the standard crop for large images.
 
     Attributes:
-        scale: Least and greatest share of the image's area.
-        ratio: Least and greatest width over height.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest aspect ratio, width / height.
 
     References:
         C. Szegedy et al. Going Deeper with Convolutions. CVPR 2015. https://arxiv.org/abs/1409.4842
@@ -80,7 +80,7 @@ class ResizedCrop(Crop):
                 raise ValueError(f"{name} must be two positive numbers in ascending order, got {list(pair)}")
 
     def draw(self, pool: int, generator: torch.Generator) -> Tensor:
-        # how many numbers a window takes depends on the image's size: a seed each
+        # a seed per example, since the number of draws depends on the image's size
         return torch.randint(2**62, (pool,), generator=generator)
 
     def views(self, data: ImageSet, indices: Tensor, drawn: Tensor) -> np.ndarray:
@@ -93,7 +93,7 @@ class ResizedCrop(Crop):
         return out
 
     def window(self, height: int, width: int, seed: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a window in an image of this size."""
+        """Draw top, left, height and width of a window in an image of the given size."""
         drawn = torch.rand(10, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
         low, high = (math.log(r) for r in self.ratio)
         for area, aspect, y, x in drawn:
@@ -102,7 +102,7 @@ class ResizedCrop(Crop):
             w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < w <= width and 0 < h <= height:
                 return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
-        # ten misses: the largest central window with an allowed aspect
+        # after ten failed draws: the largest central window with an allowed aspect ratio
         aspect = min(max(width / height, self.ratio[0]), self.ratio[1])
         h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
         return (height - h) // 2, (width - w) // 2, h, w

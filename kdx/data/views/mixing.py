@@ -1,4 +1,4 @@
-"""Mixing the samples of a batch: mixup and CutMix."""
+"""Mixup and CutMix: mixing the samples of a batch."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,17 +13,17 @@ from kdx.core.types import UNLABELLED, Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """Each sample is mixed with the one at the mirrored place of its batch, by timm's Mixup.
+    """Mix each sample with the one at the mirrored position of its batch, by timm's Mixup.
 
-    Unlike the other augmentations this one depends on who shares a batch, so it is a function of
+    Unlike the other augmentations, the result depends on the rest of the batch, so it is a function of
     (data seed, epoch, step) and of the batch size.
 
     Attributes:
-        mixup_alpha: Parameter of the Beta distribution of mixup's share; 0 turns mixup off.
+        mixup_alpha: Parameter of the Beta distribution of mixup's mixing ratio; 0 turns mixup off.
         cutmix_alpha: Parameter of the Beta distribution of CutMix's area; 0 turns CutMix off.
-        prob: Probability that mixing happens at all.
-        switch_prob: Probability of CutMix where both are on.
-        mode: Whether choice and share are drawn for each sample or once for a batch (as the papers do).
+        prob: Probability of mixing.
+        switch_prob: Probability of CutMix instead of mixup if both are on.
+        mode: Draw the choice and the ratio for each sample (`elem`) or once per batch (`batch`, as in the papers).
         label_smoothing: Share of each label spread evenly over the classes.
 
     References:
@@ -42,13 +42,13 @@ class Mixing:
 
     def __post_init__(self) -> None:
         if not self.mixup_alpha and not self.cutmix_alpha:
-            raise ValueError("mixing needs mixup_alpha or cutmix_alpha above 0; for none, set mixing to null")
+            raise ValueError("mixing needs mixup_alpha or cutmix_alpha above 0; to turn mixing off, set mixing to null")
 
     def apply(self, batch: Batch, num_classes: int, seed: int, epoch: int, step: int) -> Batch:
-        """The mixed batch, with soft labels [B, C]; takes over the memory of `batch.inputs`.
+        """Return the mixed batch, with soft labels [B, C]; `batch.inputs` is changed in place.
 
-        Samples are mixed in pairs: in a batch of odd length the last one stays as it is. A sample is labelled
-        afterwards where both of its pair are; otherwise its soft label is all zeros.
+        Samples are mixed in pairs; in a batch of odd size the last one stays unchanged. A mixed sample is labelled if
+        both samples of its pair are; otherwise its soft label is all zeros.
         """
         from timm.data.mixup import Mixup, mixup_target
 
@@ -66,7 +66,7 @@ class Mixing:
         labels = batch.labels.clamp(min=0)
         soft = mixup_target(labels, num_classes, smoothing=self.label_smoothing)
         if paired:
-            # timm draws from NumPy's global stream, and from no other
+            # timm draws from NumPy's global generator only
             before = np.random.get_state()
             np.random.seed(derive(seed, "mixing", epoch, step) % 2**32)
             try:

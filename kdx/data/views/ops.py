@@ -1,7 +1,7 @@
-"""Fourteen operations on bytes, each for a whole batch with a strength for every sample.
+"""Fourteen operations on bytes, for a whole batch with one strength per sample.
 
-They give what torchvision's functions (v2, tensors, nearest interpolation, black fill) give for one sample
-at a time, except for single pixels at the edge of a rounding; the tests state the bounds.
+Results equal those of torchvision's functions (v2, tensors, nearest interpolation, black fill) for single samples,
+except for single pixels at rounding boundaries; the tests state the bounds.
 """
 
 from functools import lru_cache
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# the order of torchvision's tables
+# in the order of torchvision's tables
 OPERATIONS = (
     *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness"),
     *("color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),
@@ -21,7 +21,7 @@ AFFINE = tuple(range(1, 6))
 
 @lru_cache(maxsize=8)
 def magnitudes(ranges: str, bins: int, height: int, width: int) -> Tensor:
-    """Strengths of each operation, [14, bins], from none to strongest; in the unit that the operation takes."""
+    """Strengths of each operation in its own unit, [14, bins], from weakest to strongest."""
     narrow = ranges == "narrow"
     shear, angle, blend, bits = (0.3, 30.0, 0.9, 4) if narrow else (0.99, 135.0, 0.99, 6)
     shift_x, shift_y = (150 / 331 * width, 150 / 331 * height) if narrow else (32.0, 32.0)
@@ -35,11 +35,11 @@ def magnitudes(ranges: str, bins: int, height: int, width: int) -> Tensor:
 
 
 def operate(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
-    """Apply to each image its own operation.
+    """Apply one operation to each image.
 
     Args:
         images: uint8 [B, C, H, W], C is 1 or 3.
-        op: Position in `OPERATIONS`, int64 [B].
+        op: Index into `OPERATIONS`, int64 [B].
         strength: Signed strength, float64 [B].
 
     Returns:
@@ -57,7 +57,7 @@ def operate(images: Tensor, op: Tensor, strength: Tensor) -> Tensor:
 
 
 def inverse_matrices(op: Tensor, strength: Tensor, height: int, width: int) -> Tensor:
-    """From a pixel of the result to its source, around the image's centre: float32 [B, 2, 3]."""
+    """Affine matrices from output to input pixels, relative to the image's centre: float32 [B, 2, 3]."""
     m = torch.zeros(len(op), 2, 3, dtype=torch.float64)
     m[:, 0, 0] = m[:, 1, 1] = 1
     shear_x, shear_y, translate_x, translate_y, rotate = ((op == i) for i in AFFINE)
@@ -73,11 +73,11 @@ def inverse_matrices(op: Tensor, strength: Tensor, height: int, width: int) -> T
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Nearest-neighbour affine map of uint8 [B, C, H, W] with a matrix [B, 2, 3] for each, black outside."""
+    """Warp images uint8 [B, C, H, W] by matrices [B, 2, 3], with nearest neighbours and black borders."""
     _, _, h, w = images.shape
     x = torch.linspace((1 - w) / 2, (w - 1) / 2, w)
     y = torch.linspace((1 - h) / 2, (h - 1) / 2, h)
-    # elementwise, so that a sample's grid does not depend on how a matrix product treats the size of the batch
+    # elementwise: the rounding of a matrix product depends on the batch size
     a = (matrices / torch.tensor([w / 2, h / 2]).view(2, 1)).view(-1, 2, 3, 1, 1)
     grid = torch.addcmul(a[:, :, 0] * x, a[:, :, 1], y[:, None]).add_(a[:, :, 2]).permute(0, 2, 3, 1)
     out = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
@@ -92,29 +92,29 @@ def _gray(images: Tensor) -> Tensor:
 
 
 def _blend(images: Tensor, other: Tensor, strength: Tensor) -> Tensor:
-    # a strength of 0 leaves the image, -1 gives `other`
-    # one fused step, as in torchvision's scalar form: products that end on a whole number truncate alike
+    # strength 0 keeps the image, -1 returns `other`
+    # one fused operation, as torchvision's scalar form, so that whole-number products truncate alike
     mixed = torch.addcmul(images * (1 + strength).float(), other, (-strength).float())
     return mixed.clamp_(0, 255).to(torch.uint8)
 
 
 def brightness(images: Tensor, strength: Tensor) -> Tensor:
-    """Towards or away from black."""
+    """Adjust brightness: blend with black."""
     return (images * (1 + strength).float()).clamp_(0, 255).to(torch.uint8)
 
 
 def color(images: Tensor, strength: Tensor) -> Tensor:
-    """Towards or away from grey of the same lightness; a grey image stays."""
+    """Adjust saturation: blend with the grey image; a grey image stays unchanged."""
     return images if images.shape[1] == 1 else _blend(images, _gray(images), strength)
 
 
 def contrast(images: Tensor, strength: Tensor) -> Tensor:
-    """Towards or away from the image's mean lightness."""
+    """Adjust contrast: blend with the image's mean grey value."""
     return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), strength)
 
 
 def sharpness(images: Tensor, strength: Tensor) -> Tensor:
-    """Towards or away from a smoothed image; the outermost pixels stay."""
+    """Adjust sharpness: blend with a smoothed image; border pixels stay unchanged."""
     channels, h, w = images.shape[1:]
     if h <= 2 or w <= 2:
         return images
@@ -128,7 +128,7 @@ def sharpness(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, strength: Tensor) -> Tensor:
-    """Keep the leading `strength` bits."""
+    """Keep the `strength` most significant bits."""
     dropped = (8 - strength).to(torch.uint8)
     return (images >> dropped) << dropped
 
@@ -139,7 +139,7 @@ def solarize(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def autocontrast(images: Tensor, strength: Tensor) -> Tensor:
-    """Stretch each channel to 0..255; a constant channel stays."""
+    """Stretch each channel to 0..255; a constant channel stays unchanged."""
     x = images.float()
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
     flat = low == high
@@ -148,7 +148,7 @@ def autocontrast(images: Tensor, strength: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, strength: Tensor) -> Tensor:
-    """Spread each channel's values so that all become equally frequent, by Pillow's integer scheme."""
+    """Equalise each channel's histogram, by Pillow's integer scheme."""
     values = images.flatten(2).long()
     counts = torch.zeros(*images.shape[:2], 256, dtype=torch.long)
     counts.scatter_add_(2, values, torch.ones_like(values))

@@ -1,4 +1,4 @@
-"""From stored bytes to a normalised batch: the inner loop of the loader, one vectorised pass for each step."""
+"""The loader's inner loop: crop, flip and normalise stored bytes in vectorised passes."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 def windows(source: np.ndarray, rows: np.ndarray, offsets: np.ndarray, pad: int) -> np.ndarray:
-    """Cut each image out of itself padded with zeros, at its own offset.
+    """Pad each image with zeros and cut a window at its own offset.
 
     Args:
-        source: uint8 [M, H, W, C].
-        rows: Which images, int [B].
+        source: [M, H, W, C], uint8 or float32.
+        rows: Indices of the images, int [B].
         offsets: Top and left of each window in the padded image, int [B, 2] in 0..2*pad.
-        pad: Zeros on each side.
+        pad: Padding on each side.
 
     Returns:
-        uint8 [B, H, W, C], a copy.
+        A copy, [B, H, W, C].
     """
     _, h, w, c = source.shape
-    padded = np.zeros((len(rows), h + 2 * pad, (w + 2 * pad) * c), np.uint8)
+    padded = np.zeros((len(rows), h + 2 * pad, (w + 2 * pad) * c), source.dtype)
     padded[:, pad : pad + h, pad * c : (pad + w) * c] = source.reshape(len(source), h, w * c)[rows]
     image, line, byte = padded.strides
     every = as_strided(
@@ -34,33 +34,33 @@ def windows(source: np.ndarray, rows: np.ndarray, offsets: np.ndarray, pad: int)
 
 
 def mirror(images: np.ndarray, which: np.ndarray) -> None:
-    """Flip some images left to right, in place: uint8 [B, H, W, C] and bool [B]."""
+    """Flip the images [B, H, W, C] selected by the mask bool [B] left to right, in place."""
     rows = which.nonzero()[0]
     some = images[rows]
     flipped = np.empty_like(some)
-    # channel by channel: a reversed copy of whole pixels runs three bytes at a time and takes several times as long
+    # per channel: a reversed copy of whole pixels moves three bytes at a time and is several times slower
     for c in range(images.shape[3]):
         flipped[..., c] = some[:, :, ::-1, c]
     images[rows] = flipped
 
 
 class Normalize:
-    """`(x / scale - mean) / std`, in this order, which makes the bits equal to torchvision's.
+    """Compute `(x / scale - mean) / std` in this order, so that the result equals torchvision's bit for bit.
 
     Args:
         shape: (C, H, W) of the images.
         scale: The pixel value that maps to 1.0.
-        mean: One number for each channel.
-        std: One number for each channel.
+        mean: Mean per channel.
+        std: Standard deviation per channel.
     """
 
     def __init__(self, shape: tuple[int, int, int], scale: int, mean: Sequence[float], std: Sequence[float]):
         _, h, w = shape
         self.scale = scale
-        # one value for each byte of an image: broadcasting over three channels would run in loops of three
+        # one value per byte of an image: broadcasting over three channels would run in short loops of three
         self.mean, self.std = (torch.tensor(tuple(v), dtype=torch.float32).repeat(h * w) for v in (mean, std))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, H, W, C] -> float32 [B, C, H, W] in channels_last order."""
+        """Map uint8 or float32 [B, H, W, C] to float32 [B, C, H, W] in channels_last format."""
         flat = images.reshape(len(images), -1).to(torch.float32)
         return flat.div_(self.scale).sub_(self.mean).div_(self.std).view(images.shape).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Colour and shape operations chosen at random for each sample: RandAugment and TrivialAugment."""
+"""RandAugment and TrivialAugment: random colour and shape operations for each sample."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,15 +15,15 @@ BINS = 31
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """`num_ops` operations in a row for each sample, each drawn evenly from the same fourteen.
+    """Apply `num_ops` operations in sequence to each sample, each drawn uniformly from fourteen.
 
-    RandAugment is the narrow ranges, two operations, one magnitude for all; TrivialAugment the wide ranges, one
-    operation, a magnitude drawn for each. Both as torchvision plays them, on bytes, with black borders.
+    RandAugment uses the narrow ranges, two operations and one fixed magnitude; TrivialAugment uses the wide ranges, one
+    operation and a random magnitude. Both follow torchvision: on bytes, with black borders.
 
     Attributes:
-        ranges: How strong the strongest magnitude is: RandAugment's ("narrow") or TrivialAugment's ("wide").
-        num_ops: Operations in a row.
-        magnitude: Strength on a scale of 0..30; None to draw it anew for each operation.
+        ranges: Range of the magnitudes: RandAugment's ("narrow") or TrivialAugment's ("wide").
+        num_ops: Number of operations in sequence.
+        magnitude: Magnitude on a scale of 0..30; None to draw one for each operation.
 
     References:
         E. Cubuk, B. Zoph, J. Shlens, Q. Le. RandAugment: Practical automated data augmentation with a reduced
@@ -41,7 +41,7 @@ class Policy:
             raise ValueError(f"magnitude must lie in 0..{BINS - 1}, got {self.magnitude}")
 
     def draw(self, pool: int, generator: torch.Generator) -> Tensor:
-        """Operation, magnitude bin and sign of each step, uint8 [pool, num_ops, 3]."""
+        """Draw the operation, magnitude bin and sign of each step, uint8 [pool, num_ops, 3]."""
         size = (pool, self.num_ops)
         op = torch.randint(len(OPERATIONS), size, generator=generator)
         level = torch.randint(BINS, size, generator=generator)
@@ -51,9 +51,9 @@ class Policy:
         return torch.stack((op, level, sign), 2).to(torch.uint8)
 
     def apply(self, images: Tensor, scale: int, drawn: Tensor) -> Tensor:
-        """Images uint8 [B, H, W, C] and what was drawn for them, [B, num_ops, 3] -> uint8 [B, H, W, C]."""
+        """Apply the drawn operations [B, num_ops, 3] to images uint8 [B, H, W, C]; returns uint8 [B, H, W, C]."""
         if scale != 255:
-            raise DataError(f"a policy works on bytes 0..255, but the pixels of this data set end at {scale}")
+            raise DataError(f"an augmentation policy needs pixels 0..255, but this data set has 0..{scale}")
         _, h, w, _ = images.shape
         table = magnitudes(self.ranges, BINS, h, w)
         images = images.permute(0, 3, 1, 2)

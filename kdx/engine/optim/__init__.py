@@ -1,1 +1,1 @@
-"""Optimiser steps: updates, schedules, averages."""
+"""Optimizer steps: gradients, updates, learning rates, weight averages."""

@@ -1,4 +1,4 @@
-"""A whole step as a CUDA graph: recorded once, then replayed with one call instead of a thousand launches."""
+"""A whole training step as a CUDA graph, replayed with one call in place of a thousand kernel launches."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -11,30 +11,30 @@ from kdx.core.schedule import Progress, Watched
 from kdx.core.types import Batch, Step
 from kdx.engine.optim.update import Joint
 
-WARM_UP = 3  # steps before a recording, in which libraries choose their algorithms and optimisers make their states
+WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and optimizers create their state
 Read = tuple[Callable[[Progress], Any], Any]
 
 
 class Recorder(Protocol):
-    """How steps are recorded."""
+    """Captures steps."""
 
     def warm(self, take: Callable[[], Step]) -> Step:
-        """Take a step at once, as one that comes before a recording."""
+        """Run a warm-up step."""
         ...
 
     def record(self, take: Callable[[], Step]) -> Callable[[], Step]:
-        """Record a step without taking it; what is returned takes it, from the same tensors into the same tensors."""
+        """Capture a step without running it; returns a function that replays it on the same tensors."""
         ...
 
 
 class CudaRecorder:
-    """Records on a GPU. Dropout draws on: a graph moves the device's own stream of random numbers as the step does."""
+    """Captures steps on a GPU. A replay advances the device's random generator, so dropout draws new masks."""
 
     def __init__(self, device: torch.device):
         self._stream = torch.cuda.Stream(device)
 
     def warm(self, take: Callable[[], Step]) -> Step:
-        # on a stream of its own, as nothing can be recorded on the default one
+        # CUDA cannot capture on the default stream
         now = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
@@ -49,7 +49,9 @@ class CudaRecorder:
                 step = take()
         except RuntimeError as error:
             why = str(error).splitlines()[0]
-            raise UserError(f"trainer.cuda_graph=true: this step cannot be recorded, {why}; leave it out") from error
+            raise UserError(
+                f"trainer.cuda_graph=true: CUDA cannot capture this step ({why}); set trainer.cuda_graph=false"
+            ) from error
 
         def replay() -> Step:
             graph.replay()
@@ -59,19 +61,24 @@ class CudaRecorder:
 
 
 class Graphed:
-    """Replays the steps of an update; an update itself.
+    """An update that replays the steps of another one.
 
-    The first steps are taken as ever, and so is every batch of another shape, such as a short last one. What a step
-    reads of the run's progress (weights, temperatures) is part of a recording: where that changes, as a ramp does at
-    each epoch, steps are taken as ever until it rests, and are recorded anew. The learning rate is a tensor, which the
-    recording reads.
+    The first steps run without a graph, and so does every batch of another shape, such as a short last one. The numbers
+    that a step reads from the run's progress (weights, temperatures) are constants of a graph: when one changes, as a
+    ramp does at each epoch, steps run without a graph until it is constant, and then a new graph is captured. The
+    learning rate is a tensor, which the graph reads.
 
     Args:
-        update: Whose steps; its optimiser must read its rate from a tensor, see `reads_tensor_rate`.
-        recorder: How they are recorded.
+        update: The update; its optimizer must read the learning rate from a tensor, see `reads_tensor_rate`.
+        recorder: Captures the steps.
+
+    Raises:
+        UserError: The update's gradient cannot be replayed.
     """
 
     def __init__(self, update: Joint, recorder: Recorder):
+        if (why := unreplayable(update)) is not None:
+            raise UserError(why)
         self.update, self.recorder = update, recorder
         self._put_rates()
         self._forget()
@@ -79,7 +86,7 @@ class Graphed:
     def _put_rates(self) -> None:
         device = self.update.parameters[0].device
         for group in self.update.optimizer.param_groups:
-            # float32 is what the kernels on a GPU read
+            # the GPU kernels read float32
             group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
             if "capturable" in group:
                 group["capturable"] = True
@@ -88,7 +95,7 @@ class Graphed:
         self._replay: Callable[[], Step] | None = None
         self._held: Batch | None = None
         self._reads: list[Read] = []
-        self._warm = 0  # steps taken one by one since what they read changed
+        self._warm = 0  # warm-up steps since a constant changed
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
         self.update.prepare(progress)
@@ -123,15 +130,25 @@ class Graphed:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a state. It is in new tensors, so a recording of the old ones is of no use."""
+        """Restore a state. It comes in new tensors, so the graph, which reads the old ones, is dropped."""
         self.update.load_state_dict(state)
         self._put_rates()
         self._forget()
 
 
 def reads_tensor_rate(update: object) -> bool:
-    """Whether an update takes one step whose optimiser reads its rate on the device: torch's fused ones do."""
+    """Whether an update has one optimizer that reads its learning rate on the device, as torch's fused ones do."""
     return isinstance(update, Joint) and all(group.get("fused") is True for group in update.optimizer.param_groups)
+
+
+def unreplayable(update: object) -> str | None:
+    """Why a CUDA graph cannot replay an update's gradient; None where it can."""
+    if not isinstance(update, Joint) or update.gradient.recordable:
+        return None
+    return (
+        f"trainer.cuda_graph=true: update.gradient={type(update.gradient).__name__} does not declare that a graph can "
+        "replay it (recordable = True); set trainer.cuda_graph=false"
+    )
 
 
 def _alike(batch: Batch, other: Batch) -> bool:

@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights."""
+"""Exponential moving average of a network's weights."""
 
 import copy
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Keeps a copy of a network that follows it slowly; buffers are copied as they are.
+    """A copy of a network whose parameters are exponential moving averages; buffers are plain copies.
 
     Args:
-        model: The network that trains.
-        decay: Share of the old average that each step keeps.
+        model: The network in training.
+        decay: Weight of the old average in each step; `average = decay * average + (1 - decay) * parameter`.
     """
 
     def __init__(self, model: nn.Module, decay: float):

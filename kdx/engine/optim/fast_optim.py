@@ -1,21 +1,21 @@
-"""torch's optimisers without the compiler, whose import takes longer than that of torch itself."""
+"""torch's optimizers without an import of the compiler, which takes longer than the import of torch."""
 
 from typing import TypeVar, cast
 
 import torch
 from torch.optim import Optimizer
 
-# torch wraps these so that a compiled training loop breaks its graph there; the wrappers import the compiler
+# torch wraps these methods for `torch.compile`; the wrappers import the compiler
 WRAPPED = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
 
 
 Kind = TypeVar("Kind", bound=Optimizer)
 
 
-def lean(kind: type[Kind]) -> type[Kind]:
-    """An optimiser of torch with torch's own functions, taken out of the wrappers that are for compiled loops.
+def unwrapped(kind: type[Kind]) -> type[Kind]:
+    """An optimizer class of torch without the wrappers for `torch.compile` around its methods.
 
-    kdx compiles networks, never the step of an optimiser. Where torch has no such wrappers, nothing changes.
+    kdx compiles networks, never an optimizer's step. Without such wrappers in torch, the class does not change.
 
     Args:
         kind: A class of torch whose step is not differentiable.

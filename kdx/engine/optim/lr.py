@@ -1,4 +1,4 @@
-"""Learning-rate schedules: factors on the base rate, as pure functions of progress."""
+"""Learning-rate schedules: factors on the base learning rate, as pure functions of progress."""
 
 import math
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from kdx.core.schedule import Progress, Schedule
 
 
 class LearningRate(Schedule):
-    """A linear warm-up, per step, times a decay.
+    """Linear warm-up per step, then a decay.
 
     Args:
-        warmup_epochs: Schedule epochs over which the factor rises from `warmup_start`.
-        warmup_start: Factor at the first step.
+        warmup_epochs: Length of the warm-up, in schedule epochs.
+        warmup_start: Factor at the first step; rises to 1.
     """
 
     def __init__(self, warmup_epochs: NonNegative, warmup_start: Probability):
@@ -30,14 +30,14 @@ class LearningRate(Schedule):
 
 
 class Constant(LearningRate):
-    """The base rate throughout, after the warm-up."""
+    """The base learning rate after the warm-up."""
 
     def decay(self, progress: Progress) -> float:
         return 1.0
 
 
 class MultiStep(LearningRate):
-    """Multiplied by `gamma` after each milestone, in whole schedule epochs."""
+    """Factor `gamma` after each milestone; milestones are in whole schedule epochs."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class MultiStep(LearningRate):
 
 
 class Cosine(LearningRate):
-    """Half a cosine from 1 at the end of the warm-up to `end` at the end of the run."""
+    """Half a cosine period from 1 at the end of the warm-up to `end` at the end of the run."""
 
     def __init__(self, end: Probability, warmup_epochs: NonNegative, warmup_start: Probability):
         super().__init__(warmup_epochs, warmup_start)

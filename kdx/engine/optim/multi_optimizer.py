@@ -1,4 +1,4 @@
-"""Steps of methods with several parties, each with an optimiser and a bound on its gradient of its own."""
+"""Updates with several optimizers: one for each party of a method, with its own bound on the gradient norm."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,22 +13,22 @@ from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule
 from kdx.core.types import Batch, Step
 from kdx.core.weigh import weigh
+from kdx.engine.optim.gradient import Backward, Gradient, WeightedSum
 from kdx.engine.optim.optimizer import Optimizer
-from kdx.engine.optim.update import backward
 
 
 class Parties:
-    """An optimiser for each party of a method.
+    """An optimizer for each party of a method.
 
     Args:
-        method: What has the parties.
-        optimizer: Which optimiser, with its base rate, for parties without one of their own.
-        optimizers: Optimisers of single parties, by the party's name.
-        lr_schedule: Factor on all base rates.
+        method: A method with parties.
+        optimizer: Settings of the optimizer, with its base learning rate, for parties that `optimizers` leaves out.
+        optimizers: Settings of the optimizers of single parties, by the party's name.
+        lr_schedule: Factor on all base learning rates.
         clip_norm: Bound on the gradient norm of each party; None for no bound.
 
     Raises:
-        UserError: The method has no parties, or not the one that an optimiser is given for.
+        UserError: The method has no parties, or none of a name in `optimizers`.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Parties:
         owned = method.parties()
         if not owned:
             raise UserError(
-                f"the parameters of this {type(method).__name__} learn together, so that one optimiser must take its "
-                "steps; choose update=joint"
+                f"{type(method).__name__} has no parties with parameters of their own, so one optimizer must train it; "
+                "choose update=joint"
             )
         for name in optimizers:
             if name not in owned:
@@ -63,7 +63,7 @@ class Parties:
         }
 
     def prepare(self, progress: Progress) -> None:
-        """Set the rates, and forget the gradients of the step before."""
+        """Set the learning rates and clear the gradients."""
         factor = self.lr_schedule(progress)
         for party, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
@@ -71,15 +71,14 @@ class Parties:
             optimizer.zero_grad(set_to_none=True)
 
     def step(self, party: str) -> None:
-        """Move the parameters of a party along their gradients, of which each process has its share."""
-        mean_gradients(self.parameters[party])
+        """Bound a party's gradient and let its optimizer step."""
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters[party], self.clip_norm)
         self.optimizers[party].step()
 
     @property
     def lr(self) -> float:
-        """Learning rate of the party that owns the student, at the last step."""
+        """The student's learning rate at the last step."""
         return float(self.optimizers["student"].param_groups[0]["lr"])
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,11 +90,14 @@ class Parties:
 
 
 class Peers(Parties):
-    """All parties step at once, each by its own optimiser, on the weighted sum of the terms.
+    """All parties step at the same time, each with its own optimizer.
 
     Args:
         method, optimizer, optimizers, lr_schedule, clip_norm: As in `Parties`.
-        accumulate, autocast: As in `Joint`.
+        autocast, accumulate, gradient: As in `Joint`.
+
+    Raises:
+        UserError: The method's parties optimize opposing terms, or see `Parties`.
     """
 
     def __init__(
@@ -107,29 +109,42 @@ class Peers(Parties):
         autocast: torch.dtype | None,
         clip_norm: Positive | None,
         accumulate: PositiveInt,
+        gradient: Gradient | None,
     ):
         if method.needs_turns:
             raise UserError(
-                f"the parts of {type(method).__name__} work against each other and cannot step at once; "
-                "choose update=turns"
+                f"the parties of {type(method).__name__} optimize opposing terms, so they cannot step at the same "
+                "time; choose update=turns"
             )
         super().__init__(method, optimizer, optimizers, lr_schedule, clip_norm)
-        self.method, self.accumulate, self.autocast = method, accumulate, autocast
+        self.backward, self.gradient = Backward(method, accumulate, autocast), gradient or WeightedSum()
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
         self.prepare(progress)
-        step = backward(self.method, batch, progress, self.accumulate, self.autocast)
+        step = self.gradient(self.backward, batch, progress)
         for party in self.optimizers:
             self.step(party)
         return step
 
+    def state_dict(self) -> dict[str, Any]:
+        state, own = super().state_dict(), self.gradient.state_dict()
+        return {**state, "gradient": own} if own else state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if "gradient" in state:
+            self.gradient.load_state_dict(state["gradient"])
+
 
 class Turns(Parties):
-    """The parties step one after the other, each on the terms of its turn and with what the ones before it became.
+    """The parties step one after the other; each turn sees the parameters that the turns before it updated.
+
+    A turn has terms of its own, and the next forward pass follows its step. So a `Gradient`, which computes the
+    gradient of a whole step at once, does not apply here.
 
     Args:
         method, optimizer, optimizers, lr_schedule, clip_norm: As in `Parties`.
-        autocast: Type to run the networks in, or None for float32 throughout.
+        autocast: Type for mixed precision; None for float32 throughout.
     """
 
     def __init__(
@@ -151,7 +166,7 @@ class Turns(Parties):
         report: dict[str, Tensor] = {}
         outputs, losses = None, []
         while True:
-            # the method runs up to its next turn
+            # the generator runs the method up to its next turn
             with torch.autocast(batch.device.type, self.autocast, enabled=self.autocast is not None):
                 turn = next(turns, None)
             if turn is None:
@@ -160,6 +175,7 @@ class Turns(Parties):
             loss = weigh(step.terms, {n: w for n, w in self.method.weights.items() if n in step.terms}, progress)
             own = weight(len(batch), batch.whole)
             (loss if own == 1 else loss * own).backward(inputs=self.parameters[turn.party])
+            mean_gradients(self.parameters[turn.party])
             self.step(turn.party)
             for name, term in step.terms.items():
                 terms[name] = terms[name] + term.detach() if name in terms else term.detach()

@@ -1,4 +1,4 @@
-"""Optimisers as values of the config, built once the parameters are known."""
+"""Optimizers as nodes of the config, built when the parameters are known."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import nn
 
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.ranges import NonNegative, PartialFraction, Positive
-from kdx.engine.optim.fast_optim import lean
+from kdx.engine.optim.fast_optim import unwrapped
 
 Implementation = Literal["foreach", "fused"]
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -17,13 +17,13 @@ Named = Iterable[tuple[str, nn.Parameter]]
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """What every optimiser has.
+    """Settings of every optimizer.
 
     Attributes:
-        lr: Base learning rate, which the schedule multiplies.
+        lr: Base learning rate; the schedule is a factor on it.
         weight_decay: L2 penalty (SGD) or decoupled decay (AdamW, LAMB).
-        decay_norm_and_bias: Whether biases and normalisation parameters decay as well. The CIFAR
-            literature says yes; timm's recipes say no.
+        decay_norm_and_bias: Whether weight decay includes biases and normalisation parameters. Yes in the CIFAR
+            literature, no in timm's recipes.
     """
 
     lr: Positive
@@ -31,7 +31,7 @@ class Optimizer:
     decay_norm_and_bias: bool
 
     def groups(self, parameters: Named) -> list[dict]:
-        """Parameter groups: one, or two where biases and normalisation do not decay."""
+        """One parameter group, or two if biases and normalisation parameters do not decay."""
         trainable = [p for _, p in parameters if p.requires_grad]
         if self.decay_norm_and_bias:
             return [{"params": trainable, "weight_decay": self.weight_decay}]
@@ -49,8 +49,8 @@ class Optimizer:
 class SGD(Optimizer):
     """Attributes:
     momentum, nesterov: As in `torch.optim.SGD`.
-    implementation: `foreach` runs each operation over all parameters, `fused` all operations in one kernel:
-        faster on a GPU, and the same but for rounding.
+    implementation: `foreach` runs each operation over all parameters, `fused` runs all operations in one kernel,
+        which is faster on a GPU and differs by rounding.
     """
 
     momentum: PartialFraction
@@ -58,7 +58,7 @@ class SGD(Optimizer):
     implementation: Implementation
 
     def build(self, parameters: Named) -> torch.optim.Optimizer:
-        return lean(torch.optim.SGD)(
+        return unwrapped(torch.optim.SGD)(
             self.groups(parameters),
             lr=self.lr,
             momentum=self.momentum,
@@ -80,7 +80,7 @@ class AdamW(Optimizer):
     implementation: Implementation
 
     def build(self, parameters: Named) -> torch.optim.Optimizer:
-        return lean(torch.optim.AdamW)(
+        return unwrapped(torch.optim.AdamW)(
             self.groups(parameters),
             lr=self.lr,
             betas=(self.beta1, self.beta2),
@@ -91,11 +91,11 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True, kw_only=True)
 class Timm(Optimizer):
-    """Any optimiser of timm's factory.
+    """An optimizer of timm's factory.
 
     Attributes:
         name: Name in timm's registry, such as "lamb".
-        options: Further arguments of that optimiser.
+        options: Further arguments of the optimizer.
     """
 
     name: str
@@ -106,6 +106,6 @@ class Timm(Optimizer):
 
         known = [str(name) for name in list_optimizers()]
         if self.name not in known:
-            raise UserError(f"timm has no optimiser '{self.name}'{did_you_mean(self.name, known)}")
+            raise UserError(f"timm has no optimizer '{self.name}'{did_you_mean(self.name, known)}")
         options: dict[str, Any] = dict(self.options)
         return create_optimizer_v2(self.groups(parameters), opt=self.name, lr=self.lr, **options)

@@ -1,4 +1,4 @@
-"""The record of a run: one JSON line per event, and views of it."""
+"""The log of a run: one JSON line per event, and its copies elsewhere."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from kdx.core.errors import UserError
 
 
 class View(Protocol):
-    """Something that shows the record elsewhere, such as W&B. It is never the record."""
+    """Shows the log elsewhere, as W&B does. `metrics.jsonl` stays the reference."""
 
     def log(self, line: Mapping[str, float | None]) -> None: ...
 
@@ -19,20 +19,20 @@ class View(Protocol):
 
 
 def recorded(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a record."""
+    """The lines of a log file."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class Log:
-    """`metrics.jsonl`, flushed at each line: the record of truth.
+    """Writes `metrics.jsonl`, flushed after each line.
 
     Args:
-        path: The file; None keeps no record.
-        position: Length in bytes up to which the file is kept. What a killed run wrote after its last
-            checkpoint is cut off, since the resumed run writes it again.
+        path: The file; None for no file.
+        position: Length in bytes to which the file is truncated. A resumed run writes the lines after its last
+            checkpoint again.
 
     Raises:
-        UserError: The file is shorter than that.
+        UserError: The file is shorter than `position`.
     """
 
     def __init__(self, path: Path | None, position: int):
@@ -44,7 +44,7 @@ class Log:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab")
         if self._file.tell() < position:
-            raise UserError(f"{path} is shorter than at the last checkpoint; fresh=true starts the run over")
+            raise UserError(f"{path} is shorter than at the last checkpoint; fresh=true restarts the run")
         self._file.truncate(position)
         self._file.seek(0, os.SEEK_END)
 
@@ -52,13 +52,13 @@ class Log:
         self._views.append(view)
 
     def lines(self) -> list[dict[str, float | None]]:
-        """Everything recorded so far."""
+        """All lines so far."""
         if self.path is None:
             return []
         return recorded(self.path)
 
     def write(self, line: Mapping[str, float]) -> None:
-        """Record one event; numbers that are not finite become null, since JSON has none."""
+        """Write one event; JSON has no NaN or infinity, so these become null."""
         clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
         if self._file is not None:
             self._file.write(json.dumps(clean).encode() + b"\n")
@@ -68,17 +68,18 @@ class Log:
 
     @property
     def position(self) -> int:
-        """Length in bytes of what is recorded and on disk.
-
-        Without a file that of what was recorded before: whoever records again goes on behind it.
-        """
+        """Length in bytes of the file on disk; without a file, the position at which a resumed run would continue."""
         if self._file is None:
             return self._before
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self, summary: Mapping[str, object] | None) -> None:
-        """Close the file and the views; the summary is the result of a run that finished."""
+        """Close the file and the views.
+
+        Args:
+            summary: Result of a finished run; None for a run that did not finish.
+        """
         for view in self._views:
             view.close(summary)
         if self._file is not None:

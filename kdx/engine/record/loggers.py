@@ -1,4 +1,4 @@
-"""Where a run's record goes, as values of the config."""
+"""Loggers, as nodes of the config."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from kdx.engine.record.log import View
 
 @dataclass(frozen=True)
 class Nothing:
-    """No record beyond the result."""
+    """Writes no log; the result is written all the same."""
 
     keeps_record: ClassVar[bool] = False
 
@@ -24,22 +24,22 @@ class Nothing:
         config: Mapping[str, Any],
         past: Sequence[Mapping[str, float | None]],
     ) -> View | None:
-        """What shows the record elsewhere; None for nothing."""
+        """A view that shows the log elsewhere; None for none."""
         return None
 
 
 @dataclass(frozen=True)
 class Jsonl(Nothing):
-    """`metrics.jsonl` in the run's directory."""
+    """Writes `metrics.jsonl` in the run's directory."""
 
     keeps_record = True
 
 
 class Deferred:
-    """A view that opens with its first line, so that a run's first steps need not wait for it.
+    """A view that opens when its first line is logged, so that the first steps do not wait for it.
 
     Args:
-        open_view: Makes the view. What it draws from the streams of random numbers is put back.
+        open_view: Creates the view. The state of the random generators is restored after it.
     """
 
     def __init__(self, open_view: Callable[[], View]):
@@ -61,11 +61,11 @@ class Deferred:
 
 @dataclass(frozen=True, kw_only=True)
 class Wandb(Jsonl):
-    """`metrics.jsonl`, and a W&B run made from it.
+    """Writes `metrics.jsonl` and a W&B run with the same lines.
 
     Attributes:
         project, entity, group, tags: As in `wandb.init`.
-        mode: offline needs neither account nor network; `wandb sync` uploads such a run later.
+        mode: As in `wandb.init`; offline needs neither an account nor a network, and `wandb sync` uploads it later.
     """
 
     project: str
@@ -87,10 +87,10 @@ class Wandb(Jsonl):
 
             return WandbView(folder=folder, run_id=run_id, name=name, config=config, past=past, **asdict(self))
 
-        # whoever goes online wants to be told at once where to look, or that there is no such place
+        # an online run prints its address, or its error, before training starts
         return Deferred(open_view) if self.mode == "offline" else open_view()
 
 
 def asked_by_agent() -> bool:
-    """Whether an agent of W&B's sweeps started this process."""
+    """Whether an agent of a W&B sweep started this process."""
     return "WANDB_SWEEP_ID" in os.environ

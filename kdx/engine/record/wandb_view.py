@@ -1,4 +1,4 @@
-"""W&B as a view of the record. The only file that imports wandb."""
+"""A W&B run as a view of the log. No other file imports wandb."""
 
 import logging
 import os
@@ -14,17 +14,17 @@ ONLINE_ID = "wandb_id.txt"
 class WandbView:
     """A W&B run that shows the lines of `metrics.jsonl`.
 
-    Offline W&B cannot resume and loses its last seconds when killed, so an offline view is made anew
-    from the record each time a run starts; an online one continues under the id that it was begun with,
-    and one that starts over has a new one, since W&B drops steps below the last that it has. A sweep's
-    agent gives each run an id of its own, under which a run that resumes is as new as an offline one.
+    An offline W&B run cannot resume and loses its last seconds when the process is killed, so it is created again from
+    the log each time a run starts. An online W&B run resumes under its first id. A restarted run (fresh=true) gets a
+    new id, since W&B drops steps below the last one that it has. The agent of a W&B sweep gives each run an id, so a
+    resumed run is sent from the beginning of its log.
 
     Args:
         folder: The run's directory.
-        run_id: Identity of the run, with which its id on W&B begins.
-        name: Name to show.
+        run_id: Identity of the run; its id on W&B begins with it.
+        name: Displayed name.
         config: Resolved config.
-        past: Lines recorded before this start.
+        past: Lines of the log before this start.
         project, entity, group, tags, mode: As in `wandb.init`.
     """
 
@@ -44,7 +44,7 @@ class WandbView:
     ):
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_CONSOLE", "off")
-        import wandb  # a second of CPU, paid only by runs that show themselves there
+        import wandb  # takes a second of CPU time
 
         logging.getLogger("wandb").setLevel(logging.ERROR)
         if mode == "offline":
@@ -57,10 +57,10 @@ class WandbView:
             mode=mode,
             id=_online_id(folder, run_id) if mode == "online" else run_id,
             name=name,
-            dir=str(folder.resolve()),  # W&B's own process may have been started elsewhere
+            dir=str(folder.resolve()),  # W&B's process may have another working directory
             config=dict(config),
             resume="allow" if mode == "online" else None,
-            reinit="create_new",  # several runs of a process may be open at the same time
+            reinit="create_new",  # fused runs are open at the same time
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, x_disable_meta=True, save_code=False, disable_git=True
             ),
@@ -80,7 +80,7 @@ class WandbView:
 
 
 def _online_id(folder: Path, run_id: str) -> str:
-    """The id of a run's directory, made with the first view: it lasts until the run is started over."""
+    """The id in a run's directory, created with the first view; a restart of the run removes it."""
     file = folder / ONLINE_ID
     if not file.exists():
         file.write_text(f"{run_id}-{secrets.token_hex(4)}")

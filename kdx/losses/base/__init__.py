@@ -1,1 +1,1 @@
-"""The contract of a term, and helpers that several terms share."""
+"""The contract of a term, and the checks, layers and numerics that several terms share."""

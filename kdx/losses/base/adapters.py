@@ -1,4 +1,4 @@
-"""Small networks between a student's feature and a teacher's, trained with the student."""
+"""Layers that map a student's feature to a teacher's shape, trained with the student."""
 
 import math
 
@@ -11,10 +11,10 @@ from kdx.losses.base.memory_format import positions
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch norm that takes its running statistics where a channel has a single value.
+    """Batch norm that uses its running statistics where a channel has a single value.
 
-    The last batch of an epoch may hold one example, and a vector is a map of one position: there the
-    batch's own variance is 0, and torch refuses.
+    A channel of a batch with one vector, or with one map of one position, has no variance, and torch raises an error.
+    The last batch of an epoch may be such a batch.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -25,24 +25,56 @@ class Norm(nn.BatchNorm2d):
 
 
 def pointwise(inputs: int, outputs: int) -> nn.Sequential:
-    """1 x 1 convolution (He normal over fan_out, no bias) and batch norm: from `inputs` channels to `outputs`."""
+    """A 1 x 1 convolution (He normal over fan_out, no bias) and batch norm.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+
+    Example:
+        >>> pointwise(16, 32)(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 8, 8])
+    """
     conv = nn.Conv2d(inputs, outputs, 1, bias=False)
     nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / outputs))
     return nn.Sequential(conv, Norm(outputs))
 
 
 def block(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
-    """A convolution that keeps the size, batch norm and ReLU."""
+    """A convolution that keeps the height and width, batch norm and ReLU.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        kernel: Side of the kernel, odd.
+
+    Example:
+        >>> nn.Sequential(*block(16, 32, 3))(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 8, 8])
+    """
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return conv, Norm(outputs), nn.ReLU()
 
 
 def folded(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight [D, C] and bias [D] of the affine map that a 1 x 1 convolution and a batch norm amount to.
+    """The affine map to which a 1 x 1 convolution and a batch norm amount.
 
-    In training, the statistics of the D outputs follow from the mean and covariance of the C inputs
-    [B, C, H, W], so that the outputs need not be there to be normalised. Running statistics move as they
-    would.
+    In training mode, the statistics of the D outputs follow from the mean and covariance of the C inputs, so the
+    outputs need not be computed to be normalised. The running statistics are updated as in the batch norm.
+
+    Args:
+        maps: Input of the convolution, [B, C, H, W].
+        conv: A 1 x 1 convolution from C to D channels, without bias.
+        norm: The batch norm on its output.
+
+    Returns:
+        Weight [D, C] and bias [D].
+
+    Example:
+        >>> x, (conv, norm) = torch.randn(4, 3, 5, 5), pointwise(3, 6)
+        >>> weight, bias = folded(x, conv, norm)
+        >>> torch.allclose(F.conv2d(x, weight[:, :, None, None], bias), norm(conv(x)), atol=1e-5)
+        True
     """
     weight = conv.weight.flatten(1)
     mean, var = norm.running_mean, norm.running_var
@@ -51,7 +83,7 @@ def folded(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor,
     if norm.training and count * size() > 1:
         flat = positions(maps).flatten(0, 1)
         centre = flat.mean(0)
-        if size() > 1:  # of the whole batch, of which each process has a share
+        if size() > 1:  # statistics of the whole batch, over all processes
             count = total(flat.new_tensor([count]))
             centre = total(flat.sum(0)) / count
         spread = flat - centre

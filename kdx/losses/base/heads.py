@@ -1,4 +1,4 @@
-"""What terms ask of the networks themselves: a classifier, the batch norms before the features."""
+"""Access to parts of the networks: the wrapped network that has an attribute, and its classifier."""
 
 from typing import Any
 
@@ -6,10 +6,24 @@ from torch import nn
 
 
 def network_with(network: nn.Module | None, attribute: str) -> Any:
-    """The network, or the one it wraps, that has an attribute; None where there is none.
+    """The network, or the network inside its wrappers, that has an attribute.
 
-    Teachers come in wrappers (frozen, tapped, memoised), and a term need not know them: each holds the
-    wrapped network as `net`.
+    Wrappers of teachers (frozen, tapped, memoised) hold the wrapped network as `net`.
+
+    Args:
+        network: A network in any number of wrappers, or None.
+        attribute: Name of the attribute.
+
+    Returns:
+        The outermost network that has the attribute; None where there is none.
+
+    Example:
+        >>> inner = nn.Module()
+        >>> inner.head = nn.Linear(4, 2)
+        >>> outer = nn.Module()
+        >>> outer.net = inner
+        >>> network_with(outer, "head") is inner
+        True
     """
     while network is not None and not hasattr(network, attribute):
         network = getattr(network, "net", None)
@@ -17,7 +31,22 @@ def network_with(network: nn.Module | None, attribute: str) -> Any:
 
 
 def linear_head(network: nn.Module | None, whose: str, term: str) -> nn.Linear:
-    """The final classifier. Raises ValueError where the network shows none, or one that is not linear."""
+    """The network's final classifier.
+
+    Args:
+        network: A network in any number of wrappers, or None.
+        whose: "student" or "teacher", for the message.
+        term: Name of the term, for the message.
+
+    Raises:
+        ValueError: The network has no `head`, or its `head` is not one linear layer.
+
+    Example:
+        >>> net = nn.Module()
+        >>> net.head = nn.Linear(4, 2)
+        >>> linear_head(net, "teacher", "SimKD")
+        Linear(in_features=4, out_features=2, bias=True)
+    """
     found = network_with(network, "head")
     head = None if found is None else found.head
     if not isinstance(head, nn.Linear):
@@ -27,7 +56,17 @@ def linear_head(network: nn.Module | None, whose: str, term: str) -> nn.Linear:
 
 
 def require_width(head: nn.Linear, channels: int, role: str, whose: str, term: str) -> None:
-    """Refuse a feature that is not what the classifier reads."""
+    """Refuse a feature that the classifier does not read.
+
+    Raises:
+        ValueError: The numbers of channels differ.
+
+    Example:
+        >>> require_width(nn.Linear(4, 2), 4, "pooled", "teacher", "SRRL")
+        >>> require_width(nn.Linear(4, 2), 8, "pooled", "teacher", "SRRL")
+        Traceback (most recent call last):
+        ValueError: SRRL puts the teacher's 'pooled' through the teacher's classifier, which reads 4...
+    """
     if head.in_features != channels:
         raise ValueError(
             f"{term} puts the {whose}'s '{role}' through the {whose}'s classifier, which reads {head.in_features} "

@@ -1,4 +1,4 @@
-"""What terms over pairs of features share: which roles they read, and the shapes behind them."""
+"""The contract of terms over pairs of features."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -15,13 +15,14 @@ Size = tuple[int, int, int]
 
 
 class Paired(Term):
-    """A term that reads some of the student's features, and one of the teacher's for each.
+    """A term that compares features of the student with features of the teacher, pair by pair.
 
     Attributes:
-        called: The method's name, for messages.
+        called: Name of the method, for messages.
         pairs: (student's role, teacher's role), from shallow to deep.
     """
 
+    reads_logits = False
     tasks = None
     called: ClassVar[str]
 
@@ -36,12 +37,20 @@ class Paired(Term):
         return tuple(theirs for _, theirs in self.pairs)
 
     def shapes(self, student: Shapes, teacher: Shapes | None) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The two shapes of each pair. Raises ValueError where a role or the teacher is missing."""
+        """The two shapes of each pair.
+
+        Raises:
+            ValueError: There is no teacher, or a role is missing.
+        """
         teacher = require_teacher(teacher, self.called)
         return [(student.feature(mine, "student"), teacher.feature(theirs, "teacher")) for mine, theirs in self.pairs]
 
     def maps(self, student: Shapes, teacher: Shapes | None) -> list[tuple[Size, Size]]:
-        """The two shapes (C, H, W) of each pair. Raises ValueError where one is no map."""
+        """The two shapes (C, H, W) of each pair.
+
+        Raises:
+            ValueError: There is no teacher, a role is missing, or a feature is not a map.
+        """
         return [
             (require_map(a, mine, "student", self.called), require_map(b, theirs, "teacher", self.called))
             for (a, b), (mine, theirs) in zip(self.shapes(student, teacher), self.pairs, strict=True)
@@ -55,5 +64,10 @@ class Paired(Term):
 
 
 def promoted(feature: Tensor) -> Tensor:
-    """Half precision cast up, as adapters and losses want it; anything else as it is."""
+    """Cast half precision up to float32; return any other tensor unchanged.
+
+    Example:
+        >>> promoted(torch.zeros(2, dtype=torch.bfloat16)).dtype, promoted(torch.zeros(2, dtype=torch.float64)).dtype
+        (torch.float32, torch.float64)
+    """
     return feature.float() if feature.dtype in (torch.bfloat16, torch.float16) else feature

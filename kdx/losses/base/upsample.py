@@ -1,4 +1,4 @@
-"""Sums and convolutions with a map that is enlarged to the nearest, without ever making the large one."""
+"""Sums and convolutions with a map upsampled to the nearest, without creating the large map."""
 
 from functools import lru_cache
 from typing import Any
@@ -8,13 +8,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 WIDTH = 3
-"""Of the kernels, whose padding keeps the size."""
+"""Side of the kernels; their padding keeps the size."""
 BORDER = (0, 0, 1, 1, 1, 1)
-"""Padding of maps whose channels come last."""
+"""Padding of 1 for maps with the channels last."""
 
 
 def enlarged(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Each place's nearest value: `x` at `size` = (H, W)."""
+    """Upsample a map to the nearest value.
+
+    Args:
+        x: [B, C, h, w].
+        size: (H, W).
+
+    Returns:
+        [B, C, H, W].
+
+    Example:
+        >>> enlarged(torch.tensor([[[[1.0, 2.0]]]]), (1, 4))
+        tensor([[[[1., 1., 2., 2.]]]])
+    """
     return x if x.shape[2:] == size else F.interpolate(x, size, mode="nearest")
 
 
@@ -28,6 +40,11 @@ def add_enlarged(base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
 
     Returns:
         [B, C, H, W].
+
+    Example:
+        >>> base, deeper, share = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 2, 2), torch.rand(2, 1, 4, 4)
+        >>> torch.allclose(add_enlarged(base, deeper, share), base + enlarged(deeper, (4, 4)) * share)
+        True
     """
     if not divides(deeper, base.shape[2:]):
         return torch.addcmul(base, enlarged(deeper, base.shape[2:]), share)
@@ -37,10 +54,10 @@ def add_enlarged(base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
 
 
 def convolve_enlarged(base: Tensor, deeper: Tensor, share: Tensor, kernel: Tensor) -> Tensor:
-    """`base + conv(up(deeper) * share, kernel)`, the convolution's taps weighed with `kernel` at the small size.
+    """`base + conv(up(deeper) * share, kernel)`, with the products of the kernel's taps taken at the small size.
 
-    A small cell gives each of its large cells the same vector, so that its product with each of the kernel's taps
-    is taken once, and what remains at the large size is a sum of nine numbers times vectors for each cell.
+    All large cells of a small cell share one vector. Its product with each tap is taken once, and a sum of nine scaled
+    vectors per cell remains at the large size.
 
     Args:
         base: [B, O, H, W].
@@ -50,6 +67,13 @@ def convolve_enlarged(base: Tensor, deeper: Tensor, share: Tensor, kernel: Tenso
 
     Returns:
         [B, O, H, W].
+
+    Example:
+        >>> base, deeper, share = torch.randn(2, 5, 4, 4), torch.randn(2, 3, 2, 2), torch.rand(2, 1, 4, 4)
+        >>> kernel = torch.randn(5, 3, 3, 3)
+        >>> expected = base + F.conv2d(enlarged(deeper, (4, 4)) * share, kernel, padding=1)
+        >>> torch.allclose(convolve_enlarged(base, deeper, share, kernel), expected, atol=1e-4)
+        True
     """
     weights = kernel.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None]
     taps = F.conv2d(deeper, weights).permute(0, 2, 3, 1)
@@ -59,7 +83,12 @@ def convolve_enlarged(base: Tensor, deeper: Tensor, share: Tensor, kernel: Tenso
 
 
 def divides(deeper: Tensor, size: tuple[int, ...]) -> bool:
-    """Whether every cell of `deeper` becomes a block of the same size."""
+    """Whether every cell of `deeper` becomes a block of the same size.
+
+    Example:
+        >>> divides(torch.zeros(1, 1, 2, 2), (4, 6)), divides(torch.zeros(1, 1, 2, 2), (4, 5))
+        (True, False)
+    """
     return not any(large % small for large, small in zip(size, deeper.shape[2:], strict=True))
 
 
@@ -74,7 +103,7 @@ def _blocks(maps: Tensor, high: int, wide: int) -> Tensor:
 
 
 class _Add(torch.autograd.Function):
-    """The enlargement is a broadcast, here and back."""
+    """Adds by broadcasting blocks, forwards and backwards."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, deeper: Tensor, share: Tensor) -> Tensor:
@@ -93,10 +122,10 @@ class _Add(torch.autograd.Function):
 
 @lru_cache
 def _reach(high: int, wide: int, device: torch.device) -> Tensor:
-    """Which cell of a block each tap reads for each output of the block's window, [high + 2, wide + 2, 3, 3] flat.
+    """Index of the cell that each tap reads for each output of a block's window, [high + 2, wide + 2, 3, 3], flattened.
 
-    The window is the block and a border of 1, all that the block's cells have a part in. Where a tap reads
-    beyond the block, the number is that of cells, one too many.
+    The window is the block and a border of 1: all outputs to which the block's cells contribute. The index is high *
+    wide where a tap reads beyond the block.
     """
     rows, columns, down, right = torch.meshgrid(
         *(torch.arange(n, device=device) for n in (high + WIDTH - 1, wide + WIDTH - 1, WIDTH, WIDTH)), indexing="ij"
@@ -107,7 +136,7 @@ def _reach(high: int, wide: int, device: torch.device) -> Tensor:
 
 
 class _Convolve(torch.autograd.Function):
-    """Each small cell's window of outputs is a matrix of shares times its taps; windows overlap by their borders."""
+    """Multiplies a matrix of shares by the taps of each small cell; the windows overlap by their borders."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, taps: Tensor, share: Tensor) -> Tensor:
@@ -124,7 +153,7 @@ class _Convolve(torch.autograd.Function):
                 total[:, i : i + height : high, j : j + width : wide] += windows[:, :, :, i, j]
         ctx.save_for_backward(shares, vectors)
         ctx.shapes = taps.shape, share.shape
-        # dense again: a batch norm takes five times as long over a part of a larger map
+        # contiguous, since a batch norm takes five times as long on a slice of a larger map
         return total[:, 1:-1, 1:-1].contiguous().permute(0, 3, 1, 2)
 
     @staticmethod

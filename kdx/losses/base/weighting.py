@@ -1,4 +1,4 @@
-"""How much each member of an ensemble counts: for all samples alike, for each by itself, or by the dice."""
+"""Weights of an ensemble's members: the same for all samples, per sample, or random."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,30 +15,30 @@ Measure = Literal["cross_entropy", "entropy"]
 
 
 class Weighting:
-    """From the members' logits to weights [B, M], not normalised; a member's own weight multiplies its part."""
+    """Maps the members' logits to weights [B, M], not normalised; a member's own weight multiplies its part."""
 
     reads_labels = False
 
     def __call__(self, members: Sequence[Tensor], own: Tensor, batch: Batch) -> Tensor:
-        """Weights of the members.
+        """Weights of the members, [B, M].
 
         Args:
             members: Logits [B, C] of each of the M members.
-            own: The members' own weights [M], as the teacher's config has them.
-            batch: What the logits are of.
+            own: The members' own weights [M], from the teacher's config.
+            batch: The batch of the logits.
         """
         raise NotImplementedError
 
 
 class Constant(Weighting):
-    """Each member's own weight (`teacher.members.NAME.weight`), 1 where nothing else is said."""
+    """Each member's own weight (`teacher.members.NAME.weight`), 1 by default."""
 
     def __call__(self, members: Sequence[Tensor], own: Tensor, batch: Batch) -> Tensor:
         return own.expand(len(members[0]), -1)
 
 
 class Confidence(Weighting):
-    """`(1 - softmax_m(d_m)) / (M - 1)` for each sample, so that a member that does badly on it counts less.
+    """`(1 - softmax_m(d_m)) / (M - 1)` for each sample, so that a member with a high d counts less.
 
     Args:
         measure: d is the member's cross-entropy with the label (CA-MKD), or the entropy of its prediction, which
@@ -49,6 +49,14 @@ class Confidence(Weighting):
         https://arxiv.org/abs/2201.00007
         Kwon, Na, Lee, Kim, "Adaptive Knowledge Distillation Based on Entropy", 2020.
         https://doi.org/10.1109/ICASSP40776.2020.9054698
+
+    Example:
+        The members' weights of a sample sum to 1.
+
+        >>> weighting, batch = Confidence("entropy"), Batch(torch.zeros(3, 1), torch.zeros(3).long(), torch.arange(3))
+        >>> weights = weighting([torch.randn(3, 5), torch.randn(3, 5)], torch.ones(2), batch)
+        >>> torch.allclose(weights.sum(1), torch.ones(3))
+        True
     """
 
     def __init__(self, measure: Measure):
@@ -70,10 +78,10 @@ class Confidence(Weighting):
         return F.cross_entropy(logits, labels, reduction="none")
 
 
-class OneOfThem(Weighting):
-    """One member for the whole batch, drawn with probabilities that follow their own weights.
+class RandomMember(Weighting):
+    """One member for the whole batch, drawn with probabilities in proportion to the members' own weights.
 
-    The draw comes from the global stream of the CPU.
+    The draw comes from the CPU's global stream.
 
     References:
         Fukuda, Suzuki, Kurata, Thomas, Cui, Ramabhadran, "Efficient Knowledge Distillation from an Ensemble of
@@ -85,11 +93,11 @@ class OneOfThem(Weighting):
         return F.one_hot(torch.tensor(drawn), len(members)).to(own).expand(len(members[0]), -1)
 
 
-class Dropped(Weighting):
-    """Some members, drawn for each batch, do not count; one always does.
+class DropMembers(Weighting):
+    """Drops some members, drawn for each batch; at least one remains.
 
     Args:
-        count: How many are dropped, at most all but one.
+        count: Number of dropped members, at most all but one.
 
     References:
         Son, Na, Choi, Hwang, "Densely Guided Knowledge Distillation Using Multiple Teacher Assistants", 2021.
@@ -100,7 +108,7 @@ class Dropped(Weighting):
         self.count = count
 
     def __call__(self, members: Sequence[Tensor], own: Tensor, batch: Batch) -> Tensor:
-        # drawn also where nothing is dropped, so that streams do not depend on how many teachers there are
+        # drawn for any number of members, so that the stream does not depend on it
         gone = torch.randperm(len(members))[: min(self.count, len(members) - 1)]
         kept = torch.ones(len(members)).index_fill(0, gone, 0.0)
         return (own * kept.to(own)).expand(len(members[0]), -1)
@@ -108,6 +116,17 @@ class Dropped(Weighting):
 
 @full_precision
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of the predictions [B], in nats, of logits [B, C]."""
+    """Entropy of the predictions, in nats.
+
+    Args:
+        logits: [B, C].
+
+    Returns:
+        [B].
+
+    Example:
+        >>> torch.allclose(entropy(torch.zeros(1, 10)), torch.tensor([10.0]).log())  # uniform: log C
+        True
+    """
     log_probs = logits.log_softmax(1)
     return -(log_probs.exp() * log_probs).sum(1)

@@ -1,1 +1,1 @@
-"""Terms that read intermediate features or input gradients, one paper a file."""
+"""Terms on intermediate features, one paper a file."""

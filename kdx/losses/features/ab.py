@@ -1,4 +1,4 @@
-"""AB: which neurons are active, before the ReLU, with a margin."""
+"""AB: the signs of the teacher's neurons before the ReLU, with a margin."""
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,10 @@ from kdx.losses.features.fitnet import map_adapter
 
 @full_precision
 def activation_boundaries(student_features: Tensor, teacher_features: Tensor, margin: float) -> Tensor:
-    """Squared distance of each neuron to the side where the teacher's is, by at least a margin; summed.
+    """Squared distance of each neuron to the teacher's side of the boundary, by a margin; summed over neurons.
 
-    `(s + m)^2` where the teacher's is inactive (at most 0) and s > -m; `(s - m)^2` where it is active and
-    s <= m.
+    `(s + m)^2` where the teacher's neuron is inactive (at most 0) and s > -m; `(s - m)^2` where it is active and s <=
+    m; 0 elsewhere.
 
     Args:
         student_features: Before the activation, [B, ...], in the teacher's shape.
@@ -30,6 +30,10 @@ def activation_boundaries(student_features: Tensor, teacher_features: Tensor, ma
     References:
         Heo, Lee, Yun, Choi, "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden
         Neurons", 2019. https://arxiv.org/abs/1811.03233
+
+    Example:
+        >>> activation_boundaries(torch.tensor([[2.0, -3.0, 0.0]]), torch.tensor([[1.0, -1.0, 1.0]]), 1.0)
+        tensor([1.])
     """
     active = teacher_features.detach() > 0
     beyond = torch.where(active, margin - student_features, student_features + margin).relu()
@@ -37,9 +41,9 @@ def activation_boundaries(student_features: Tensor, teacher_features: Tensor, ma
 
 
 class AB(Paired):
-    """Activation boundaries at several maps; each map counts half as much as the next deeper one.
+    """Activation boundaries of several maps; each map counts half as much as the next deeper one.
 
-    Where shapes differ, a convolution and a batch norm take the student's map to the teacher's shape.
+    Where shapes differ, a convolution and a batch norm map the student's feature to the teacher's shape.
 
     Args:
         roles: Maps before their activation, from shallow to deep: a list names the same roles on both sides,

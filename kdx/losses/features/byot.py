@@ -1,4 +1,4 @@
-"""BYOT's hint: what two vectors of activations differ by where either is active."""
+"""BYOT's hint: the difference of two feature vectors where either is active."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from kdx.losses.base.numerics import full_precision
 
 @full_precision
 def active_difference(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Sum of the squared differences over the places where either of the two is positive.
+    """Sum of the squared differences over the positions at which either feature is positive.
 
     Args:
         student_features: [B, ...].
@@ -19,6 +19,10 @@ def active_difference(student_features: Tensor, teacher_features: Tensor) -> Ten
 
     References:
         Zhang, Song, Gao, Chen, Bao, Ma, "Be Your Own Teacher", 2019. https://arxiv.org/abs/1905.08094
+
+    Example:
+        >>> active_difference(torch.tensor([[1.0, -2.0]]), torch.tensor([[-1.0, -5.0]]))
+        tensor([4.])
     """
     target = teacher_features.detach()
     active = (student_features > 0) | (target > 0)

@@ -1,20 +1,21 @@
-"""CAT-KD: where each class is seen."""
+"""CAT-KD: the positions at which each class is recognised."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.heads import linear_head, require_width
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 
 @full_precision
 def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The classifier applied at every position: maps whose means are the logits.
+    """The classifier applied at every position, so that the mean over positions gives the logits.
 
     Args:
         features: The last map, whose mean the classifier reads, [B, D, H, W].
@@ -23,6 +24,12 @@ def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None)
 
     Returns:
         [B, C, H, W].
+
+    Example:
+        >>> features, head = torch.randn(2, 4, 3, 3), nn.Linear(4, 5)
+        >>> maps = class_activation_maps(features, head.weight, head.bias)
+        >>> torch.allclose(maps.mean((2, 3)), head(features.mean((2, 3))), atol=1e-5)
+        True
     """
     return F.conv2d(features, weight[:, :, None, None], bias)
 
@@ -42,6 +49,11 @@ def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int) -> Tenso
     References:
         Guo, Yan, Li, Lin, "Class Attention Transfer Based Knowledge Distillation", 2023.
         https://arxiv.org/abs/2304.12777
+
+    Example:
+        >>> maps = torch.randn(2, 5, 4, 4)
+        >>> map_distance(maps, 3 * maps, 2).abs().max() < 1e-12
+        tensor(True)
     """
     mine, theirs = (
         unit(F.adaptive_avg_pool2d(maps, side).flatten(2), 2) for maps in (student_maps, teacher_maps.detach())
@@ -50,12 +62,12 @@ def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int) -> Tenso
 
 
 class CATKD(Paired):
-    """Distance of the two networks' class activation maps; the student's classifier is trained through them.
+    """Distance of the two networks' class activation maps; gradients reach the student's classifier too.
 
     Args:
         student_role: The map whose mean the student's classifier reads.
-        teacher_role: The same of the teacher.
-        side: Height and width that the maps are pooled to.
+        teacher_role: The map whose mean the teacher's classifier reads.
+        side: Height and width to which the maps are pooled.
     """
 
     tasks = ONLY_CLASSES
@@ -64,7 +76,7 @@ class CATKD(Paired):
     def __init__(self, student_role: str, teacher_role: str, side: PositiveInt):
         super().__init__({student_role: teacher_role})
         self.side = side
-        # in a tuple, so that they stay the networks' own and no part of the term
+        # a tuple, so that they do not become submodules: they belong to the networks
         self._networks: tuple[nn.Module | None, ...] = (None, None)
         self._heads: tuple[nn.Linear, ...] = ()
 

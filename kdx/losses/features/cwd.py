@@ -1,21 +1,22 @@
-"""CWD: where in the image each channel is active, as a distribution."""
+"""CWD: each channel's distribution over positions."""
 
 from torch import Tensor, nn
 
+from kdx.core.functional import divergence
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.memory_format import positions
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.pairs import Paired
 from kdx.losses.features.at import to_common_size
 
 
 @full_precision
 def channel_divergence(student_features: Tensor, teacher_features: Tensor, temperature: float) -> Tensor:
-    """`T^2 KL(p || q)` of the softmax over positions, teacher p and student q, mean over channels.
+    """`T^2 KL(p || q)` of the softmax over positions, teacher p and student q, averaged over channels.
 
-    The larger map is pooled down to the smaller one first.
+    The larger map is pooled to the smaller one first.
 
     Args:
         student_features: [B, C, H, W], with the teacher's channels.
@@ -28,6 +29,13 @@ def channel_divergence(student_features: Tensor, teacher_features: Tensor, tempe
     References:
         Shu, Liu, Gao, Yan, Shen, "Channel-wise Knowledge Distillation for Dense Prediction", 2021.
         https://arxiv.org/abs/2011.13256
+
+    Example:
+        A constant added to a channel does not change its distribution.
+
+        >>> maps = torch.randn(2, 3, 4, 4)
+        >>> channel_divergence(maps + 7, maps, 4.0).abs().max() < 1e-5
+        tensor(True)
     """
     pair = to_common_size(student_features, teacher_features.detach())
     log_q, log_p = (soft_log_probs(positions(maps), temperature) for maps in pair)
@@ -37,7 +45,7 @@ def channel_divergence(student_features: Tensor, teacher_features: Tensor, tempe
 class CWD(Paired):
     """Divergence of each channel's distribution over positions.
 
-    Where the numbers of channels differ, a 1 x 1 convolution takes the student's to the teacher's.
+    Where the numbers of channels differ, a 1 x 1 convolution maps the student's feature to the teacher's channels.
 
     Args:
         student_role: The student's map.

@@ -1,4 +1,4 @@
-"""What images should look like to a network that has learnt from images nobody has any more: DeepInversion's losses."""
+"""DeepInversion's losses on generated images: smoothness, batch-norm statistics and disagreement with a student."""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.core.functional import divergence
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 
 
 def roughness(images: Tensor) -> Tensor:
-    """Total variation: the lengths of the differences to the right, below and along both diagonals, summed.
+    """Total variation: the norms of the differences to the right, downwards and along both diagonals, summed.
 
     Args:
-        images: [B, C, H, W]; each length is over the whole batch.
+        images: [B, C, H, W]; each norm is over the whole batch.
 
     Returns:
         A scalar.
@@ -21,6 +22,10 @@ def roughness(images: Tensor) -> Tensor:
     References:
         Yin, Molchanov, Li, Alvarez, Mallya, Hoiem, Jha, Kautz, "Dreaming to Distill: Data-free Knowledge Transfer
         via DeepInversion", 2020. https://arxiv.org/abs/1912.08795
+
+    Example:
+        >>> roughness(torch.ones(2, 3, 8, 8))
+        tensor(0.)
     """
     x = images
     differences = (
@@ -33,14 +38,19 @@ def roughness(images: Tensor) -> Tensor:
 
 
 def statistics_distance(found: Sequence[tuple[Tensor, Tensor]], known: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """How far the statistics of a batch are from those that batch norms keep.
+    """Distance of a batch's statistics from the running statistics of the batch norms.
 
     Args:
         found: (mean, variance) of each channel for each layer, with a graph back to the images.
-        known: The same of the training set.
+        known: (running mean, running variance) of the same layers.
 
     Returns:
-        A scalar: the lengths of the differences of means and of variances, summed over the layers.
+        A scalar: the norms of the differences of means and of variances, summed over the layers.
+
+    Example:
+        >>> zeros, ones = torch.zeros(4), torch.ones(4)
+        >>> statistics_distance([(ones, ones)], [(zeros, ones)])
+        tensor(2.)
     """
     pairs = [(a - c, b - d) for (a, b), (c, d) in zip(found, known, strict=True)]
     return torch.stack([part.norm() for pair in pairs for part in pair]).sum()
@@ -48,10 +58,10 @@ def statistics_distance(found: Sequence[tuple[Tensor, Tensor]], known: Sequence[
 
 @full_precision
 def sameness(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """One less the Jensen-Shannon divergence, as a share of the most it can be; both sides get gradients.
+    """One minus the Jensen-Shannon divergence divided by its maximum log 2; gradients reach both sides.
 
-    This is the paper's divergence over log 2, the most it can be. The authors' code for CIFAR-10 computes another:
-    half of KL(m || p) + KL(m || q) for the mean m, of probabilities clamped to 0.01 and 0.99, without a division.
+    This is the paper's divergence over log 2. The authors' code for CIFAR-10 computes another quantity: half of
+    KL(m || p) + KL(m || q) for the mean m, of probabilities clamped to 0.01 and 0.99, without a division.
 
     Args:
         student_logits: [B, C].
@@ -59,7 +69,12 @@ def sameness(student_logits: Tensor, teacher_logits: Tensor, temperature: float)
         temperature: T of both softmaxes; 3 in the paper.
 
     Returns:
-        [B], 1 where both predict the same and 0 where their classes have nothing in common.
+        [B], 1 where the distributions are equal and 0 where they have no class in common.
+
+    Example:
+        >>> certain = torch.tensor([[100.0, 0.0]])
+        >>> sameness(certain, certain, 1.0), sameness(certain, certain.flip(1), 1.0)
+        (tensor([1.]), tensor([0.]))
     """
     log_p, log_q = soft_log_probs(teacher_logits, temperature), soft_log_probs(student_logits, temperature)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)

@@ -1,17 +1,16 @@
-"""FitNets: the student's intermediate features are taught to predict the teacher's."""
+"""FitNets: the student's features predict the teacher's."""
 
 from torch import Tensor, nn
 
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.term import Term
+from kdx.losses.base.pairs import Paired
 
 
 @full_precision
 def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean squared difference of features, over everything but the batch.
+    """Mean squared difference of features, over all axes but the batch.
 
     Args:
         student_features: [B, ...], already in the teacher's shape.
@@ -23,6 +22,10 @@ def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     References:
         Romero, Ballas, Kahou, Chassang, Gatta, Bengio, "FitNets: Hints for Thin Deep Nets", 2015.
         https://arxiv.org/abs/1412.6550
+
+    Example:
+        >>> hint(torch.zeros(1, 2, 2), torch.full((1, 2, 2), 3.0))
+        tensor([9.])
     """
     return (student_features - teacher_features.detach()).square().flatten(1).mean(1)
 
@@ -30,16 +33,20 @@ def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) -> nn.Sequential:
     """Convolution, batch norm and ReLU from the student's map to the teacher's shape.
 
-    The convolution goes by the ratio of the sizes: 3 x 3 with stride 2 where the student's map is twice as
-    large, transposed 4 x 4 with stride 2 where it is half as large, else a valid one of the size that
-    takes away what is too much (1 x 1 where the sizes are equal).
+    The kernel follows from the ratio of the sizes: 3 x 3 with stride 2 where the student's map is twice as large,
+    transposed 4 x 4 with stride 2 where it is half as large, else a valid convolution of the size that removes the
+    difference (1 x 1 where the sizes are equal).
 
     Args:
         student_shape: (C, H, W).
         teacher_shape: (C, H, W).
 
     Raises:
-        ValueError: The student's map is smaller in another ratio than one half.
+        ValueError: The student's map is smaller, and not by half.
+
+    Example:
+        >>> map_adapter((16, 8, 8), (32, 4, 4))(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 4, 4])
     """
     (s_channels, *s_size), (t_channels, *t_size) = student_shape, teacher_shape
     if s_size == [2 * t for t in t_size]:
@@ -57,7 +64,7 @@ def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) 
     return nn.Sequential(conv, nn.BatchNorm2d(t_channels), nn.ReLU())
 
 
-class FitNet(Term):
+class FitNet(Paired):
     """Mean squared difference between the adapted student's feature and the teacher's.
 
     The adapter is trained with the student: `map_adapter` for maps, a linear layer for vectors.
@@ -67,28 +74,22 @@ class FitNet(Term):
         teacher_role: The teacher's feature, the hint.
     """
 
-    tasks = None
+    called = "FitNet"
     adapter: nn.Module
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        mine = student.feature(self.student_role, "student")
-        hinted = require_teacher(teacher, "FitNet").feature(self.teacher_role, "teacher")
+        ((mine, hinted),) = self.shapes(student, teacher)
+        ((role, other),) = self.pairs
         if len(mine) != len(hinted) or len(mine) not in (1, 3):
             raise ValueError(
                 f"FitNet matches a map with a map or a vector with a vector; without the batch axis, the student's "
-                f"'{self.student_role}' has shape {mine}, the teacher's '{self.teacher_role}' {hinted}"
+                f"'{role}' has shape {mine}, the teacher's '{other}' {hinted}"
             )
         self.adapter = map_adapter(mine, hinted) if len(mine) == 3 else nn.Linear(mine[0], hinted[0])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return hint(self.adapter(student.feature(self.student_role)), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return hint(self.adapter(mine), theirs)

@@ -1,4 +1,4 @@
-"""FSP: how a network's features flow from one layer to the next."""
+"""FSP: the products of the features of consecutive layers."""
 
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from kdx.losses.features.at import to_common_size
 
 @full_precision
 def flow(shallow: Tensor, deep: Tensor) -> Tensor:
-    """Inner products of two layers' channels, averaged over positions (the larger map is pooled down).
+    """Inner products of two layers' channels, averaged over positions; the larger map is pooled to the smaller one.
 
     Args:
         shallow: [B, C, H, W].
@@ -23,6 +23,10 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
 
     Returns:
         [B, D, C].
+
+    Example:
+        >>> flow(torch.ones(1, 2, 4, 4), torch.full((1, 3, 4, 4), 2.0)).shape
+        torch.Size([1, 3, 2])
     """
     shallow, deep = to_common_size(shallow, deep)
     places = shallow.shape[2] * shallow.shape[3]
@@ -30,7 +34,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
 
 
 class FSP(Paired):
-    """Squared difference of the flow matrices between consecutive maps, mean over their entries, summed.
+    """Squared difference of the flow matrices of consecutive maps, averaged over entries and summed over pairs of maps.
 
     Student and teacher must have the same channels at each map, as in the paper; the sizes may differ.
 

@@ -1,4 +1,4 @@
-"""FT: the teacher's features are paraphrased into factors, and the student's translated into the same."""
+"""FT: an autoencoder compresses the teacher's features to factors, which the student's features predict."""
 
 from itertools import pairwise
 from typing import Literal
@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.functional import unit
 from kdx.core.ranges import Fraction, NonNegative
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import Norm
 from kdx.losses.base.memory_format import examples
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 from kdx.losses.features.at import to_common_size
 
@@ -34,6 +35,11 @@ def factor_distance(student_factor: Tensor, teacher_factor: Tensor, compared: Co
     References:
         Kim, Park, Kwak, "Paraphrasing Complex Network: Network Compression via Factor Transfer", 2018.
         https://arxiv.org/abs/1802.04977
+
+    Example:
+        >>> factor = torch.rand(2, 3, 4, 4)
+        >>> factor_distance(2 * factor, factor, "whole").abs().max() < 1e-6
+        tensor(True)
     """
     pair = to_common_size(student_factor, teacher_factor.detach())
     if compared == "attention":
@@ -51,13 +57,13 @@ def _coder(layer: type[nn.Conv2d] | type[nn.ConvTranspose2d], widths: list[int],
 
 
 class FT(Paired):
-    """Factor transfer: first the paraphraser learns, then the student translates into its factors.
+    """Factor transfer in two stages: the paraphraser learns first, then the student translates into its factors.
 
-    Until `paraphrase_epochs`, the value is the mean squared error with which the paraphraser, an autoencoder of
-    three convolutions each way, reconstructs the teacher's map; the student has no part in it. From then on,
-    the value is the distance of the student's translation to the paraphrased teacher, and the paraphraser has
-    no gradient, so that it stays as it is. The weight goes along by a schedule, and the labels wait with
-    `During`.
+    Until `paraphrase_epochs`, the value is the mean squared error with which the paraphraser, an autoencoder of three
+    convolutions each way, reconstructs the teacher's map; the student has no gradient. From then on, the value is the
+    distance of the student's translation from the teacher's factors, and the paraphraser has no gradient, so the
+    optimiser leaves it unchanged. A schedule changes the weight between the stages, and `Staged` starts the labels'
+    term in the second.
 
     Args:
         student_role: The student's last map.

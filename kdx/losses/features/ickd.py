@@ -1,18 +1,19 @@
-"""ICKD: which channels fire together."""
+"""ICKD: the correlations between channels."""
 
 from torch import Tensor, nn
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.memory_format import channel_products, positions
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 
 @full_precision
 def channel_correlation(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Squared difference of the rows of the two channel-by-channel products, each scaled to length 1; divided by C.
+    """Squared difference of the rows of the two channel correlation matrices, each scaled to length 1, divided by C.
 
     Args:
         student_features: [B, C, H, W], with the teacher's channels.
@@ -24,6 +25,11 @@ def channel_correlation(student_features: Tensor, teacher_features: Tensor) -> T
     References:
         Liu, Huang, Lin, Zhang, Wang, Shen, Yuille, Hu, "Exploring Inter-Channel Correlation for
         Diversity-preserved Knowledge Distillation", 2021. https://arxiv.org/abs/2202.03680
+
+    Example:
+        >>> maps = torch.randn(2, 3, 4, 4)
+        >>> channel_correlation(2 * maps, maps).abs().max() < 1e-12
+        tensor(True)
     """
     flat = (positions(features) for features in (student_features, teacher_features.detach()))
     mine, theirs = (unit(channel_products(f), 2) for f in flat)
@@ -33,7 +39,7 @@ def channel_correlation(student_features: Tensor, teacher_features: Tensor) -> T
 class ICKD(Paired):
     """Difference of the inter-channel correlations (ICKD-C, the variant for classification).
 
-    A 1 x 1 convolution and a batch norm take the student's map to the teacher's channels.
+    A 1 x 1 convolution and a batch norm map the student's feature to the teacher's channels.
 
     Args:
         student_role: The student's map.

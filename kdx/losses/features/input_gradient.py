@@ -1,4 +1,4 @@
-"""How two networks' outputs change with the input: gradients compared as they are, or by direction."""
+"""Distance of two networks' input gradients."""
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, normal
         Zagoruyko, Komodakis, "Paying More Attention to Attention: Improving the Performance of Convolutional
         Neural Networks via Attention Transfer", 2017, section 3.2. https://arxiv.org/abs/1612.03928
         Srinivas, Fleuret, "Knowledge Transfer with Jacobian Matching", 2018. https://arxiv.org/abs/1803.00443
+
+    Example:
+        >>> g = torch.tensor([[3.0, 4.0]])
+        >>> gradient_distance(2 * g, g, normalised=False), gradient_distance(2 * g, g, normalised=True)
+        (tensor([12.5000]), tensor([0.]))
     """
     mine, theirs = student_gradient, teacher_gradient.detach()
     if normalised:
@@ -38,14 +43,14 @@ def gradient_distance(student_gradient: Tensor, teacher_gradient: Tensor, normal
 
 
 def _direction(gradient: Tensor) -> Tensor:
-    """Scaled to length 1 over everything but the batch; zero stays zero."""
+    """Scale to length 1 over all axes but the batch; a zero gradient stays zero."""
     norm = examples(gradient).norm(dim=1)
     scale = torch.where(norm > 0, 1 / torch.where(norm > 0, norm, 1.0), 0.0)
     return gradient * scale.view(-1, *(1,) * (gradient.ndim - 1))
 
 
 class InputGradient(Paired):
-    """Difference of the two networks' input gradients, as a method such as `InputGradients` finds them.
+    """Distance of the two networks' input gradients, which a method such as `InputGradients` computes.
 
     Args:
         normalised: Whether their directions are compared, or the gradients themselves.

@@ -1,4 +1,4 @@
-"""How the whole of two networks' outputs changes with the input."""
+"""Distance of two networks' Jacobians."""
 
 from torch import Tensor
 
@@ -13,10 +13,10 @@ ROLE = "jacobian"
 
 @full_precision
 def jacobian_distance(student_jacobian: Tensor, teacher_jacobian: Tensor) -> Tensor:
-    """Squared Frobenius distance: the sum of all squared differences of an example.
+    """Squared Frobenius distance: the sum of the squared differences of an example.
 
     Args:
-        student_jacobian: [B, P, ...]: P rows or columns, or projections of length that makes their sum an estimate.
+        student_jacobian: [B, P, ...]: P rows or columns of the Jacobian, or P projections of it.
         teacher_jacobian: [B, P, ...]; gets no gradient.
 
     Returns:
@@ -25,12 +25,16 @@ def jacobian_distance(student_jacobian: Tensor, teacher_jacobian: Tensor) -> Ten
     References:
         Czarnecki, Osindero, Jaderberg, Swirszcz, Pascanu, "Sobolev Training for Neural Networks", 2017.
         https://arxiv.org/abs/1706.04859
+
+    Example:
+        >>> jacobian_distance(torch.zeros(1, 2, 3), torch.ones(1, 2, 3))
+        tensor([6.])
     """
     return (student_jacobian - teacher_jacobian.detach()).flatten(1).square().sum(1)
 
 
 class JacobianDistance(Paired):
-    """Squared distance of the two networks' Jacobians, as a method such as `Sobolev` finds or estimates them."""
+    """Squared distance of the two networks' Jacobians, which a method such as `Sobolev` computes or estimates."""
 
     called = "JacobianDistance"
 

@@ -1,4 +1,4 @@
-"""KD-SVD: the main directions of a layer's features, and how they relate to the next layer's."""
+"""KD-SVD: the leading singular vectors of a layer's features, and their relations to the next layer's."""
 
 from itertools import pairwise
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.memory_format import positions
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired, Roles
 
 SPARE = 3
@@ -20,9 +21,9 @@ SPARE = 3
 class _Directions(torch.autograd.Function):
     """Right singular vectors of the largest singular values of matrices [B, P, N]: [B, N, K], largest first.
 
-    They are eigenvectors of the products [B, N, N]. The library's backward pass of those divides 0 by 0 wherever two
-    eigenvalues are equal, wanted or not; dead features make many zeros. This one leaves out what cannot be told apart,
-    as the paper truncates its gradient. The gradient of a product has no more than 2 K dimensions.
+    They are eigenvectors of the products [B, N, N]. The backward pass of `torch.linalg.eigh` divides 0 by 0 wherever
+    two eigenvalues are equal, and dead features make many zeros. This backward pass skips pairs of equal eigenvalues,
+    as the paper truncates its gradient. The gradient of a product has rank 2 K at most.
     """
 
     @staticmethod
@@ -59,6 +60,12 @@ def main_directions(features: Tensor, count: int) -> Tensor:
 
     Returns:
         [B, C, K], largest first, each in any sign.
+
+    Example:
+        >>> maps = torch.randn(2, 3, 4, 4)
+        >>> values = torch.linalg.svdvals(maps.flatten(2))
+        >>> torch.allclose(main_directions(maps, 2).norm(dim=1), values[:, :2], atol=1e-4)
+        True
     """
     matrix = positions(features)
     count = min(count, *matrix.shape[1:])
@@ -69,7 +76,20 @@ def main_directions(features: Tensor, count: int) -> Tensor:
 
 
 def aligned(candidates: Tensor, targets: Tensor) -> Tensor:
-    """For each target [B, C, K], the candidate [B, C, K'] along the line closest to it, in its direction: [B, C, K]."""
+    """Choose, for each target, the candidate on the closest line, with the sign that points towards the target.
+
+    Args:
+        candidates: [B, C, K'].
+        targets: [B, C, K].
+
+    Returns:
+        [B, C, K].
+
+    Example:
+        >>> targets = torch.eye(3)[None, :, :2]
+        >>> torch.equal(aligned(-targets.flip(2), targets), targets)
+        True
+    """
     cosines = candidates.mT @ targets
     best = cosines.abs().argmax(1, keepdim=True)
     sign = cosines.gather(1, best).sign()
@@ -77,15 +97,27 @@ def aligned(candidates: Tensor, targets: Tensor) -> Tensor:
 
 
 def relations(shallow: Tensor, deep: Tensor) -> Tensor:
-    """Gaussian kernel of every entry of one layer's directions with every entry of another's: [B, D, C, K]."""
+    """Gaussian kernel of every entry of one layer's directions with every entry of another's.
+
+    Args:
+        shallow: [B, C, K].
+        deep: [B, D, K].
+
+    Returns:
+        [B, D, C, K].
+
+    Example:
+        >>> relations(torch.zeros(1, 3, 2), torch.zeros(1, 4, 2)).unique()
+        tensor([1.])
+    """
     return torch.exp(-(deep[:, :, None] - shallow[:, None]).square() / 8)
 
 
 class KDSVD(Paired):
     """Squared difference of the relations between consecutive maps' main directions, summed.
 
-    Student and teacher must have the same channels at each map. Signs of singular vectors are free; here
-    the entries of each of the teacher's add up to something positive, and the student's follow.
+    Student and teacher must have the same channels at each map. The sign of a singular vector is arbitrary: the entries
+    of each of the teacher's vectors are given a positive sum, and the student's vectors take the closest sign.
 
     Args:
         roles: At least two maps, from shallow to deep: a list names the same roles on both sides, a mapping
@@ -114,7 +146,7 @@ class KDSVD(Paired):
                 )
             if self.directions > min(theirs[0], theirs[1] * theirs[2]):
                 raise ValueError(
-                    f"KD-SVD is to compare {self.directions} directions; the teacher's '{other}' has fewer"
+                    f"KD-SVD compares directions={self.directions} vectors, and the teacher's '{other}' has fewer"
                 )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:

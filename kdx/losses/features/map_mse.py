@@ -1,4 +1,4 @@
-"""Mean squared difference of two maps, pooled to the same size: what SimKD learns from."""
+"""Mean squared difference of two maps, pooled to the same size; the loss of SimKD."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from kdx.losses.features.at import to_common_size
 
 
 class MapMSE(Paired):
-    """Mean squared difference of two maps with the same channels; the larger is pooled down to the smaller.
+    """Mean squared difference of two maps with the same channels; the larger is pooled to the smaller.
 
     Args:
         student_role: The student's map.

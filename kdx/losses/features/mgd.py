@@ -1,4 +1,4 @@
-"""MGD: with a part of its features masked, the student must still generate the teacher's."""
+"""MGD: the student generates the teacher's features from its own masked ones."""
 
 from typing import Literal
 
@@ -18,7 +18,7 @@ Masked = Literal["channels", "positions"]
 
 @full_precision
 def generation_error(generated: Tensor, teacher_features: Tensor) -> Tensor:
-    """Squared difference, summed over everything but the batch.
+    """Squared difference, summed over all axes but the batch.
 
     Args:
         generated: [B, C, H, W].
@@ -29,15 +29,19 @@ def generation_error(generated: Tensor, teacher_features: Tensor) -> Tensor:
 
     References:
         Yang, Li, Shao, Shi, Yuan, Yuan, "Masked Generative Distillation", 2022. https://arxiv.org/abs/2205.01529
+
+    Example:
+        >>> generation_error(torch.zeros(1, 2, 3, 3), torch.ones(1, 2, 3, 3))
+        tensor([18.])
     """
     return examples(generated - teacher_features.detach()).square().sum(1)
 
 
 class MGD(Paired):
-    """Error of the teacher's map as two 3 x 3 convolutions generate it from the student's masked one.
+    """Error with which two 3 x 3 convolutions generate the teacher's map from the student's masked map.
 
-    Where the numbers of channels differ, a 1 x 1 convolution takes the student's to the teacher's first; the
-    larger map is pooled down to the smaller one. Masks are drawn for each example from the global stream.
+    Where the numbers of channels differ, a 1 x 1 convolution first maps the student's feature to the teacher's
+    channels; the larger map is pooled to the smaller one. The masks of each example are drawn from the global stream.
 
     Args:
         student_role: The student's map.

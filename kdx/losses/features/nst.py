@@ -1,21 +1,19 @@
-"""NST: the distribution of a layer's neurons, compared by maximum mean discrepancy."""
-
-from collections.abc import Mapping, Sequence
+"""NST: the maximum mean discrepancy between the channels' activation maps."""
 
 import torch
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import channel_products, positions
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired, Roles
 from kdx.losses.features.at import to_common_size
 
 
 def _lengths(products: Tensor) -> Tensor:
-    """One over the length of each channel, from the products of all of them [B, C, C]; 0 for a dead one: [B, C]."""
+    """One over the length of each channel, from the channels' products [B, C, C]; 0 for a dead channel: [B, C]."""
     squares = products.diagonal(dim1=1, dim2=2)
     alive = squares > 0
     return torch.where(alive, torch.where(alive, squares, 1.0).rsqrt(), 0.0)
@@ -35,7 +33,7 @@ def _scatter(maps: Tensor) -> Tensor:
 def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Squared MMD, kernel <x, y>^2, between the channels' activation maps, each scaled to length 1.
 
-    The larger map is pooled down to the smaller one first; the numbers of channels may differ.
+    The larger map is pooled to the smaller one first; the numbers of channels may differ.
 
     Args:
         student_features: [B, C, H, W].
@@ -47,19 +45,26 @@ def neuron_selectivity(student_features: Tensor, teacher_features: Tensor) -> Te
     References:
         Huang, Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017.
         https://arxiv.org/abs/1707.01219
+
+    Example:
+        The discrepancy does not depend on the order or the scale of the channels.
+
+        >>> maps = torch.rand(2, 3, 4, 4)
+        >>> neuron_selectivity(2 * maps.flip(1), maps).abs().max() < 1e-6
+        tensor(True)
     """
     pair = to_common_size(student_features, teacher_features.detach())
     mine, theirs = (positions(features) for features in pair)
     if mine.shape[1] < min(mine.shape[2], theirs.shape[2]):
-        # summed over channels <x, y>^2 is <X X', Y Y'>, and the three sums are one square
+        # the sum of <x, y>^2 over channels is <X X', Y Y'>, so the three sums are one square
         return (_scatter(theirs) - _scatter(mine)).square().sum((1, 2))
-    # the maps are only multiplied; scaling them to length 1 is done on the products
+    # scaling to length 1 is applied to the products, which are smaller than the maps
     ours, others = channel_products(mine), channel_products(theirs)
     a, b = _lengths(ours), _lengths(others)
     return _kernel(others, b, b) + _kernel(ours, a, a) - 2 * _kernel(theirs.mT @ mine, b, a)
 
 
-class NST(Term):
+class NST(Paired):
     """Neuron selectivity transfer, summed over pairs of maps.
 
     Args:
@@ -67,26 +72,14 @@ class NST(Term):
             role to the teacher's.
     """
 
-    tasks = None
+    called = "NST"
 
-    def __init__(self, roles: Sequence[str] | Mapping[str, str]):
-        super().__init__()
-        self.pairs = pair_roles(roles, "NST")
-
-    def student_roles(self) -> tuple[str, ...]:
-        return tuple(mine for mine, _ in self.pairs)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return tuple(theirs for _, theirs in self.pairs)
+    def __init__(self, roles: Roles):
+        super().__init__(roles)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        teacher = require_teacher(teacher, "NST")
-        for mine, theirs in self.pairs:
-            require_map(student.feature(mine, "student"), mine, "student", "NST")
-            require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "NST")
+        self.maps(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        first, *rest = (
-            neuron_selectivity(student.feature(mine), teacher.feature(theirs)) for mine, theirs in self.pairs
-        )
-        return sum(rest, first)
+        rows = [neuron_selectivity(mine, theirs) for mine, theirs in self.features(student, teacher)]
+        return torch.stack(rows).sum(0)

@@ -1,4 +1,4 @@
-"""OFD: features before the ReLU, compared where the comparison can matter."""
+"""OFD: features before the ReLU, with a margin and a partial distance."""
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,22 @@ RARELY = 1e-3
 
 
 def margins(norm: nn.BatchNorm2d) -> Tensor:
-    """Mean of each channel's negative values, if a channel is as Gaussian as its batch norm says: [C].
+    """Expected negative value of each channel, for a Gaussian with the mean and deviation of its batch norm.
 
-    `E[x | x < 0]` for x ~ N(bias, weight^2), and -3 |weight| where x is hardly ever negative. A channel
-    without spread has the margin of its constant, 0 where that is positive.
+    `E[x | x < 0]` for x ~ N(bias, weight^2), and -3 |weight| where x is hardly ever negative. The margin of a channel
+    without spread is its constant, 0 where the constant is positive.
+
+    Args:
+        norm: The batch norm before the ReLU.
+
+    Returns:
+        [C].
+
+    Example:
+        The mean of the negative half of a standard normal distribution is -sqrt(2 / pi).
+
+        >>> torch.allclose(margins(nn.BatchNorm2d(1)), -torch.tensor([2 / torch.pi]).sqrt())
+        True
     """
     std, mean = norm.weight.detach().double().abs(), norm.bias.detach().double()
     spread = std.clamp(min=1e-12)
@@ -32,9 +44,9 @@ def margins(norm: nn.BatchNorm2d) -> Tensor:
 
 @full_precision
 def partial_distance(student_features: Tensor, teacher_features: Tensor, margin: Tensor) -> Tensor:
-    """Squared difference to the teacher's `max(t, margin)`, summed; none where both are on the dead side.
+    """Squared difference from the teacher's `max(t, margin)`, summed; 0 where both are below their target.
 
-    Where the teacher is positive, every difference counts; elsewhere only that of a student above the target.
+    Where the teacher is positive, every difference counts. Elsewhere only a student above the target counts.
 
     Args:
         student_features: Before the ReLU, [B, C, H, W], in the teacher's shape.
@@ -47,21 +59,27 @@ def partial_distance(student_features: Tensor, teacher_features: Tensor, margin:
     References:
         Heo, Kim, Yun, Park, Kwak, Choi, "A Comprehensive Overhaul of Feature Distillation", 2019.
         https://arxiv.org/abs/1904.01866
+
+    Example:
+        >>> student, teacher = torch.tensor([-5.0, 0.0, 1.0]), torch.tensor([-3.0, -3.0, 3.0])
+        >>> maps = (x.view(1, 3, 1, 1) for x in (student, teacher))
+        >>> partial_distance(*maps, margin=torch.full((3,), -1.0))  # 0 + 1 + 4
+        tensor([5.])
     """
     theirs = teacher_features.detach()
     gaps = examples(student_features - torch.maximum(theirs, margin.to(theirs.dtype)[:, None, None]))
     with torch.no_grad():
         counted = torch.where(examples(theirs) > 0, gaps, gaps.relu())
-    # counted^2, whose derivative by a gap is 2 counted, in two products instead of a graph of masks
+    # the value is counted^2 and its derivative 2 counted; two products replace a graph of masks
     return 2 * torch.linalg.vecdot(counted, gaps) - counted.square().sum(1)
 
 
 class OFD(Paired):
-    """Partial distance at several maps; each counts half as much as the next deeper one.
+    """Partial distance of several maps; each counts half as much as the next deeper one.
 
-    A 1 x 1 convolution and a batch norm take the student's map to the teacher's channels; the teacher's map
-    is pooled, or the student's, to the smaller of the two sizes. The margins are read once from the teacher's
-    batch norms; the teacher stays in evaluation mode (in one public code it is trained along).
+    A 1 x 1 convolution and a batch norm map the student's feature to the teacher's channels; the larger of the two maps
+    is pooled to the smaller one. The margins are computed once, from the teacher's batch norms; the teacher stays in
+    evaluation mode (one public implementation trains it along).
 
     Args:
         roles: Maps before their ReLU, from shallow to deep: a list names the same roles on both sides, a

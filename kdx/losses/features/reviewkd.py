@@ -1,4 +1,4 @@
-"""ReviewKD: deep features of the student look back at shallow ones, and all learn from the teacher's."""
+"""ReviewKD: the student's shallow features are fused with its deeper ones, and all learn from the teacher's."""
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,10 @@ LEVELS = (4, 2, 1)
 
 @full_precision
 def hierarchical_distance(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """HCL: mean squared difference of the maps and of coarser and coarser versions of them.
+    """HCL: mean squared difference of the maps and of pooled versions of them.
 
-    The map itself counts 1, and each pooled version (4 x 4, 2 x 2, 1 x 1, as far as they are smaller) half as
-    much as the one before, divided by what they add up to.
+    The map itself counts 1 and each pooled version (4 x 4, 2 x 2 and 1 x 1, where they are smaller than the map) half
+    as much as the one before; the sum is divided by the sum of these weights.
 
     Args:
         student_features: [B, C, H, W], in the teacher's shape.
@@ -33,6 +33,12 @@ def hierarchical_distance(student_features: Tensor, teacher_features: Tensor) ->
 
     References:
         Chen, Liu, Zhao, Jia, "Distilling Knowledge via Knowledge Review", 2021. https://arxiv.org/abs/2104.09044
+
+    Example:
+        A constant difference is the same at every level.
+
+        >>> hierarchical_distance(torch.full((1, 2, 8, 8), 3.0), torch.zeros(1, 2, 8, 8))
+        tensor([9.])
     """
     # pooling is linear: the difference is pooled once instead of both maps
     gaps = student_features - teacher_features.detach()
@@ -50,17 +56,17 @@ def hierarchical_distance(student_features: Tensor, teacher_features: Tensor) ->
 
 
 class _Fusion(nn.Module):
-    """ABF: mixes the student's map with what comes from deeper ones, position by position.
+    """ABF: mixes the student's map with the deeper mixture, position by position.
 
-    What is linear changes places, so that most is done with the narrow map and at the small size: `W (a x) + c a`
-    is `a (W x + c)`, a 1 x 1 convolution may come before an enlargement, and where nobody else reads the mixture,
-    the convolution that predicts is taken of its two parts.
+    Linear steps are reordered, so that most of the work is done on the narrow map and at the small size: `W (a x) + c
+    a` is `a (W x + c)`, a 1 x 1 convolution may come before an upsampling, and where no shallower map reads the
+    mixture, the predicting convolution is applied to its two parts.
 
     Args:
         inputs: Channels of the student's map.
         middle: Channels of the mixture.
         outputs: Channels of the teacher's map.
-        fuse: Whether something comes from deeper; not so at the deepest.
+        fuse: Whether there is a deeper mixture; False at the deepest map.
         last: Whether no shallower map reads the mixture.
     """
 
@@ -75,7 +81,7 @@ class _Fusion(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)
 
     def forward(self, x: Tensor, deeper: Tensor | None, size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """The predicted map at the teacher's size, and the mixture for the next shallower map, if there is one."""
+        """The predicted map at the teacher's size, and the mixture for the next shallower map, if any."""
         if deeper is None or self.attention is None:
             mixture = enlarged(self.reduce(x), size)
             return self.predict(mixture), mixture
@@ -104,7 +110,7 @@ class _Fusion(nn.Module):
         return torch.cat([x * first, first], 1), torch.cat([weight, bias[:, None]], 1), second
 
     def _pays(self, x: Tensor, deeper: Tensor) -> bool:
-        """Whether taking the prediction of both parts saves half of the multiplications, which covers their sum."""
+        """Whether predicting from both parts halves the number of multiplications, which pays for their sum."""
         if not divides(deeper, x.shape[2:]):
             return False
         conv = self.predict[0]
@@ -116,10 +122,10 @@ class _Fusion(nn.Module):
 
 
 class ReviewKD(Paired):
-    """Distance of the fused student's maps to the teacher's, summed over pairs.
+    """Distance of the student's fused maps from the teacher's maps, summed over pairs.
 
-    From the deepest pair to the shallowest, each of the student's maps is mixed with the mixture before it and
-    predicts the teacher's. Vectors are maps of one position.
+    From the deepest pair to the shallowest, each map of the student is mixed with the mixture before it and predicts
+    the teacher's map. A vector is a map of one position.
 
     Args:
         roles: From shallow to deep: a list names the same roles on both sides, a mapping goes from the

@@ -1,4 +1,4 @@
-"""SemCKD: each of the student's maps learns from all of the teacher's, as much as an attention between them says."""
+"""SemCKD: each of the student's maps learns from all of the teacher's, weighted by an attention."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import block
 from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import examples
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import promoted
 from kdx.losses.base.term import Term
 from kdx.losses.features.at import to_common_size
@@ -20,12 +21,12 @@ from kdx.losses.features.at import to_common_size
 
 @full_precision
 def calibrated(errors: Tensor, energies: Tensor, temperature: float) -> Tensor:
-    """Errors of each of the student's maps, averaged over the teacher's by an attention, then over its own.
+    """Errors of each of the student's maps, averaged over the teacher's maps by an attention, then over the student's.
 
     Args:
         errors: Mean squared differences [B, S, T] of S maps of the student and T of the teacher.
-        energies: How alike two of them are, [B, S, T]; a softmax over the teacher's makes shares of them.
-        temperature: Of that softmax.
+        energies: Similarities of the maps, [B, S, T]; their softmax over T gives the attention.
+        temperature: T of that softmax.
 
     Returns:
         [B].
@@ -33,19 +34,32 @@ def calibrated(errors: Tensor, energies: Tensor, temperature: float) -> Tensor:
     References:
         Chen, Mei, Zhang, Wang, Feng, Chen, "Cross-Layer Distillation with Semantic Calibration", 2021.
         https://arxiv.org/abs/2012.03236
+
+    Example:
+        With equal energies, the attention is uniform.
+
+        >>> errors = torch.rand(2, 3, 4)
+        >>> torch.allclose(calibrated(errors, torch.zeros(2, 3, 4), 0.5), errors.mean((1, 2)))
+        True
     """
     return ((energies / temperature).softmax(2) * errors).sum(2).mean(1)
 
 
 @full_precision
 def among(feature: Tensor, columns: int) -> Tensor:
-    """Inner products of each example with all of its batch: [B, ...] to [B, columns], zero where there is none."""
+    """Inner products of each example with all examples of its batch, padded with zeros: [B, ...] to [B, columns].
+
+    Example:
+        >>> among(torch.eye(2), 3)
+        tensor([[1., 0., 0.],
+                [0., 1., 0.]])
+    """
     flat = examples(feature)
     return F.pad(flat @ flat.mT, (0, columns - len(flat)))
 
 
 class _Embedding(nn.Sequential):
-    """Puts an example's relations among queries or keys, vectors of length 1."""
+    """Embeds an example's relations as a query or key of length 1."""
 
     def __init__(self, columns: int, width: int):
         super().__init__(nn.Linear(columns, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
@@ -57,9 +71,9 @@ class _Embedding(nn.Sequential):
 class SemCKD(Term):
     """Mean squared differences of all pairs of maps, weighted by an attention that is trained with the student.
 
-    How alike two maps are is read off how each example relates to the rest of its batch in both; so examples are
-    told apart by their places in the batch, as published. A batch may be shorter than `batch_size`, which the
-    authors leave out: the places that are missing count as zero.
+    The attention compares two maps by each example's relations to the rest of its batch in both, so an example is
+    identified by its position in the batch, as published. The authors drop batches shorter than `batch_size`; here the
+    missing positions count as zero.
 
     Args:
         student_roles: The student's maps.
@@ -70,6 +84,7 @@ class SemCKD(Term):
     """
 
     divisible = False
+    reads_logits = False
 
     def __init__(
         self,
@@ -80,7 +95,7 @@ class SemCKD(Term):
         temperature: Positive | Schedule,
     ):
         super().__init__()
-        # a list names roles, whichever side it is of
+        # `pair_roles` also checks lists of one side
         self._student_roles = tuple(mine for mine, _ in pair_roles(student_roles, "SemCKD"))
         self._teacher_roles = tuple(theirs for _, theirs in pair_roles(teacher_roles, "SemCKD"))
         self.batch_size, self.reduction, self.temperature = batch_size, reduction, temperature
@@ -118,7 +133,9 @@ class SemCKD(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         if len(batch) > self.batch_size:
-            raise ValueError(f"SemCKD was built for batches of {self.batch_size} examples, this one has {len(batch)}")
+            raise ValueError(
+                f"SemCKD reads batches of at most batch_size={self.batch_size} examples, this one has {len(batch)}"
+            )
         mine = [promoted(student.feature(role)) for role in self._student_roles]
         theirs = [promoted(teacher.feature(role)).detach() for role in self._teacher_roles]
         queries, keys = (

@@ -1,4 +1,4 @@
-"""SRRL: the teacher's classifier must read the student's features as it reads the teacher's."""
+"""SRRL: the teacher's classifier gives the student's features the same logits as the teacher's features."""
 
 from torch import Tensor, nn
 
@@ -15,15 +15,20 @@ from kdx.losses.base.pairs import Paired
 
 @full_precision
 def mean_square(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference over everything but the batch: [B]; the teacher gets no gradient."""
+    """Mean squared difference over all axes but the batch: [B]; the teacher gets no gradient.
+
+    Example:
+        >>> mean_square(torch.zeros(1, 4), torch.full((1, 4), 2.0))
+        tensor([4.])
+    """
     return (student - teacher.detach()).square().flatten(1).mean(1)
 
 
 class SRRL(Paired):
-    """Difference of pooled features, and of the logits that the teacher's own classifier makes of them.
+    """Difference of pooled features, and of the logits that the teacher's classifier computes from them.
 
-    A 1 x 1 convolution, a batch norm and a ReLU take the student's feature to the teacher's channels; they are
-    trained, the classifier is not.
+    A 1 x 1 convolution, a batch norm and a ReLU map the student's feature to the teacher's channels; they are trained,
+    the classifier is not.
 
     Args:
         student_role: The student's last map, or its pooled vector.
@@ -36,6 +41,7 @@ class SRRL(Paired):
         Learning", 2021. https://openreview.net/forum?id=ZzwDy_wiWv
     """
 
+    reads_logits = True
     tasks = ONLY_CLASSES
     called = "SRRL"
     connector: nn.Module
@@ -49,7 +55,7 @@ class SRRL(Paired):
     ):
         super().__init__({student_role: teacher_role})
         self.feature_weight, self.logit_weight = feature_weight, logit_weight
-        # in tuples, so that they stay the network's own and no part of the term
+        # tuples, so that they do not become submodules: they belong to the teacher
         self._teacher: tuple[nn.Module | None] = (None,)
         self._head: tuple[nn.Linear, ...] = ()
 

@@ -1,7 +1,6 @@
 """VID: a lower bound of the mutual information between student's and teacher's features."""
 
 import math
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +9,9 @@ from torch.nn import functional as F
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.memory_format import positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.term import Term
+from kdx.losses.base.pairs import Paired, Roles
 from kdx.losses.features.at import to_common_size
 
 LEAST_VARIANCE = 1e-5
@@ -22,7 +20,7 @@ LEAST_VARIANCE = 1e-5
 
 @full_precision
 def gaussian_nll(predicted: Tensor, teacher_features: Tensor, variance: Tensor) -> Tensor:
-    """Mean over channels and positions of `(f - mu)^2 / (2 var) + log(var) / 2`, the constant left out.
+    """Mean over channels and positions of `(f - mu)^2 / (2 var) + log(var) / 2`; the constant is left out.
 
     Args:
         predicted: mu, [B, C, H, W].
@@ -35,15 +33,20 @@ def gaussian_nll(predicted: Tensor, teacher_features: Tensor, variance: Tensor) 
     References:
         Ahn, Hu, Damianou, Lawrence, Dai, "Variational Information Distillation for Knowledge Transfer", 2019.
         https://arxiv.org/abs/1904.05835
+
+    Example:
+        >>> predicted, target = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+        >>> gaussian_nll(predicted, target, torch.ones(1))
+        tensor([0.5000])
     """
-    # a channel's variance is that of all its positions: squares are summed before they are divided
+    # all positions of a channel share its variance: squares are summed before the division
     gaps = positions(predicted - teacher_features.detach())
     squares = torch.linalg.vecdot(gaps, gaps, dim=1)
     return 0.5 * (squares / (gaps.shape[1] * variance) + variance.log()).mean(1)
 
 
 class _Regressor(nn.Module):
-    """Predicts the teacher's map from the student's, with a variance of its own for each channel."""
+    """Predicts the teacher's map from the student's, with a learned variance per channel."""
 
     def __init__(self, student_channels: int, teacher_channels: int, variance: float):
         super().__init__()
@@ -55,7 +58,7 @@ class _Regressor(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, teacher_channels, 1),
         )
-        # softplus of this is the variance that was asked for
+        # its softplus plus LEAST_VARIANCE is the initial variance
         self.raw_variance = nn.Parameter(torch.full((width,), math.log(math.expm1(variance - LEAST_VARIANCE))))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -63,11 +66,10 @@ class _Regressor(nn.Module):
         return gaussian_nll(self.mean(student), teacher, F.softplus(self.raw_variance) + LEAST_VARIANCE)
 
 
-class VID(Term):
+class VID(Paired):
     """Gaussian negative log-likelihood of the teacher's maps, summed over pairs of maps.
 
-    The means are small convolutional networks on the student's maps, the variances one number for each
-    channel; both are trained with the student.
+    Small convolutional networks on the student's maps give the means, one learned number per channel the variances.
 
     Args:
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
@@ -75,36 +77,21 @@ class VID(Term):
         initial_variance: Where the variances begin.
     """
 
-    tasks = None
+    called = "VID"
 
-    def __init__(self, roles: Sequence[str] | Mapping[str, str], initial_variance: Positive):
-        super().__init__()
-        self.pairs = pair_roles(roles, "VID")
+    def __init__(self, roles: Roles, initial_variance: Positive):
+        super().__init__(roles)
         if initial_variance <= LEAST_VARIANCE:
             raise ValueError(f"VID's initial variance must be above {LEAST_VARIANCE}, got {initial_variance}")
         self.initial_variance = initial_variance
         self.regressors = nn.ModuleList()
 
-    def student_roles(self) -> tuple[str, ...]:
-        return tuple(mine for mine, _ in self.pairs)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return tuple(theirs for _, theirs in self.pairs)
-
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        teacher = require_teacher(teacher, "VID")
-        channels = [
-            (
-                require_map(student.feature(mine, "student"), mine, "student", "VID")[0],
-                require_map(teacher.feature(theirs, "teacher"), theirs, "teacher", "VID")[0],
-            )
-            for mine, theirs in self.pairs
-        ]
+        channels = [(mine[0], theirs[0]) for mine, theirs in self.maps(student, teacher)]
         self.regressors = nn.ModuleList(_Regressor(*both, self.initial_variance) for both in channels)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         rows = [
-            regressor(student.feature(mine), teacher.feature(theirs))
-            for regressor, (mine, theirs) in zip(self.regressors, self.pairs, strict=True)
+            regressor(*pair) for regressor, pair in zip(self.regressors, self.features(student, teacher), strict=True)
         ]
         return torch.stack(rows).sum(0)

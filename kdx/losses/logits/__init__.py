@@ -1,1 +1,1 @@
-"""Terms that read logits, one paper a file."""
+"""Terms on logits, one paper a file."""

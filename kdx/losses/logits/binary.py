@@ -1,4 +1,4 @@
-"""Each class as a question of its own: binary losses on logits."""
+"""Binary losses: each class is a binary problem of its own."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,8 +19,8 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Binary cross-entropy of each student logit with the teacher's probability of the class.
 
-    The teacher's probabilities are a softmax at T, the student's are sigmoids at 1: the student's logits
-    then mean log-odds, which their softmax at test time does not need.
+    The teacher's probabilities are a softmax at T, the student's are sigmoids at 1. The student's logits then estimate
+    log-odds, and their softmax at test time is not calibrated.
 
     Args:
         student_logits: [B, C].
@@ -34,6 +34,11 @@ def binary_cross_entropy(
     References:
         Hao, Guo, Han, Hu, Xu, Wang, "Revisit the Power of Vanilla Knowledge Distillation: from Small Scale to
         Large Scale", 2023. https://arxiv.org/abs/2305.15781
+
+    Example:
+        >>> z = torch.zeros(1, 4)  # sigmoids of 1/2: log 2 per class, whatever the teacher's probabilities
+        >>> torch.allclose(binary_cross_entropy(z, torch.randn(1, 4), 1.0, "mean"), torch.tensor([2.0]).log())
+        True
     """
     p = soft_log_probs(teacher_logits.detach(), temperature).exp()
     cells = F.binary_cross_entropy_with_logits(student_logits, p, reduction="none")
@@ -46,8 +51,8 @@ def binary_divergence(
 ) -> Tensor:
     """`T^2 KL` between the two Bernoulli distributions of each label, sigmoids at T on both sides.
 
-    For data where several labels may hold at once. The gradient is
-    `T (sigmoid(z / T) - sigmoid(v / T))` for each label.
+    For data in which several labels may hold at once. The gradient is `T (sigmoid(z / T) - sigmoid(v / T))` for each
+    label.
 
     Args:
         student_logits: [B, C].
@@ -61,6 +66,11 @@ def binary_divergence(
     References:
         Yang, Xie, Zong, Feng, Niu, Sugiyama, Huang, "Multi-Label Knowledge Distillation", 2023 (its baseline).
         https://arxiv.org/abs/2308.06453
+
+    Example:
+        >>> z = torch.randn(2, 4)
+        >>> binary_divergence(z, z, 4.0, "mean")
+        tensor([0., 0.])
     """
     z, v = tempered(student_logits, temperature), tempered(teacher_logits.detach(), temperature)
     yes = v.sigmoid() * (F.logsigmoid(v) - F.logsigmoid(z))

@@ -1,4 +1,4 @@
-"""CTKD: a temperature that learns to make the task harder, more so as training goes on."""
+"""CTKD: a temperature learned by an adversarial gradient, with a curriculum."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,14 @@ from kdx.core.schedule import Progress, Schedule, at
 
 
 def reversed_gradient(x: Tensor, strength: float) -> Tensor:
-    """`x` itself, bit for bit, whose gradient is multiplied by `-strength` on its way back."""
+    """Return `x` itself, bit for bit, with its gradient multiplied by `-strength`.
+
+    Example:
+        >>> x = torch.tensor(3.0, requires_grad=True)
+        >>> (2 * reversed_gradient(x, 0.5)).backward()
+        >>> x.grad
+        tensor(-1.)
+    """
     held = x.detach()
     return held + strength * (held - x)
 
@@ -16,15 +23,15 @@ def reversed_gradient(x: Tensor, strength: float) -> Tensor:
 class LearnedTemperature(nn.Module, Schedule):
     """One temperature for all examples, learned against the student.
 
-    It goes wherever a term takes a schedule of the temperature, and is trained with the term that holds it:
-    `T = least + span * sigmoid(raw)`, where the gradient of `raw` is reversed, so that the optimiser that
-    lowers the loss by the student raises it by the temperature.
+    Any term that accepts a schedule as its temperature accepts it, and trains it as its parameter. The temperature is
+    `T = least + span * sigmoid(raw)`. The gradient of `raw` is reversed, so the step that lowers the loss by the
+    student raises it by the temperature.
 
     Args:
         least: T where the sigmoid is 0.
-        span: Highest T less the least.
-        raw: Where the learned number begins; 1 is a sigmoid of 0.73.
-        reversal: How strongly the gradient is reversed; a number or a schedule that grows from 0, the curriculum.
+        span: Highest T minus the least.
+        raw: Initial value of the learned number; 1 is a sigmoid of 0.73.
+        reversal: Strength of the reversed gradient; a number, or a schedule that grows from 0, the curriculum.
 
     References:
         Li, Li, Yang, Zhao, Song, Luo, Li, Yang, "Curriculum Temperature for Knowledge Distillation", 2023.

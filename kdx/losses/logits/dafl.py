@@ -1,4 +1,4 @@
-"""What a teacher should make of made-up images, were they real ones: the generator's side of DAFL."""
+"""DAFL's losses of the generator: properties that a teacher's outputs have on real images."""
 
 import math
 
@@ -10,7 +10,7 @@ from kdx.losses.base.numerics import full_precision
 
 @full_precision
 def one_hot(teacher_logits: Tensor) -> Tensor:
-    """Cross-entropy of the teacher with its own prediction: real images leave it little doubt.
+    """Cross-entropy of the teacher with its own prediction; it is low on real images.
 
     Args:
         teacher_logits: [B, C], with a graph back to the images.
@@ -21,28 +21,44 @@ def one_hot(teacher_logits: Tensor) -> Tensor:
     References:
         Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu, Tian, "Data-Free Learning of Student Networks", 2019.
         https://arxiv.org/abs/1904.01186
+
+    Example:
+        >>> one_hot(torch.tensor([[0.0, 0.0]]))  # uniform over two classes: log 2
+        tensor([0.6931])
     """
     return F.cross_entropy(teacher_logits, teacher_logits.argmax(1), reduction="none")
 
 
 @full_precision
 def activation(features: Tensor) -> Tensor:
-    """Less the mean size of each example's features: real images excite them. [B, ...] to [B]. As in `one_hot`."""
+    """Negative mean absolute feature of each example; real images activate features strongly. [B, ...] to [B].
+
+    References:
+        As in `one_hot`.
+
+    Example:
+        >>> activation(torch.tensor([[1.0, -3.0]]))
+        tensor([-2.])
+    """
     return -features.flatten(1).abs().mean(1)
 
 
 @full_precision
 def information(teacher_logits: Tensor) -> Tensor:
-    """Less the entropy of the classes over the batch, so that all classes are made equally often.
+    """Negative entropy of the mean prediction over the batch, so that the generator makes all classes equally often.
 
-    A function of the batch and not of each example. The logarithm is to the base 10, as in the authors' code; the
-    paper's natural one would be 2.3 times as large.
+    A value of the batch, not of an example. The logarithm has base 10, as in the authors' code; the paper's natural
+    logarithm would be 2.3 times as large.
 
     Args:
         teacher_logits: [B, C].
 
     Returns:
         A scalar, from -log10 C where classes are equally frequent to 0 where there is one.
+
+    Example:
+        >>> torch.allclose(information(100 * torch.eye(10)), torch.tensor(-1.0))  # all ten classes equally often
+        True
     """
     p = teacher_logits.softmax(1).mean(0)
     return (p * p.clamp(min=1e-30).log()).sum() / math.log(10)

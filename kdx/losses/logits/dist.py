@@ -1,17 +1,24 @@
-"""DIST: match the order of preferences instead of their exact values, within samples and within classes."""
+"""DIST: match correlations instead of exact values, over the classes of a sample and over the samples of a class."""
 
 from torch import Tensor
 
+from kdx.core.functional import centred, unit
 from kdx.core.ranges import NonNegative, Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
-from kdx.losses.base.numerics import centred, full_precision, soft_log_probs, unit
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
 
 
 def correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:
-    """Pearson correlation along `dim`; 0 where one side is constant."""
+    """Pearson correlation along `dim`; 0 where one side is constant.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 2.0, 4.0]])
+        >>> torch.allclose(correlation(x, 3 * x + 1, 1), torch.ones(1))
+        True
+    """
     return (unit(centred(x, dim), dim) * unit(centred(y, dim), dim)).sum(dim)
 
 
@@ -30,6 +37,11 @@ def inter_class(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     References:
         Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher", 2022.
         https://arxiv.org/abs/2205.10536
+
+    Example:
+        >>> z = torch.randn(4, 5)
+        >>> inter_class(z + 1, z, 1.0).abs().max() < 1e-6  # softmax does not depend on a constant
+        tensor(True)
     """
     q, p = (soft_log_probs(z, temperature).exp() for z in (student_logits, teacher_logits.detach()))
     return temperature**2 * (1 - correlation(q, p, 1))
@@ -37,9 +49,9 @@ def inter_class(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
 
 @full_precision
 def intra_class(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """`T^2 (1 - correlation)` of the probabilities of each class over the batch, mean over classes.
+    """`T^2 (1 - correlation)` of the probabilities of each class over the batch, averaged over classes.
 
-    It belongs to the batch as a whole, so every example has the same value.
+    A value of the batch as a whole, so every example has the same value.
 
     Args:
         student_logits: [B, C].
@@ -52,6 +64,11 @@ def intra_class(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     References:
         Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher", 2022.
         https://arxiv.org/abs/2205.10536
+
+    Example:
+        >>> z = torch.randn(4, 5)
+        >>> intra_class(z, z, 1.0).abs().max() < 1e-6
+        tensor(True)
     """
     q, p = (soft_log_probs(z, temperature).exp() for z in (student_logits, teacher_logits.detach()))
     value = temperature**2 * (1 - correlation(q, p, 0)).mean()

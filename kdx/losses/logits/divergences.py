@@ -1,14 +1,15 @@
-"""Other ways to compare two distributions than the forward divergence of plain distillation."""
+"""Divergences other than the forward KL of plain distillation."""
 
 import math
 
 from torch import Tensor
 
+from kdx.core.functional import divergence
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
 
 
@@ -19,7 +20,7 @@ def _log_probs(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
 
 @full_precision
 def reverse_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """`T^2 KL(q || p)`: the student pays where it believes what the teacher does not, and may ignore some modes.
+    """`T^2 KL(q || p)`, mode-seeking: the student pays for probability where the teacher has little.
 
     Args:
         student_logits: [B, C].
@@ -32,6 +33,12 @@ def reverse_divergence(student_logits: Tensor, teacher_logits: Tensor, temperatu
     References:
         Gu, Dong, Wei, Huang, "MiniLLM: Knowledge Distillation of Large Language Models", 2023.
         https://arxiv.org/abs/2306.08543
+
+    Example:
+        >>> z, v = torch.randn(3, 5), torch.randn(3, 5)
+        >>> expected = divergence(z.log_softmax(1), v.log_softmax(1))
+        >>> torch.allclose(reverse_divergence(z, v, 1.0), expected)
+        True
     """
     log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
     return divergence(log_q, log_p) * temperature**2
@@ -41,7 +48,7 @@ def reverse_divergence(student_logits: Tensor, teacher_logits: Tensor, temperatu
 def symmetric_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """`T^2 (KL(p || q) + KL(q || p)) / 2`: half of Jeffreys' divergence.
 
-    The half keeps the gradient near the teacher as large as that of either direction.
+    The factor 1/2 keeps the gradient near the teacher as large as that of either direction.
 
     Args:
         student_logits: [B, C].
@@ -53,6 +60,11 @@ def symmetric_divergence(student_logits: Tensor, teacher_logits: Tensor, tempera
 
     References:
         Kullback, Leibler, "On Information and Sufficiency", 1951. https://doi.org/10.1214/aoms/1177729694
+
+    Example:
+        >>> z, v = torch.randn(3, 5), torch.randn(3, 5)
+        >>> torch.allclose(symmetric_divergence(z, v, 4.0), symmetric_divergence(v, z, 4.0))
+        True
     """
     log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
     return (divergence(log_p, log_q) + divergence(log_q, log_p)) * (0.5 * temperature**2)
@@ -60,9 +72,9 @@ def symmetric_divergence(student_logits: Tensor, teacher_logits: Tensor, tempera
 
 @full_precision
 def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """`T^2 (KL(p || m) + KL(q || m)) / 2` with m the mean of p and q: bounded by `T^2 log 2`.
+    """`T^2 (KL(p || m) + KL(q || m)) / 2` with m the mean of p and q; at most `T^2 log 2`.
 
-    Near the teacher it is a quarter of the plain divergence.
+    Near the teacher it is a quarter of the forward divergence.
 
     Args:
         student_logits: [B, C].
@@ -76,6 +88,13 @@ def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: 
         Lin, "Divergence Measures Based on the Shannon Entropy", 1991. https://doi.org/10.1109/18.61115
         Wen, Li, Du, Mou, "f-Divergence Minimization for Sequence-Level Knowledge Distillation", 2023.
         https://arxiv.org/abs/2307.15190
+
+    Example:
+        The divergence of two distributions without a common class is log 2.
+
+        >>> certain = torch.tensor([[100.0, 0.0]])
+        >>> torch.allclose(jensen_shannon(certain, certain.flip(1), 1.0), torch.tensor([2.0]).log())
+        True
     """
     log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
     log_m = log_p.logaddexp(log_q) - math.log(2)
@@ -84,9 +103,9 @@ def jensen_shannon(student_logits: Tensor, teacher_logits: Tensor, temperature: 
 
 @full_precision
 def total_variation(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """`T sum |p - q| / 2`: the largest difference of the probabilities that the two give to any set of classes.
+    """`T sum |p - q| / 2`: T times the largest difference of the probabilities of any set of classes.
 
-    It is of first order in the difference of the logits, so T, not T^2, keeps its size when T changes.
+    It is of first order in the difference of the logits, so a factor of T, not T^2, keeps its size when T changes.
 
     Args:
         student_logits: [B, C].
@@ -99,6 +118,11 @@ def total_variation(student_logits: Tensor, teacher_logits: Tensor, temperature:
     References:
         Wen, Li, Du, Mou, "f-Divergence Minimization for Sequence-Level Knowledge Distillation", 2023.
         https://arxiv.org/abs/2307.15190
+
+    Example:
+        >>> certain = torch.tensor([[100.0, 0.0]])
+        >>> total_variation(certain, certain.flip(1), 1.0)
+        tensor([1.])
     """
     log_p, log_q = _log_probs(student_logits, teacher_logits, temperature)
     return (log_p.exp() - log_q.exp()).abs().sum(1) * (0.5 * temperature)
@@ -125,18 +149,18 @@ class ReverseKL(Term):
 
 
 class SymmetricKL(ReverseKL):
-    """Mean of the two divergences between softened student and teacher, times T^2. Knobs as in `ReverseKL`."""
+    """Mean of the two divergences between softened student and teacher, times T^2. Arguments as in `ReverseKL`."""
 
     measure = staticmethod(symmetric_divergence)
 
 
 class JensenShannon(ReverseKL):
-    """Jensen-Shannon divergence of softened student and teacher, times T^2. Knobs as in `ReverseKL`."""
+    """Jensen-Shannon divergence of softened student and teacher, times T^2. Arguments as in `ReverseKL`."""
 
     measure = staticmethod(jensen_shannon)
 
 
 class TotalVariation(ReverseKL):
-    """Total variation between softened student and teacher, times T. Knobs as in `ReverseKL`."""
+    """Total variation between softened student and teacher, times T. Arguments as in `ReverseKL`."""
 
     measure = staticmethod(total_variation)

@@ -1,4 +1,4 @@
-"""Terms that read the members of an ensemble by themselves; a single teacher is an ensemble of one."""
+"""Terms on the members of an ensemble; a single teacher is an ensemble of one."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.functional import divergence, mean_log_probs
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels, require_same_logits
 from kdx.losses.base.heads import network_with
-from kdx.losses.base.numerics import divergence, full_precision, soft_log_probs
+from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Weighting
 from kdx.losses.logits.kd import Reduction, over_classes
@@ -21,33 +22,42 @@ Across = Literal["mean", "sum"]
 
 
 @full_precision
-def mean_log_probs(members: Tensor, weights: Tensor, temperature: float, mean: Mean) -> Tensor:
+def softened_mean(members: Tensor, weights: Tensor, temperature: float, mean: Mean) -> Tensor:
     """Log of the mean of softened distributions.
 
     Args:
         members: Logits [M, B, C].
-        weights: [B, M], at least 0 and one of each row above; made to sum to 1.
+        weights: Non-negative weights [B, M] with a positive sum per row; normalised to sum 1.
         temperature: T of every softmax.
-        mean: 'arithmetic' has all that any member believes in, 'geometric' (normalised; the mean of logits) what none
-            rules out.
+        mean: 'arithmetic' gives probability to each class that any member supports; 'geometric' (normalised, the mean
+            of logits) only to those that no member rules out.
 
     Returns:
         Log-probabilities [B, C].
+
+    Raises:
+        ValueError: An unknown mean.
+
+    Example:
+        >>> members, weights = torch.randn(2, 3, 5), torch.ones(3, 2)
+        >>> expected = members.softmax(2).mean(0)
+        >>> torch.allclose(softened_mean(members, weights, 1.0, "arithmetic").exp(), expected)
+        True
     """
     weights = (weights / weights.sum(1, keepdim=True)).T.unsqueeze(2)
     log_p = (members / temperature).log_softmax(2)
     if mean == "arithmetic":
-        return (log_p + weights.log()).logsumexp(0)
+        return mean_log_probs(log_p, weights)
     if mean == "geometric":
         return (log_p * weights).sum(0).log_softmax(1)
     raise ValueError(f"mean must be 'arithmetic' or 'geometric', got {mean!r}")
 
 
 class Members(Term):
-    """What terms on members have in common: who the members are, and how much each counts.
+    """Base of the terms on members: finds the members and their weights.
 
     Args:
-        weighting: How much each member counts for a sample.
+        weighting: Weight of each member for each sample.
     """
 
     def __init__(self, weighting: Weighting):
@@ -66,22 +76,22 @@ class Members(Term):
     def weigh(self, teacher: Outputs, batch: Batch) -> tuple[tuple[Outputs, ...], Tensor]:
         """The members, and their weights [B, M]."""
         members = teacher.members or (teacher,)
-        # a teacher that is combined from networks with other classes than its own is one member
+        # an ensemble of networks with other classes than its own counts as one member
         own = self._own if len(self._own) == len(members) else (1.0,) * len(members)
         logits = [m.logits.detach() for m in members]
-        # filled in where they are needed, since copying them there would make a GPU wait
+        # filled in on the device, since a copy from the CPU would make a GPU wait
         return members, self.weighting(logits, torch.stack([logits[0].new_full((), w) for w in own]), batch)
 
 
 class EnsembleKD(Members):
     """Divergence of the softened student from the mean of the softened members, times T^2.
 
-    The mean is taken at the term's temperature, whatever rule combines the members' logits elsewhere.
+    The mean is taken at the term's temperature, independently of the rule that combines the members' logits elsewhere.
 
     Args:
         temperature: T, a number or a schedule.
-        mean: Of the members' softened distributions: 'arithmetic' or 'geometric'.
-        weighting: How much each member counts in it.
+        mean: Mean of the members' softened distributions: 'arithmetic' or 'geometric'.
+        weighting: Weight of each member in it.
         reduction: As in `KD`.
 
     References:
@@ -104,20 +114,20 @@ class EnsembleKD(Members):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         members, weights = self.weigh(teacher, batch)
         temperature = at(self.temperature, progress)
-        log_p = mean_log_probs(torch.stack([m.logits.detach() for m in members]), weights, temperature, self.mean)
+        log_p = softened_mean(torch.stack([m.logits.detach() for m in members]), weights, temperature, self.mean)
         log_q = soft_log_probs(student.logits, temperature)
         return over_classes(divergence(log_p, log_q) * temperature**2, log_q.shape[1], self.reduction)
 
 
 class EachMember(Members):
-    """Another term with each member as its teacher, added up with weights.
+    """Another term with each member as its teacher, summed with weights.
 
-    For divergences and equal weights its gradient is that of the divergence from the arithmetic mean.
+    For divergences and equal weights, its gradient is that of the divergence from the arithmetic mean.
 
     Args:
-        term: A term on logits, such as KD, DKD or LogitMSE; without parameters of its own.
-        weighting: How much each member counts.
-        across: 'mean' makes the weights of a sample sum to 1; 'sum' takes them as they are, 1 each by default.
+        term: A term on logits, such as KD, DKD or LogitMSE, without parameters.
+        weighting: Weight of each member.
+        across: 'mean' normalises the weights of a sample to sum 1; 'sum' does not, and they are 1 by default.
 
     Raises:
         ValueError: A term that reads no teacher, reads features or has parameters.
@@ -127,12 +137,13 @@ class EachMember(Members):
         super().__init__(weighting)
         name = type(term).__name__
         if not term.needs_teacher:
-            raise ValueError(f"{name} reads no teacher, so there is nothing to add up over members")
+            raise ValueError(f"EachMember sums a term over teachers, but {name} reads no teacher")
         if term.teacher_roles() or any(True for _ in term.parameters()):
-            raise ValueError(f"EachMember adds up terms on logits without parameters of their own, which {name} is not")
+            raise ValueError(f"EachMember sums a term on logits without parameters, which {name} is not")
         if across not in ("mean", "sum"):
             raise ValueError(f"across must be 'mean' or 'sum', got {across!r}")
         self.term = term
+        self.skips_unlabelled, self.keyed_by_index = term.skips_unlabelled, term.keyed_by_index
         self.across: Across = across
 
     def student_roles(self) -> tuple[str, ...]:

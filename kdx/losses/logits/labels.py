@@ -5,7 +5,8 @@ from torch.nn import functional as F
 
 from kdx.core.schedule import Progress
 from kdx.core.task import LABELS
-from kdx.core.types import Batch, Outputs
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
 from kdx.losses.logits.kd import Reduction, over_classes
@@ -53,6 +54,9 @@ class LabelCrossEntropy(Term):
     def __init__(self, reduction: Reduction):
         super().__init__()
         self.reduction: Reduction = reduction
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", type(self).__name__)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         return label_cross_entropy(student.logits, batch.target("presence"), self.reduction)

@@ -16,7 +16,7 @@ Reduction = Literal["half_sum", "mean"]
 
 @full_precision
 def logit_mse(student_logits: Tensor, teacher_logits: Tensor, reduction: Reduction) -> Tensor:
-    """Squared difference of the raw logits: no softmax, so differences between unlikely classes count fully.
+    """Squared difference of the raw logits: without a softmax, differences between unlikely classes count fully.
 
     Args:
         student_logits: [B, C].
@@ -28,6 +28,11 @@ def logit_mse(student_logits: Tensor, teacher_logits: Tensor, reduction: Reducti
 
     References:
         Ba, Caruana, "Do Deep Nets Really Need to be Deep?", 2014. https://arxiv.org/abs/1312.6184
+
+    Example:
+        >>> z, v = torch.zeros(1, 4), torch.full((1, 4), 2.0)
+        >>> logit_mse(z, v, "half_sum"), logit_mse(z, v, "mean")
+        (tensor([8.]), tensor([4.]))
     """
     squares = (student_logits - teacher_logits.detach()).square()
     if reduction == "half_sum":

@@ -1,4 +1,4 @@
-"""MLKD: predictions aligned for each sample, between samples and between classes, at several temperatures."""
+"""MLKD: predictions aligned per sample, between samples and between classes, at several temperatures."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -12,6 +12,7 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
 from kdx.losses.logits.kd import kl_divergence
 
 Kept = Literal["all", "each", "share"]
@@ -19,9 +20,13 @@ Kept = Literal["all", "each", "share"]
 
 @full_precision
 def least_confident(logits: Tensor) -> Tensor:
-    """1 for each sample whose highest probability does not lie above the median of the batch, else 0: [B, C] to [B].
+    """1 for each sample whose highest probability is at most the median of the batch, else 0: [B, C] to [B].
 
-    The median of an even number is the mean of the middle two.
+    The median of an even number of samples is the mean of the middle two.
+
+    Example:
+        >>> least_confident(torch.tensor([[9.0, 0.0], [1.0, 0.0], [3.0, 0.0]]))
+        tensor([0., 1., 1.])
     """
     values = logits.softmax(1).amax(1)
     return (values <= torch.quantile(values, 0.5)).to(values.dtype)
@@ -29,7 +34,18 @@ def least_confident(logits: Tensor) -> Tensor:
 
 @full_precision
 def least_predicted(logits: Tensor) -> Tensor:
-    """1 for each class whose probability summed over the batch does not lie above the median class's: [B, C] to [C]."""
+    """1 for each class whose probability, summed over the batch, is at most the median class's, else 0.
+
+    Args:
+        logits: [B, C].
+
+    Returns:
+        [C].
+
+    Example:
+        >>> least_predicted(torch.tensor([[9.0, 0.0, 1.0]]))
+        tensor([0., 1., 1.])
+    """
     values = logits.softmax(1).sum(0)
     return (values <= torch.quantile(values, 0.5)).to(values.dtype)
 
@@ -41,7 +57,7 @@ def _check(keep: str) -> None:
 
 @full_precision
 def sample_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Squared differences of the rows of `P P^T`: which samples of a batch get alike predictions.
+    """Squared differences of the rows of `P P^T`, the similarities of the predictions of a batch's samples.
 
     The mean over the batch is `||P_t P_t^T - P_s P_s^T||_F^2 / B`.
 
@@ -56,6 +72,11 @@ def sample_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature
     References:
         Jin, Wang, Lin, "Multi-Level Logit Distillation", 2023.
         https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html
+
+    Example:
+        >>> z = torch.randn(4, 5)
+        >>> sample_alignment(z.flip(1), z, 2.0).abs().max() < 1e-10  # the order of the classes does not matter
+        tensor(True)
     """
     p, q = (soft_log_probs(z, temperature).exp() for z in (teacher_logits.detach(), student_logits))
     return (p @ p.T - q @ q.T).square().sum(1)
@@ -63,7 +84,7 @@ def sample_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature
 
 @full_precision
 def class_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Squared differences of the rows of `P^T P`: which classes are predicted for the same samples of a batch.
+    """Squared differences of the rows of `P^T P`, the products of the predicted probabilities of classes over a batch.
 
     The mean over classes is `||P_t^T P_t - P_s^T P_s||_F^2 / C`.
 
@@ -77,6 +98,11 @@ def class_alignment(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
     References:
         As in `sample_alignment`.
+
+    Example:
+        >>> z = torch.randn(4, 5)
+        >>> class_alignment(z.flip(0), z, 2.0).abs().max() < 1e-10  # the order of the samples does not matter
+        tensor(True)
     """
     p, q = (soft_log_probs(z, temperature).exp() for z in (teacher_logits.detach(), student_logits))
     return (p.T @ p - q.T @ q).square().sum(1)
@@ -94,14 +120,14 @@ class InstanceAlignment(Term):
         if not temperatures:
             raise ValueError(f"{type(self).__name__} needs at least one temperature")
         self.temperatures = tuple(temperatures)
-        # those that are learned are trained and saved; the tuple would hide them
+        # learned temperatures are registered, so that they are trained and saved
         self.learned = nn.ModuleList(t for t in temperatures if isinstance(t, nn.Module))
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         require_same_logits(student, teacher, "MLKD")
 
     def rows(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-        """The value at one temperature."""
+        """Value at one temperature, [B]."""
         return kl_divergence(student, teacher, temperature, "batchmean")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
@@ -110,7 +136,7 @@ class InstanceAlignment(Term):
 
 
 class SampleAlignment(InstanceAlignment):
-    """Difference of the samples' correlations, summed over temperatures. Knobs as in `InstanceAlignment`."""
+    """Difference of the samples' similarities, summed over temperatures. Arguments as in `InstanceAlignment`."""
 
     divisible = False
 
@@ -119,12 +145,12 @@ class SampleAlignment(InstanceAlignment):
 
 
 class ClassAlignment(InstanceAlignment):
-    """Difference of the classes' correlations, summed over temperatures; the same for every example of a batch.
+    """Difference of the classes' similarities, summed over temperatures; equal for all examples of a batch.
 
     Args:
         temperatures: Each T, a number or a schedule.
-        keep: 'all' classes; 'each' class whose probability, summed over the batch by the teacher at 1, does not
-            lie above the median class's (the rest count 0); or 'share', all classes times the share of those.
+        keep: 'all' classes; 'each' class whose probability, summed over the batch by the teacher at T = 1, is at most
+            the median over classes (the others count 0); or 'share', all classes times the share of those.
     """
 
     divisible = False
@@ -142,37 +168,28 @@ class ClassAlignment(InstanceAlignment):
         return cells.mean().expand(len(student))
 
 
-class LeastConfident(Term):
-    """Another term, on the half of a batch that the teacher is least sure of.
+class LeastConfident(Wrapper):
+    """Another term, on the half of a batch on which the teacher is least confident.
 
-    Its mean stays over the whole batch.
+    The mean stays over the whole batch.
 
     Args:
-        term: The term inside. Its logits are its own business: the confidence is of the teacher as it is.
-        keep: 'all' samples; 'each' sample whose highest probability by the teacher at 1 does not lie above the
-            median sample's (the rest count 0); or 'share', all samples times the share of those.
+        term: The inner term. The confidence is that of the teacher's own logits, also where the inner term changes
+            them.
+        keep: 'all' samples; 'each' sample whose highest probability by the teacher at T = 1 is at most the median over
+            samples (the others count 0); or 'share', all samples times the share of those.
     """
 
     divisible = False
 
     def __init__(self, term: Term, keep: Kept):
-        super().__init__()
+        super().__init__(term)
         _check(keep)
-        self.term = term
         self.keep: Kept = keep
-
-    def student_roles(self) -> tuple[str, ...]:
-        return self.term.student_roles()
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return self.term.teacher_roles()
-
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.term.attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         require_same_logits(student, teacher, "MLKD")
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         rows = self.term(student, teacher, batch, progress)

@@ -1,4 +1,4 @@
-"""NKD: soft cross-entropy with the target and the normalised rest apart."""
+"""NKD: soft cross-entropy, split into the label and the normalised other classes."""
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from kdx.losses.logits.dkd import is_target, nontarget_log_probs, require_nontar
 
 @full_precision
 def target_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """`-p_t log q_t` at temperature 1: the hard loss, weighted by how sure the teacher is of the label.
+    """`-p_t log q_t` at temperature 1: the hard loss, weighted by the teacher's probability of the label.
 
     Args:
         student_logits: [B, C].
@@ -26,6 +26,11 @@ def target_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, labels:
     References:
         Yang, Zeng, Li, Zhang, Yuan, Li, "From Knowledge Distillation to Self-Knowledge Distillation: A Unified
         Approach with Normalized Loss and Customized Soft Labels", 2023. https://arxiv.org/abs/2303.13005
+
+    Example:
+        >>> certain = torch.tensor([[100.0, 0.0]])
+        >>> target_cross_entropy(torch.zeros(1, 2), certain, torch.tensor([0]))  # log 2
+        tensor([0.6931])
     """
     p, log_q = teacher_logits.detach().softmax(1), student_logits.log_softmax(1)
     return -(p * log_q).gather(1, labels[:, None]).squeeze(1)
@@ -35,7 +40,7 @@ def target_cross_entropy(student_logits: Tensor, teacher_logits: Tensor, labels:
 def nontarget_cross_entropy(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """`T^2` cross-entropy between the distributions over the C - 1 classes that are not the label.
+    """`T^2` cross-entropy between the distributions over the C - 1 classes other than the label.
 
     Args:
         student_logits: [B, C], C at least 3.
@@ -49,6 +54,11 @@ def nontarget_cross_entropy(
     References:
         Yang, Zeng, Li, Zhang, Yuan, Li, "From Knowledge Distillation to Self-Knowledge Distillation: A Unified
         Approach with Normalized Loss and Customized Soft Labels", 2023. https://arxiv.org/abs/2303.13005
+
+    Example:
+        >>> value = nontarget_cross_entropy(torch.zeros(1, 3), torch.randn(1, 3), torch.tensor([0]), 1.0)
+        >>> torch.allclose(value, torch.tensor([2.0]).log())  # a uniform student: log(C - 1)
+        True
     """
     p = nontarget_log_probs(teacher_logits.detach(), labels, temperature).exp()
     log_q = nontarget_log_probs(student_logits, labels, temperature)
@@ -56,7 +66,7 @@ def nontarget_cross_entropy(
 
 
 class NKD(Term):
-    """Target part plus weighted non-target part. Under mixing, the label is the dominant class.
+    """Target part plus weighted non-target part. Where samples are mixed, the label is the dominant class.
 
     Args:
         nontarget_weight: Weight of the non-target part; a number or a schedule.

@@ -1,4 +1,4 @@
-"""OFA: soft labels that lean towards the label, on the logits and on heads at the student's stages."""
+"""OFA: soft labels with more weight on the label, for the logits and for heads on the student's stages."""
 
 from collections.abc import Mapping
 
@@ -20,8 +20,8 @@ def enhanced_cross_entropy(
 ) -> Tensor:
     """`-((1 + p_t)^e - 1) log q_t - sum of p_i^e log q_i over the other classes`.
 
-    With e = 1 it is soft cross-entropy; a larger e takes weight from what the teacher thinks of the other
-    classes and gives it to the label. Without T^2, as the authors have it (their T is 1).
+    With e = 1 it is soft cross-entropy. A larger e moves weight from the other classes to the label. There is no factor
+    of T^2, as in the authors' code, where T is 1.
 
     Args:
         student_logits: [B, C].
@@ -36,16 +36,24 @@ def enhanced_cross_entropy(
     References:
         Hao, Guo, Han, Tang, Hu, Wang, Xu, "One-for-All: Bridge the Gap Between Heterogeneous Architectures in
         Knowledge Distillation", 2023. https://arxiv.org/abs/2310.19444
+
+    Example:
+        >>> z, v = torch.randn(2, 5), torch.randn(2, 5)
+        >>> soft = -(v.softmax(1) * z.log_softmax(1)).sum(1)
+        >>> torch.allclose(enhanced_cross_entropy(z, v, torch.tensor([0, 1]), 1.0, 1.0), soft, atol=1e-6)
+        True
     """
     p = soft_log_probs(teacher_logits.detach(), temperature).exp()
     log_q = soft_log_probs(student_logits, temperature)
-    # (1 + p)^e - 1 by its logarithm: the 1 would swallow a small p
+    # expm1 and log1p: (1 + p)^e - 1 would round a small p to 0
     weights = torch.where(is_target(p, labels), torch.expm1(exponent * p.log1p()), p.pow(exponent))
     return -(weights * log_q).sum(1)
 
 
 class OFA(Term):
-    """Cross-entropy with soft labels that lean towards the label. Under mixing, that is the dominant class.
+    """Cross-entropy with soft labels that have more weight on the label.
+
+    Where samples are mixed, the label is the dominant class.
 
     Args:
         exponent: e; 1 is soft cross-entropy. A number or a schedule.
@@ -79,14 +87,18 @@ def _separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def stage_head(channels: int, halvings: int, width: int, num_classes: int) -> nn.Sequential:
-    """A classifier on the map of a stage: what is left of the depth of the network, then pool and project.
+    """A classifier on the map of a stage: the rest of the network's depth, then pooling and projection.
 
     Args:
-        channels: Of the map.
-        halvings: Stages that follow; each halves the map and doubles its channels, the last one to `width`. None is
-            a 1 x 1 convolution to `width`.
+        channels: Channels of the map.
+        halvings: Number of stages that follow. Each halves the map and doubles its channels, the last one to `width`.
+            With 0, a 1 x 1 convolution maps to `width`.
         width: Channels before the projection.
         num_classes: C.
+
+    Example:
+        >>> stage_head(16, 2, 64, 10)(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 10])
     """
     layers: list[nn.Module] = []
     for left in range(halvings, 0, -1):
@@ -104,13 +116,13 @@ def stage_head(channels: int, halvings: int, width: int, num_classes: int) -> nn
 
 
 class OFAStages(Term):
-    """The same on logits that heads give at stages of the student, summed over stages.
+    """The loss of `OFA` on logits that heads give at stages of the student, summed over stages.
 
-    The heads are trained with the student and thrown away with the term. For students with maps; the
-    authors' heads for tokens are made of transformer blocks and are not here.
+    The heads are trained with the student and are not part of the deliverable. For students with maps; the authors'
+    heads for tokens, made of transformer blocks, are not implemented.
 
     Args:
-        exponents: e of each of the student's stages that is to learn; numbers or schedules.
+        exponents: e of each of the student's stages with a head; numbers or schedules.
         temperature: T, a number or a schedule.
     """
 
@@ -127,7 +139,7 @@ class OFAStages(Term):
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         teacher = require_teacher(teacher, "OFA")
         maps = {role: require_map(student.feature(role, "student"), role, "student", "OFA") for role in self.exponents}
-        # as wide as the wider of the two networks where they end
+        # the larger width of the two networks' pooled features
         width = max(student.feature("pooled", "student")[-1], teacher.feature("pooled", "teacher")[-1])
         require_same_logits(student, teacher, "OFA")
         require_labels(spec, "OFA")
@@ -149,7 +161,7 @@ class OFAStages(Term):
 
 
 def _depth(role: str) -> int:
-    """Which stage a role names. Raises ValueError where it names none."""
+    """Number of the stage that a role names. Raises ValueError where it names none."""
     digits = role.removeprefix("stage")
     if not digits.isdigit():
         raise ValueError(f"OFA puts heads on stages, such as 'stage1'; '{role}' is none")

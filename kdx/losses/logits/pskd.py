@@ -1,4 +1,4 @@
-"""PS-KD: a network's predictions of the epoch before soften its labels."""
+"""PS-KD: the network's predictions of the previous epoch soften its labels."""
 
 import torch
 from torch import Tensor
@@ -8,22 +8,22 @@ from kdx.core.errors import UserError
 from kdx.core.ranges import Probability
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_labels
+from kdx.losses.base.checks import require_labels, require_vector
 from kdx.losses.base.term import Term
 from kdx.losses.logits.cross_entropy import cross_entropy
 
 
 class PastPredictions(Term):
-    """Cross-entropy with `(1 - share) label + share p`, p being what was predicted when the example was last seen.
+    """Cross-entropy with `(1 - share) label + share p`, where p is the prediction of the example's previous visit.
 
-    The memory holds C numbers for each training example and is part of a checkpoint. Until an example has
-    been seen, its label stands in for p.
+    The memory holds C numbers for each training example and is part of a checkpoint. Before an example's first visit,
+    its label replaces p.
 
     Args:
-        share: Weight of the past; a number or a schedule.
+        share: Weight of the past prediction; a number or a schedule.
 
     Raises:
-        UserError: Examples are mixed with others, so that the past is that of another image.
+        UserError: Examples are mixed, so the past prediction belongs to another image.
 
     References:
         Kim, Ji, Yoon, Hwang, "Self-Knowledge Distillation with Progressive Refinement of Targets", 2021.
@@ -32,6 +32,7 @@ class PastPredictions(Term):
 
     needs_teacher = False
     divisible = False
+    keyed_by_index = True
     memory: Tensor
 
     def __init__(self, share: Probability | Schedule):
@@ -39,15 +40,16 @@ class PastPredictions(Term):
         self.share = share
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", "PS-KD")
         require_labels(spec, "PS-KD")
-        # rows of probabilities; zeros for what was never seen
+        # rows of probabilities; zeros before an example's first visit
         self.register_buffer("memory", torch.zeros(spec.num_examples, spec.num_classes))
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         if batch.soft_labels is not None:
             raise UserError(
-                "PS-KD remembers what was predicted for each example and cannot where examples are mixed; choose an "
-                "augmentation without mixing"
+                "PS-KD stores the prediction of each example, which mixed examples do not have; choose an augmentation "
+                "without mixing"
             )
         logits = student.logits
         labels = F.one_hot(batch.labels, logits.shape[1]).to(logits.dtype)

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.task import VALUES
-from kdx.core.types import Batch, Outputs
+from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
 
@@ -97,6 +98,9 @@ class SquaredError(Term):
 
     tasks = frozenset({VALUES})
     needs_teacher = False
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", type(self).__name__)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         return squared_error(student.logits, batch.target("values"))

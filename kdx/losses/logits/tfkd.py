@@ -1,17 +1,17 @@
-"""Tf-KD: a teacher that is no network but a hand-made distribution around the label."""
+"""Tf-KD: a virtual teacher, a fixed distribution around the label."""
 
-import math
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from kdx.core.functional import divergence
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_labels
-from kdx.losses.base.numerics import divergence, full_precision
+from kdx.losses.base.checks import require_labels, require_vector
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
 from kdx.losses.logits.dkd import is_target
 from kdx.losses.logits.kd import kl_divergence
@@ -21,7 +21,20 @@ CorrectProb = Annotated[float, Gt(0), Lt(1)]
 
 
 def virtual_probs(like: Tensor, labels: Tensor, correct_prob: float) -> Tensor:
-    """`correct_prob` at the label and the rest spread evenly: [B, C] for a tensor of that shape and labels [B]."""
+    """`correct_prob` at the label, the rest spread evenly over the other classes.
+
+    Args:
+        like: A tensor [B, C] of the result's shape.
+        labels: Class indices [B].
+        correct_prob: Probability of the label.
+
+    Returns:
+        [B, C].
+
+    Example:
+        >>> virtual_probs(torch.zeros(1, 3), torch.tensor([1]), 0.5)
+        tensor([[0.2500, 0.5000, 0.2500]])
+    """
     rest = (1 - correct_prob) / (like.shape[1] - 1)
     return torch.full_like(like, rest).masked_fill(is_target(like, labels), correct_prob)
 
@@ -35,22 +48,29 @@ def virtual_divergence(
     Args:
         student_logits: [B, C], C at least 2.
         labels: Class indices [B].
-        correct_prob: The virtual teacher's probability of the label, before it is softened.
+        correct_prob: The virtual teacher's probability of the label, before softening.
         temperature: T, above 0.
-        softened: 'distribution' is `T^2 KL(p_T || q_T)` as the paper writes it, with both sides at T
-            (`p_T` proportional to `p^(1/T)`). 'probabilities' is what the authors' code computes: the softmax of
-            the probabilities p themselves over T, nearly uniform whatever T is, against the student at 1,
-            without T^2.
+        softened: 'distribution' is `T^2 KL(p_T || q_T)`, the paper's equation, with both sides at T (`p_T` proportional
+            to `p^(1/T)`). 'probabilities' is the authors' code: the softmax of the probabilities p themselves over T,
+            nearly uniform for any T, against the student at 1, without T^2.
+
+    Raises:
+        ValueError: An unknown value of `softened`.
 
     Returns:
         [B], in nats.
 
-    Raises:
-        ValueError: An unknown way to soften.
-
     References:
         Yuan, Tay, Li, Wang, Feng, "Revisiting Knowledge Distillation via Label Smoothing Regularization", 2020.
         https://arxiv.org/abs/1909.11723
+
+    Example:
+        A student with the virtual teacher's distribution has divergence 0.
+
+        >>> labels = torch.tensor([1])
+        >>> z = virtual_probs(torch.zeros(1, 3), labels, 0.9).log()
+        >>> virtual_divergence(z, labels, 0.9, 20.0, "distribution").abs() < 1e-4
+        tensor([True])
     """
     p = virtual_probs(student_logits.detach(), labels, correct_prob)
     if softened == "distribution":
@@ -61,7 +81,7 @@ def virtual_divergence(
 
 
 class VirtualTeacher(Term):
-    """Divergence from a virtual teacher (Tf-KD reg). Under mixing, the label is the dominant class.
+    """Divergence from a virtual teacher (Tf-KD reg). Where samples are mixed, the label is the dominant class.
 
     Args:
         correct_prob: The virtual teacher's probability of the label; a number or a schedule.
@@ -78,8 +98,9 @@ class VirtualTeacher(Term):
         self.softened: Softened = softened
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", "Tf-KD")
         require_labels(spec, "Tf-KD")
-        if math.prod(student.logits) < 2:
+        if student.logits[0] < 2:
             raise ValueError("a virtual teacher spreads the rest over the other classes and needs at least 2 classes")
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:

@@ -1,4 +1,4 @@
-"""WSLD: soft labels count less where the student already beats its teacher on the label."""
+"""WSLD: soft labels count less where the student has a lower loss than the teacher."""
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ def soft_label_weights(student_logits: Tensor, teacher_logits: Tensor, labels: T
     References:
         Zhou, Song, Chen, Zhou, Wang, Yuan, Zhang, "Rethinking Soft Labels for Knowledge Distillation: A
         Bias-Variance Tradeoff Perspective", 2021. https://arxiv.org/abs/2102.00650
+
+    Example:
+        A student with the teacher's loss has the weight 1 - 1 / e.
+
+        >>> z = torch.randn(1, 5)
+        >>> weight = soft_label_weights(z, z, torch.tensor([2]))
+        >>> torch.allclose(weight, 1 - torch.ones(1).neg().exp(), atol=1e-5)
+        True
     """
     with torch.no_grad():
         mine, theirs = (F.cross_entropy(z, labels, reduction="none") for z in (student_logits, teacher_logits))
@@ -41,7 +49,7 @@ def soft_label_weights(student_logits: Tensor, teacher_logits: Tensor, labels: T
 def weighted_soft_cross_entropy(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float
 ) -> Tensor:
-    """`T^2 w H(p, q)`, with the weight of `soft_label_weights` held constant.
+    """`T^2 w H(p, q)`, with the weight of `soft_label_weights`, which gets no gradient.
 
     Args:
         student_logits: [B, C].
@@ -54,13 +62,19 @@ def weighted_soft_cross_entropy(
 
     References:
         As in `soft_label_weights`.
+
+    Example:
+        >>> z, v, labels = torch.randn(2, 5), torch.randn(2, 5), torch.tensor([0, 3])
+        >>> plain = soft_cross_entropy(z, v, 4.0, "batchmean")
+        >>> bool((weighted_soft_cross_entropy(z, v, labels, 4.0) < plain).all())
+        True
     """
     weights = soft_label_weights(student_logits, teacher_logits, labels)
     return weights * soft_cross_entropy(student_logits, teacher_logits, temperature, "batchmean")
 
 
 class WSLD(Term):
-    """Weighted soft cross-entropy, times T^2. Under mixing, the label is the dominant class.
+    """Weighted soft cross-entropy, times T^2. Where samples are mixed, the label is the dominant class.
 
     Args:
         temperature: T, a number or a schedule; the weights are at 1.

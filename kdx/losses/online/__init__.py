@@ -1,1 +1,1 @@
-"""Terms of networks that train together, one paper a file."""
+"""Losses between networks that learn at the same time."""

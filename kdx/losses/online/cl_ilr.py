@@ -1,4 +1,4 @@
-"""CL-ILR: each of several heads learns from the mean of the others."""
+"""CL-ILR: each head learns from the mean of the others."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class MeanOfOthers(Exchange):
 
     Args:
         temperature: T, a number or a schedule.
-        detach_peers: Whether the others are constants in a member's loss.
+        detach_peers: Whether the others get no gradient from a member's loss.
 
     References:
         Song, Chai, "Collaborative Learning for Deep Neural Networks", 2018. https://arxiv.org/abs/1805.11761

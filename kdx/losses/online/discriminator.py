@@ -1,4 +1,4 @@
-"""A classifier that tells teacher from student by what they put out, and what the two make of its verdict."""
+"""A discriminator between teacher and student, and the two sides' losses."""
 
 from itertools import pairwise
 
@@ -9,9 +9,9 @@ from kdx.losses.base.numerics import full_precision
 
 
 class Discriminator(nn.Module):
-    """A multilayer perceptron with LeakyReLU 0.2; above 0 it takes a row for the teacher's.
+    """A multilayer perceptron with LeakyReLU 0.2; a positive output means "teacher".
 
-    Rows are normalised first, so that it cannot go by their size and offset alone.
+    It normalises rows first, so that their size and offset alone do not decide.
 
     Args:
         inputs: Width of a row.
@@ -26,21 +26,33 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear([inputs, *hidden][-1], 1))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Log-odds [B] of rows [B, ...] being the teacher's."""
+        """Log-odds [B] that rows [B, ...] are the teacher's."""
         return self.layers(rows.flatten(1)).squeeze(1)
 
 
 @full_precision
 def discrimination(teacher_odds: Tensor, student_odds: Tensor) -> Tensor:
-    """The discriminator's loss, `-log D(teacher) - log(1 - D(student))`; log-odds [B] to [B]."""
+    """The discriminator's loss, `-log D(teacher) - log(1 - D(student))`; log-odds [B] to [B].
+
+    Example:
+        >>> zero = torch.zeros(1)
+        >>> torch.allclose(discrimination(zero, zero), 2 * torch.tensor([2.0]).log())  # at chance: 2 log 2
+        True
+    """
     return F.softplus(-teacher_odds) + F.softplus(student_odds)
 
 
 @full_precision
 def deception(student_odds: Tensor) -> Tensor:
-    """The student's loss, `-log D(student)`, whose gradient stays where it is found out; log-odds [B] to [B].
+    """The student's loss, `-log D(student)`, log-odds [B] to [B].
+
+    Its gradient does not vanish where the discriminator is right.
 
     References:
         Goodfellow et al., "Generative Adversarial Networks", 2014. https://arxiv.org/abs/1406.2661
+
+    Example:
+        >>> deception(torch.tensor([0.0, -100.0]))  # log 2 at chance
+        tensor([  0.6931, 100.0000])
     """
     return F.softplus(-student_odds)

@@ -1,4 +1,4 @@
-"""Deep mutual learning: every network imitates every other one."""
+"""Deep mutual learning: every network learns from every other one."""
 
 from collections.abc import Sequence
 
@@ -21,26 +21,32 @@ def mutual_divergence(
         learner: i.
         temperature: T, above 0.
         average: Whether the sum is divided by the number of others.
-        detach_peers: Whether the others are constants; if not, they are drawn towards the learner as well.
+        detach_peers: Whether the others get no gradient.
 
     Returns:
         [B], in nats.
 
     References:
         Zhang, Xiang, Hospedales, Lu, "Deep Mutual Learning", 2018. https://arxiv.org/abs/1706.00384
+
+    Example:
+        >>> z, v = torch.randn(2, 5), torch.randn(2, 5)
+        >>> pair = mutual_divergence([z, v], 0, 4.0, average=True, detach_peers=True)
+        >>> torch.equal(pair, taught_divergence(z, v, 4.0))
+        True
     """
     others = [peer.detach() if detach_peers else peer for j, peer in enumerate(logits) if j != learner]
     total = torch.stack([taught_divergence(logits[learner], peer, temperature) for peer in others]).sum(0)
     return total / len(others) if average else total
 
 
-class Mutual(Exchange):
+class MutualDivergence(Exchange):
     """Divergence of each member from every other one.
 
     Args:
         temperature: T, a number or a schedule.
         average: Whether a member's sum over the others is divided by their number.
-        detach_peers: Whether the others are constants in a member's loss.
+        detach_peers: Whether the others get no gradient from a member's loss.
     """
 
     def __init__(self, temperature: Positive | Schedule, average: bool, detach_peers: bool):

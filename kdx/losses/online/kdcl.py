@@ -1,4 +1,4 @@
-"""KDCL: several networks learn from one target that is made of all their logits."""
+"""KDCL: several networks learn from one target that combines their logits."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -18,8 +18,8 @@ from kdx.losses.online.peer_term import Exchange
 
 Rule = Literal["naive", "linear", "min_logit", "general"]
 RULES = ("naive", "linear", "min_logit", "general")
-HALVINGS = 20  # of the interval that a weight lies in
-SWEEPS = 16  # over all pairs of networks, where there are more than two
+HALVINGS = 20  # steps of the bisection
+SWEEPS = 16  # over all pairs of more than two networks
 
 
 @full_precision
@@ -27,11 +27,16 @@ def naive_target(logits: Tensor, targets: Tensor) -> Tensor:
     """For each example, the logits of the network with the lowest cross-entropy.
 
     Args:
-        logits: Of K networks, [K, B, C].
+        logits: Logits of K networks, [K, B, C].
         targets: Class probabilities [B, C].
 
     Returns:
         [B, C].
+
+    Example:
+        >>> right, wrong = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 5.0]])
+        >>> naive_target(torch.stack([wrong, right]), torch.tensor([[1.0, 0.0]]))
+        tensor([[5., 0.]])
     """
     best = -(logits.log_softmax(2) * targets).sum(2)
     return logits[best.argmin(0), torch.arange(logits.shape[1], device=logits.device)]
@@ -39,14 +44,18 @@ def naive_target(logits: Tensor, targets: Tensor) -> Tensor:
 
 @full_precision
 def min_logit_target(logits: Tensor, labels: Tensor) -> Tensor:
-    """For each class, the least of the networks' logits once each network's logit of the label is set to 0.
+    """For each class, the least of the networks' logits after subtracting each network's logit of the label.
 
     Args:
-        logits: Of K networks, [K, B, C].
+        logits: Logits of K networks, [K, B, C].
         labels: Class indices [B].
 
     Returns:
         [B, C]: 0 at the label.
+
+    Example:
+        >>> min_logit_target(torch.tensor([[[3.0, 1.0]], [[5.0, 0.0]]]), torch.tensor([0]))
+        tensor([[ 0., -5.]])
     """
     own = logits.gather(2, labels.expand(len(logits), -1)[:, :, None])
     return (logits - own).amin(0)
@@ -56,23 +65,29 @@ def min_logit_target(logits: Tensor, labels: Tensor) -> Tensor:
 def best_mixture(logits: Tensor, targets: Tensor) -> Tensor:
     """Weights of the convex combination of the logits with the least cross-entropy, for each example.
 
-    The cross-entropy is convex in the weights. Of each pair of networks the share is found by halving the
-    interval in which the derivative changes sign: for two networks that is the answer, for more the pairs are
-    gone through again and again, and where no pair can be improved nothing can.
+    The cross-entropy is convex in the weights. For each pair of networks, bisection finds the share at which the
+    derivative changes sign. With two networks this is the minimum; with more, coordinate descent repeats over all
+    pairs.
 
     Args:
-        logits: Of K networks, [K, B, C].
+        logits: Logits of K networks, [K, B, C].
         targets: Class probabilities [B, C].
 
     Returns:
-        [K, B], not negative, with sum 1 over K.
+        [K, B], non-negative, with sum 1 over K.
+
+    Example:
+        >>> right, wrong = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 5.0]])
+        >>> best_mixture(torch.stack([wrong, right]), torch.tensor([[1.0, 0.0]])).round(decimals=3)
+        tensor([[0.],
+                [1.]])
     """
     networks = len(logits)
     weights = torch.full(logits.shape[:2], 1 / networks, dtype=logits.dtype, device=logits.device)
     for _ in range(1 if networks == 2 else SWEEPS):
         for i, j in combinations(range(networks), 2):
             both, apart = weights[i] + weights[j], logits[i] - logits[j]
-            # with all of the pair's weight on j
+            # the mixture with the pair's weight on j alone
             start = (weights[:, :, None] * logits).sum(0) - weights[i, :, None] * apart
             low = torch.zeros_like(both)
             high = both
@@ -87,26 +102,45 @@ def best_mixture(logits: Tensor, targets: Tensor) -> Tensor:
 
 @full_precision
 def error_covariance(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the examples of the inner products of the networks' errors, probabilities less targets.
+    """Mean over the examples of the inner products of the networks' errors, probabilities minus targets.
 
     Args:
-        logits: Of K networks, [K, B, C].
+        logits: Logits of K networks, [K, B, C].
         targets: Class probabilities [B, C].
 
     Returns:
         [K, K].
+
+    Example:
+        >>> logits = torch.tensor([[[100.0, 0.0]], [[0.0, 100.0]]])  # the first network is right, the second wrong
+        >>> error_covariance(logits, torch.tensor([[1.0, 0.0]])).round(decimals=6)
+        tensor([[0., 0.],
+                [0., 2.]])
     """
     errors = (logits.softmax(2) - targets).flatten(1)
     return errors @ errors.T / len(targets)
 
 
 def least_error_weights(covariance: Tensor) -> Tensor:
-    """Weights with sum 1 of the combination with the least expected error: `C^-1 1 / (1' C^-1 1)`, [K].
+    """Weights with sum 1 of the combination with the least expected error: `C^-1 1 / (1' C^-1 1)`.
 
-    Some may be negative. Networks that err alike, whose covariance has no inverse, share their weight.
+    Some may be negative. Networks with equal errors, whose covariance has no inverse, share their weight.
+
+    Args:
+        covariance: C, [K, K].
+
+    Returns:
+        [K].
 
     References:
         Bates, Granger, "The Combination of Forecasts", 1969. https://doi.org/10.1057/jors.1969.103
+
+    Example:
+        Independent errors are weighted by the inverse of their variance.
+
+        >>> weights = least_error_weights(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
+        >>> torch.allclose(weights, torch.tensor([0.75, 0.25]), atol=1e-5)
+        True
     """
     count = len(covariance)
     ridge = 1e-6 * covariance.trace() / count + torch.finfo(covariance.dtype).tiny
@@ -116,15 +150,15 @@ def least_error_weights(covariance: Tensor) -> Tensor:
 
 
 class Consensus(Exchange):
-    """Divergence of each member from one target of all, which is constant.
+    """Divergence of each member from one detached target for all.
 
     Args:
-        rule: How the target is made: 'naive' (the best network of each example), 'linear' (the convex
-            combination with the least cross-entropy of each example), 'min_logit' (the least logit of each class,
-            relative to the label's) or 'general' (one combination for all, with the least expected error).
+        rule: 'naive' (the best network of each example), 'linear' (the convex combination with the least cross-entropy
+            of each example), 'min_logit' (the least logit of each class, relative to the label's) or 'general' (one
+            combination for all examples, with the least expected error).
         temperature: T, a number or a schedule.
-        momentum: Of the running covariance of the members' errors that 'general' goes by: share of the old
-            value that each step keeps.
+        momentum: Share of the old value that each step keeps in the running covariance of the members' errors, which
+            'general' reads.
 
     Raises:
         ValueError: An unknown rule.
@@ -142,20 +176,20 @@ class Consensus(Exchange):
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
         self.rule: Rule = rule
-        self.divisible = rule != "general"  # whose covariance is of the examples seen
+        self.divisible = rule != "general"  # its covariance is a state of earlier batches
         self.temperature, self.momentum = temperature, momentum
 
     def build(self, members: Sequence[Shapes], shared: str | None, spec: DataSpec) -> None:
         require_labels(spec, "KDCL")
         if self.rule == "general":
             self.register_buffer("covariance", torch.zeros(len(members), len(members)))
-            self.register_buffer("seen", torch.zeros(()))  # share of the covariance that is not its start
+            self.register_buffer("seen", torch.zeros(()))  # corrects the covariance for its start at 0
 
     def forward(
         self, members: Sequence[Outputs], learners: Sequence[int], batch: Batch, progress: Progress
     ) -> dict[str, Tensor]:
         logits = torch.stack([m.logits.detach() for m in members])
-        # in turns, the first of them counts the batch
+        # in turns, the batch is counted once, in the student's turn
         target = self.target(logits, batch, count=self.training and 0 in learners)
         temperature = at(self.temperature, progress)
         own = [kl_divergence(members[i].logits, target, temperature, "batchmean") for i in learners]
@@ -165,9 +199,9 @@ class Consensus(Exchange):
         """The common target [B, C] of logits [K, B, C].
 
         Args:
-            logits: Of the members.
-            batch: Whose labels they are held against.
-            count: Whether the running covariance takes in this batch.
+            logits: Logits of the members.
+            batch: The batch with their labels.
+            count: Whether to update the running covariance with this batch.
         """
         if self.rule == "min_logit":
             return min_logit_target(logits, batch.labels)

@@ -1,4 +1,4 @@
-"""OKDDip: peers with targets of their own, by attention, and a leader that learns from their mean."""
+"""OKDDip: peers with targets by attention, and a leader that learns from their mean."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -14,18 +14,17 @@ from kdx.losses.online.peer_term import Exchange, taught_divergence
 Mixed = Literal["logits", "probabilities"]
 
 
-class GroupLed(Exchange):
+class PeerAttention(Exchange):
     """The peers learn from attention-weighted sums of each other, the student from the mean of all peers.
 
-    Attention of a peer to another is the softmax of the product of two linear maps of their pooled features, its
-    own among them. Without `detach_peers`, what the authors' code does, targets have gradients: they are drawn
-    towards who learns from them.
+    The attention of a peer to another, or to itself, is the softmax of the product of two linear maps of their pooled
+    features. Without `detach_peers`, as in the authors' code, gradients reach the networks through the targets.
 
     Args:
         temperature: T, a number or a schedule.
-        width: Dimensions in which features are compared.
-        mixed: What is summed: 'logits' (the authors' code) or softened 'probabilities' (the paper's equation).
-        detach_peers: Whether the peers' outputs are constants in a target; attention learns in any case.
+        width: Dimensions of the queries and keys.
+        mixed: Summed quantity: 'logits' (the authors' code) or softened 'probabilities' (the paper's equation).
+        detach_peers: Whether the peers' outputs get no gradient through a target; the attention learns in either case.
 
     Raises:
         ValueError: An unknown kind of sum.
@@ -48,7 +47,7 @@ class GroupLed(Exchange):
 
     def build(self, members: Sequence[Shapes], shared: str | None, spec: DataSpec) -> None:
         if len(members) < 3:
-            raise ValueError("OKDDip needs at least two peers beside the student, who leads: method.peers=[same,same]")
+            raise ValueError("OKDDip needs at least two peers beside the student, the leader: method.peers=[same,same]")
         widths = [m.feature("pooled", "peer")[0] for m in members[1:]]
         if len(set(widths)) > 1:
             raise ValueError(f"OKDDip compares the peers' pooled features, which have different widths: {widths}")
@@ -56,7 +55,7 @@ class GroupLed(Exchange):
         self.key = nn.Linear(widths[0], self.width, bias=False)
 
     def attention(self, peers: Sequence[Outputs]) -> Tensor:
-        """How much each peer learns from each, [B, A, A]; rows have sum 1."""
+        """Attention of each peer to each peer, [B, A, A]; rows have sum 1."""
         pooled = torch.stack([p.feature("pooled") for p in peers], 1)
         return (self.query(pooled) @ self.key(pooled).transpose(1, 2)).softmax(2)
 
@@ -70,7 +69,7 @@ class GroupLed(Exchange):
         attention = self.attention(peers)
         if self.mixed == "logits":
             targets = attention @ known
-        else:  # as logits that give these probabilities at T
+        else:  # logits with these probabilities at T
             targets = (attention @ (known / temperature).softmax(2)).log() * temperature
         own = [taught_divergence(logits[:, a], targets[:, a], temperature) for a in range(len(peers))]
         led = taught_divergence(leader.logits, known.mean(1), temperature)

@@ -15,12 +15,11 @@ from kdx.losses.logits.kd import kl_divergence
 from kdx.losses.online.peer_term import Exchange
 
 
-class Gated(Exchange):
-    """Divergence of each branch from an ensemble whose gate reads the shared trunk, and the ensemble's own labels.
+class GatedEnsemble(Exchange):
+    """Divergence of each branch from a gated ensemble, and the ensemble's cross-entropy.
 
     The gate gives each example a weight for each branch: `softmax(relu(norm(linear(mean of the trunk's map))))`. It
-    learns from the labels through the ensemble's cross-entropy, the term "ensemble"; for the branches the
-    ensemble is constant.
+    learns from the labels through the ensemble's cross-entropy, the term "ensemble". The branches' target is detached.
 
     Args:
         temperature: T, a number or a schedule.

@@ -1,1 +1,1 @@
-"""Terms that relate the examples of a batch, one paper a file."""
+"""Terms on the relations between the examples of a batch or of a training set, one paper a file."""

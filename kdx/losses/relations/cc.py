@@ -1,4 +1,4 @@
-"""Correlation congruence: how the samples of a batch relate to each other."""
+"""Correlation congruence: the relations between the samples of a batch."""
 
 import math
 
@@ -6,18 +6,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 
 def correlations(features: Tensor, gamma: float, order: int) -> Tensor:
     """Gaussian kernel of the samples' directions, by its Taylor series: [B, ...] to [B, B].
 
-    `exp(-gamma |a - b|^2) = exp(-2 gamma) exp(2 gamma <a, b>)` for vectors of length 1, the second factor
-    up to the power `order`.
+    `exp(-gamma |a - b|^2) = exp(-2 gamma) exp(2 gamma <a, b>)` for vectors of length 1; the series expands the second
+    factor to the power `order`.
+
+    Args:
+        features: [B, ...].
+        gamma: Inverse width of the kernel.
+        order: Last power of the series.
+
+    Example:
+        >>> x = torch.randn(4, 3)
+        >>> exact = (-0.4 * torch.cdist(unit(x, 1), unit(x, 1)).square()).exp()
+        >>> torch.allclose(correlations(x, 0.4, 12), exact, atol=1e-5)
+        True
     """
     flat = unit(features.flatten(1), 1)
     cosines = flat @ flat.T
@@ -41,6 +53,11 @@ def correlation_congruence(student_features: Tensor, teacher_features: Tensor, g
     References:
         Peng, Jin, Liu, Zhou, Wu, Liu, Zhang, Liu, "Correlation Congruence for Knowledge Distillation", 2019.
         https://arxiv.org/abs/1904.01802
+
+    Example:
+        >>> x = torch.randn(4, 3)
+        >>> correlation_congruence(2 * x, x, 0.4, 2).abs().max() < 1e-10  # scale does not matter
+        tensor(True)
     """
     mine, theirs = (correlations(f, gamma, order) for f in (student_features, teacher_features.detach()))
     return (mine - theirs).square().mean(1)
@@ -48,10 +65,10 @@ def correlation_congruence(student_features: Tensor, teacher_features: Tensor, g
 
 @full_precision
 def neighbour_congruence(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """`sum_d |s_i - t_i|_d |s_(i+1) - t_(i+1)|_d` over neighbours in the batch; each gets half of a pair's.
+    """`sum_d |s_i - t_i|_d |s_(i+1) - t_(i+1)|_d` of neighbours in the batch; each of the two gets half.
 
-    The variant behind the CRD paper's table, as the first author passed it on. The mean over the batch is
-    the mean over the B - 1 pairs; it is 0 for a batch of one.
+    The variant of the CRD paper's table, as its first author described it. The mean over the batch is the mean over the
+    B - 1 pairs; it is 0 for a batch of one.
 
     Args:
         student_features: [B, D].
@@ -59,6 +76,11 @@ def neighbour_congruence(student_features: Tensor, teacher_features: Tensor) -> 
 
     Returns:
         [B].
+
+    Example:
+        >>> student, teacher = torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(3, 1)
+        >>> neighbour_congruence(student, teacher).mean()  # (1 * 2 + 2 * 3) / 2
+        tensor(4.)
     """
     gaps = (student_features - teacher_features).abs()
     pairs = (gaps[:-1] * gaps[1:]).sum(1)
@@ -67,7 +89,7 @@ def neighbour_congruence(student_features: Tensor, teacher_features: Tensor) -> 
 
 
 class CC(Paired):
-    """Difference of the two correlation matrices of a batch. Any feature will do: it is flattened.
+    """Difference of the two correlation matrices of a batch. Any feature works: it is flattened.
 
     Args:
         student_role: The student's feature, usually the pooled one.
@@ -92,7 +114,7 @@ class CC(Paired):
 
 
 class NeighbourCC(Paired):
-    """Products of the gaps between student and teacher at neighbours in the batch, both sides embedded.
+    """Products of the differences of student and teacher at neighbours in the batch, both embedded.
 
     Args:
         student_role: The student's feature, flattened.

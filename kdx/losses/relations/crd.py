@@ -1,4 +1,4 @@
-"""CRD: a contrast between the two networks' views of one example and those of many others."""
+"""CRD: contrastive learning between the two networks' representations of an example and of many others."""
 
 import math
 
@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.functional import unit
 from kdx.core.ranges import PartialFraction, Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.task import ONLY_CLASSES
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
-from kdx.losses.base.numerics import full_precision, unit
+from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 ELEMENTS_AT_ONCE = 2**26
@@ -19,32 +20,49 @@ ELEMENTS_AT_ONCE = 2**26
 
 
 def draw(own: Tensor, labels: Tensor, count: int) -> Tensor:
-    """`count` different examples of other classes for each of some examples, every such set as likely as any other.
+    """Draw `count` different examples of other classes for each of some examples, uniformly over all such sets.
 
-    Draws from the global stream of the device.
+    The draws come from the device's global stream.
 
     Args:
         own: Class of each example, [B].
         labels: Class of each example of the training set, [N].
-        count: At most the number of examples outside any one class.
+        count: At most the number of examples outside any class.
 
     Returns:
         Positions in the training set, [B, count].
+
+    Example:
+        >>> draw(torch.tensor([0, 1]), torch.tensor([0, 1, 1, 0]), 2).sort(1).values
+        tensor([[1, 2],
+                [0, 3]])
     """
     chosen = []
     for part in own.split(max(1, ELEMENTS_AT_ONCE // len(labels))):
         keys = torch.rand(len(part), len(labels), device=labels.device)
         keys.masked_fill_(part[:, None] == labels, 2.0)
-        # a random key for each example: those with the smallest are a uniform draw without replacement
+        # the examples with the smallest random keys are a uniform draw without replacement
         chosen.append(keys.topk(count, dim=1, largest=False, sorted=False).indices)
     return torch.cat(chosen)
 
 
 def similarities(embedded: Tensor, memory: Tensor, chosen: Tensor) -> Tensor:
-    """Inner products of each example with the memory of those chosen for it: [B, D], [N, D], [B, K] to [B, K].
+    """Inner products of each example with the memory rows chosen for it.
 
-    One matrix product with the whole memory and a look-up of single numbers: copying a memory row for each of
-    the B * K choices, the public way, moves D times as much.
+    It takes one matrix product with the whole memory and gathers numbers. Copying a memory row for each of the B * K
+    choices, as public code does, moves D times as much.
+
+    Args:
+        embedded: [B, D].
+        memory: [N, D].
+        chosen: Positions in the memory, [B, K].
+
+    Returns:
+        [B, K].
+
+    Example:
+        >>> similarities(torch.tensor([[1.0, 2.0]]), torch.eye(2), torch.tensor([[1, 0]]))
+        tensor([[2., 1.]])
     """
     pieces = zip(*(t.split(max(1, ELEMENTS_AT_ONCE // len(memory))) for t in (embedded, chosen)), strict=True)
     return torch.cat([(rows @ memory.T).gather(1, columns) for rows, columns in pieces])
@@ -54,8 +72,8 @@ def similarities(embedded: Tensor, memory: Tensor, chosen: Tensor) -> Tensor:
 def noise_contrast(logits: Tensor, log_odds: float) -> Tensor:
     """Negative log-likelihood of telling the first column (the pair) from the others (noise).
 
-    With the density `p = exp(logit)` and K noise samples at density 1 / N, the pair is real with
-    probability `p / (p + K / N)`.
+    With the density `p = exp(logit)` and K noise samples at density 1 / N, the pair is real with probability
+    `p / (p + K / N)`.
 
     Args:
         logits: Log densities [B, 1 + K], the pair first.
@@ -63,16 +81,27 @@ def noise_contrast(logits: Tensor, log_odds: float) -> Tensor:
 
     Returns:
         [B].
+
+    Example:
+        At even odds, each of the three columns costs log 2.
+
+        >>> torch.allclose(noise_contrast(torch.zeros(1, 3), 0.0), 3 * torch.tensor([2.0]).log())
+        True
     """
     gaps = logits - log_odds
     return F.softplus(-gaps[:, 0]) + F.softplus(gaps[:, 1:]).sum(1)
 
 
 def remembered(memory: Tensor, index: Tensor, embedded: Tensor, momentum: float) -> Tensor:
-    """A new memory [N, D] whose rows at `index` [B] have moved towards `embedded` [B, D], at length 1.
+    """The memory [N, D] after its rows at `index` [B] moved towards `embedded` [B, D], scaled to length 1.
 
-    An example that is in the batch more than once moves once, towards its mean. The old memory is left as
-    it is, since the backward pass still needs it.
+    An example that occurs in the batch more than once moves once, towards its mean. The old memory is not modified,
+    since the backward pass still reads it.
+
+    Example:
+        >>> remembered(torch.eye(2), torch.tensor([0]), torch.tensor([[0.0, 1.0]]), 0.0)
+        tensor([[0., 1.],
+                [0., 1.]])
     """
     same = (index[:, None] == index).to(embedded.dtype)
     mean = same @ embedded / same.sum(1, keepdim=True)
@@ -80,19 +109,18 @@ def remembered(memory: Tensor, index: Tensor, embedded: Tensor, momentum: float)
 
 
 class CRD(Paired):
-    """Contrast of the embedded student with the teacher's memory and of the embedded teacher with the student's.
+    """Contrast of each network's embedding with the other network's memory.
 
-    Both embeddings are linear, at length 1, and trained. Each example is told apart from `negatives` examples of
-    other classes, drawn anew each time. The memories, the two constants that make densities of the
-    exponentials (estimated from the first batch, as published) and the random stream are parts of a
-    checkpoint.
+    Both embeddings are linear, scaled to length 1, and trained. Each example is contrasted with `negatives` examples of
+    other classes, drawn at each step. The memories, the two normalising constants (estimated from the first batch, as
+    published) and the random stream are parts of a checkpoint.
 
     Args:
         student_role: The student's feature, usually the pooled one; flattened.
         teacher_role: The teacher's feature; its width may differ.
         width: D, dimensions of the embeddings.
         negatives: K. Where the training set has fewer examples of other classes, all of them are taken.
-        temperature: Of the similarities; a number or a schedule.
+        temperature: Temperature of the similarities; a number or a schedule.
         momentum: Share of the old memory that each visit keeps; a number or a schedule.
 
     References:
@@ -100,6 +128,7 @@ class CRD(Paired):
     """
 
     divisible = False
+    keyed_by_index = True
     tasks = ONLY_CLASSES
     called = "CRD"
     embed_student: nn.Module

@@ -1,27 +1,33 @@
-"""Relational knowledge distillation: distances between samples, and angles at them."""
+"""Relational knowledge distillation: distances between samples, and the angles that they form."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
 
 ELEMENTS_AT_ONCE = 2**24
 """Largest intermediate tensor of the angles before they are computed in pieces."""
 
 
 def distances(features: Tensor) -> Tensor:
-    """Euclidean distances within a batch over their mean: [B, ...] to [B, B].
+    """Euclidean distances within a batch divided by their mean: [B, ...] to [B, B].
 
     The mean is over positive distances. Where there is none (a batch of one), the result is zero.
+
+    Example:
+        >>> distances(torch.tensor([[0.0], [1.0], [3.0]]))
+        tensor([[0.0000, 0.5000, 1.5000],
+                [0.5000, 0.0000, 1.0000],
+                [1.5000, 1.0000, 0.0000]])
     """
     flat = features.flatten(1)
-    # the matrix-product form would cancel: near neighbours would get distances of rounding noise
+    # the matrix-product form cancels: distances of near neighbours would be rounding noise
     raw = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
     total, count = raw.sum(), (raw > 0).sum()
     mean = total / count.clamp(min=1)
@@ -30,10 +36,10 @@ def distances(features: Tensor) -> Tensor:
 
 @full_precision
 def distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """RKD-D: Huber difference of the relative distances from each sample, mean over the batch's samples.
+    """RKD-D: Huber difference of the relative distances from each sample, averaged over the batch's samples.
 
-    The mean over the batch is the mean over all B^2 ordered pairs, as in the authors' code (a sample's
-    distance to itself, zero on both sides, counts in the mean): the published weights belong to it.
+    The mean over the batch is the mean over all B^2 ordered pairs, as in the authors' code, including a sample's
+    distance 0 to itself: the published weights belong to it.
 
     Args:
         student_features: [B, ...].
@@ -44,6 +50,11 @@ def distance_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     References:
         Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019. https://arxiv.org/abs/1904.05068
+
+    Example:
+        >>> x = torch.randn(4, 3)
+        >>> distance_loss(5 * x + 1, x).abs().max() < 1e-10  # similar figures
+        tensor(True)
     """
     with torch.no_grad():
         theirs = distances(teacher_features)
@@ -64,10 +75,10 @@ def _angle_rows(mine: Tensor, theirs: Tensor, start: int, stop: int) -> Tensor:
 
 @full_precision
 def angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """RKD-A: Huber difference of the cosines of all angles at each sample, mean over pairs of others.
+    """RKD-A: Huber difference of the cosines of all angles at each sample, averaged over pairs of others.
 
-    The mean over the batch is the mean over all B^3 ordered triples, as in the authors' code. Large
-    batches are done in pieces, recomputed in the backward pass, so that memory stays bounded.
+    The mean over the batch is the mean over all B^3 ordered triples, as in the authors' code. Large batches are
+    computed in pieces that the backward pass recomputes, which bounds the memory.
 
     Args:
         student_features: [B, ...].
@@ -78,6 +89,11 @@ def angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
 
     References:
         Park, Kim, Lu, Cho, "Relational Knowledge Distillation", 2019. https://arxiv.org/abs/1904.05068
+
+    Example:
+        >>> x = torch.randn(4, 3)
+        >>> angle_loss(5 * x + 1, x).abs().max() < 1e-8  # similar figures
+        tensor(True)
     """
     mine, theirs = student_features.flatten(1), teacher_features.detach().flatten(1)
     size = len(mine)
@@ -91,7 +107,7 @@ def angle_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return torch.cat(rows)  # pyright: ignore[reportArgumentType]
 
 
-class RKDDistance(Term):
+class RKDDistance(Paired):
     """Difference of the relative distances between the samples of a batch. Features are flattened.
 
     Args:
@@ -101,29 +117,24 @@ class RKDDistance(Term):
 
     tasks = None
     divisible = False
+    called = "RKD"
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        student.feature(self.student_role, "student")
-        require_teacher(teacher, "RKD").feature(self.teacher_role, "teacher")
+        self.shapes(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return distance_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return distance_loss(mine, theirs)
 
 
 class RKDAngle(RKDDistance):
-    """Difference of the angles that the samples of a batch form. Knobs as in `RKDDistance`."""
+    """Difference of the angles that the samples of a batch form. Arguments as in `RKDDistance`."""
 
     tasks = None
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return angle_loss(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return angle_loss(mine, theirs)

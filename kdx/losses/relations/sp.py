@@ -1,17 +1,23 @@
-"""Similarity-preserving distillation: which samples of a batch look alike."""
+"""Similarity-preserving distillation: the similarities between the samples of a batch."""
 
 from torch import Tensor
 
+from kdx.core.functional import unit
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.checks import require_teacher
 from kdx.losses.base.memory_format import examples
-from kdx.losses.base.numerics import full_precision, unit
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.pairs import Paired
 
 
 def similarities(features: Tensor) -> Tensor:
-    """Dot products between the samples of a batch, each row scaled to length 1: [B, ...] to [B, B]."""
+    """Dot products between the samples of a batch, each row scaled to length 1: [B, ...] to [B, B].
+
+    Example:
+        >>> similarities(torch.eye(2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
     flat = examples(features)
     return unit(flat @ flat.T, 1)
 
@@ -20,8 +26,8 @@ def similarities(features: Tensor) -> Tensor:
 def similarity_preservation(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     """Squared difference of the rows of the two similarity matrices, divided by B.
 
-    The mean over the batch is the paper's `||G_t - G_s||_F^2 / B^2`. The batch is the one at hand: with
-    several devices, the part on this device.
+    The mean over the batch is the paper's `||G_t - G_s||_F^2 / B^2`. With several devices, the batch is the part on
+    this device.
 
     Args:
         student_features: [B, ...].
@@ -32,12 +38,18 @@ def similarity_preservation(student_features: Tensor, teacher_features: Tensor) 
 
     References:
         Tung, Mori, "Similarity-Preserving Knowledge Distillation", 2019. https://arxiv.org/abs/1907.09682
+
+    Example:
+        >>> x = torch.randn(4, 3)
+        >>> rotation = torch.linalg.qr(torch.randn(3, 3)).Q
+        >>> similarity_preservation(2 * x @ rotation, x).max() < 1e-10  # rotation and scale do not matter
+        tensor(True)
     """
     return (similarities(student_features) - similarities(teacher_features.detach())).square().mean(1)
 
 
-class SP(Term):
-    """Difference of the similarity matrices of a batch. Any feature will do: it is flattened.
+class SP(Paired):
+    """Difference of the similarity matrices of a batch. Any feature works: it is flattened.
 
     Args:
         student_role: The student's feature.
@@ -46,20 +58,14 @@ class SP(Term):
 
     tasks = None
     divisible = False
+    called = "SP"
 
     def __init__(self, student_role: str, teacher_role: str):
-        super().__init__()
-        self.student_role, self.teacher_role = student_role, teacher_role
-
-    def student_roles(self) -> tuple[str, ...]:
-        return (self.student_role,)
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return (self.teacher_role,)
+        super().__init__({student_role: teacher_role})
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        student.feature(self.student_role, "student")
-        require_teacher(teacher, "SP").feature(self.teacher_role, "teacher")
+        self.shapes(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
-        return similarity_preservation(student.feature(self.student_role), teacher.feature(self.teacher_role))
+        ((mine, theirs),) = self.features(student, teacher)
+        return similarity_preservation(mine, theirs)

@@ -1,1 +1,1 @@
-"""Terms around another term."""
+"""Terms that wrap another term."""

@@ -1,13 +1,14 @@
-"""Logit standardisation: a coat that any loss on logits can wear."""
+"""Logit standardisation, around any term on logits."""
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from kdx.core.functional import centred
 from kdx.core.schedule import Progress
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
-from kdx.losses.base.numerics import centred, full_precision
-from kdx.losses.base.term import Term
+from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.wrapper import Wrapper
 
 
 @full_precision
@@ -25,36 +26,31 @@ def standardize(logits: Tensor) -> Tensor:
     References:
         Sun, Ren, Li, Wang, Cao, "Logit Standardization in Knowledge Distillation", 2024.
         https://arxiv.org/abs/2403.01427
+
+    Example:
+        The result does not depend on a positive scale or an offset of the logits.
+
+        >>> z = torch.randn(2, 5)
+        >>> torch.allclose(standardize(3 * z + 1), standardize(z), atol=1e-5)
+        True
     """
     moved = centred(logits, 1)
     return moved / (moved.norm(dim=1, keepdim=True) / (logits.shape[1] - 1) ** 0.5 + 1e-7)
 
 
-class LogitStandardization(Term):
-    """Another term, given standardised logits of both networks.
+class LogitStandardization(Wrapper):
+    """Another term on standardised logits of both networks.
 
     Args:
-        term: The term inside, such as KD or DKD; its temperature becomes the base temperature.
+        term: The inner term, such as KD or DKD; its temperature becomes the base temperature.
     """
 
-    def __init__(self, term: Term):
-        super().__init__()
-        self.term = term
-        self.needs_teacher = term.needs_teacher
-
-    def student_roles(self) -> tuple[str, ...]:
-        return self.term.student_roles()
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return self.term.teacher_roles()
-
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.term.attach(student, teacher)
+    reads_logits = True
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         if spec.num_classes < 2:
             raise ValueError(f"standardising logits needs at least 2 classes; this data set has {spec.num_classes}")
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         mine, theirs = (replace(outputs, logits=standardize(outputs.logits)) for outputs in (student, teacher))

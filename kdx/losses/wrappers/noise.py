@@ -1,15 +1,16 @@
-"""Noise on logits: a coat that any loss on logits can wear, around the teacher or around the student."""
+"""Noise on the teacher's or the student's logits, around any term on logits."""
 
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdx.core.ranges import NonNegative, Probability
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
 
 Network = Literal["teacher", "student"]
 Mode = Literal["multiplicative", "additive"]
@@ -22,15 +23,15 @@ def perturbed(
 ) -> Tensor:
     """Logits with Gaussian noise on a share of the samples.
 
-    A selected sample becomes `(1 + xi) v` or `v + xi` with `xi ~ N(0, sigma^2)`, the others stay. So the mean
-    is v, and the variance of each logit `fraction * sigma^2 * v^2` or `fraction * sigma^2`. The draws come
-    from the global stream of the logits' device; none is made where nothing can change.
+    A selected sample becomes `(1 + xi) v` or `v + xi` with `xi ~ N(0, sigma^2)`; the others are unchanged. The mean is
+    v, and the variance of each logit `fraction * sigma^2 * v^2` or `fraction * sigma^2`. The draws come from the global
+    stream of the logits' device; without noise, nothing is drawn.
 
     Args:
         logits: [B, C].
-        mode: Whether the noise grows with the logit.
-        granularity: A draw for each logit, or one for all logits of a sample.
-        select: Whether each sample is selected by itself, or the whole batch at once.
+        mode: 'multiplicative' noise grows with the logit, 'additive' noise does not.
+        granularity: One draw per 'logit', or one per 'sample' for all its logits.
+        select: Select each 'sample' independently, or the whole 'batch' at once.
         fraction: Probability of being selected.
         sigma: Standard deviation of the noise.
 
@@ -40,6 +41,14 @@ def perturbed(
     References:
         Sau, Balasubramanian, "Deep Model Compression: Distilling Knowledge from Noisy Teachers", 2016.
         https://arxiv.org/abs/1610.09650
+
+    Example:
+        One additive draw for all logits of a sample does not change its softmax.
+
+        >>> z = torch.randn(2, 5)
+        >>> noisy = perturbed(z, "additive", "sample", "sample", 1.0, 3.0)
+        >>> torch.allclose(noisy.softmax(1), z.softmax(1), atol=1e-6)
+        True
     """
     if fraction == 0 or sigma == 0:
         return logits
@@ -50,14 +59,14 @@ def perturbed(
     return logits * (1 + xi) if mode == "multiplicative" else logits + xi
 
 
-class NoisyLogits(Term):
-    """Another term, given noisy logits of one network; see `perturbed`.
+class NoisyLogits(Wrapper):
+    """Another term on noisy logits of one network; see `perturbed`.
 
-    Around a student the gradient goes through the noise: a logit that is scaled passes its gradient on scaled.
+    Gradients of the student pass through the noise: a scaled logit scales its gradient.
 
     Args:
-        term: The term inside, such as LogitMSE or KD.
-        network: Whose logits are perturbed.
+        term: The inner term, such as LogitMSE or KD.
+        network: The network whose logits are perturbed.
         mode, granularity, select, fraction, sigma: As in `perturbed`.
     """
 
@@ -73,29 +82,19 @@ class NoisyLogits(Term):
         fraction: Probability | Schedule,
         sigma: NonNegative | Schedule,
     ):
-        super().__init__()
-        self.term, self.network = term, network
+        super().__init__(term)
+        self.network = network
         self.mode: Mode = mode
         self.granularity: Granularity = granularity
         self.select: Select = select
         self.fraction, self.sigma = fraction, sigma
-        self.needs_teacher = term.needs_teacher
-
-    def student_roles(self) -> tuple[str, ...]:
-        return self.term.student_roles()
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return self.term.teacher_roles()
-
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.term.attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         if self.network == "teacher" and not self.needs_teacher:
             raise ValueError(
                 f"noise on the teacher has no effect on {type(self.term).__name__}, which does not read it"
             )
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         fraction, sigma = at(self.fraction, progress), at(self.sigma, progress)

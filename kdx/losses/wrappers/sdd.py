@@ -1,4 +1,4 @@
-"""SDD: logits of parts of the image, from the networks' own classifiers, distilled one by one."""
+"""SDD: distillation of the logits that the networks' classifiers give to parts of the image."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,8 @@ from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels, require_map, require_teacher
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
+from kdx.losses.wrappers.over_rows import row_batch
 
 ROLE = "final"
 """The last map, whose mean over H and W is what the classifier reads."""
@@ -21,6 +23,10 @@ def pyramid(features: Tensor, scales: Sequence[int]) -> Tensor:
     """Means over the cells of an s x s grid for each scale s: maps [B, D, H, W] to [B, R, D].
 
     A scale finer than the map repeats its cells.
+
+    Example:
+        >>> pyramid(torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]]), [1, 2]).flatten()
+        tensor([4., 1., 3., 5., 7.])
     """
     grids = [F.adaptive_avg_pool2d(features, scale).flatten(2) for scale in scales]
     return torch.cat(grids, 2).transpose(1, 2)
@@ -28,14 +34,14 @@ def pyramid(features: Tensor, scales: Sequence[int]) -> Tensor:
 
 @full_precision
 def local_logits(features: Tensor, weight: Tensor, bias: Tensor | None, scales: Sequence[int]) -> Tensor:
-    """What a classifier says of each region of a map.
+    """Logits that a classifier gives to each region of a map.
 
-    At scale 1 these are the network's own logits, where the map's mean is what its classifier reads.
+    At scale 1 these are the network's logits, if its classifier reads the map's mean.
 
     Args:
         features: [B, D, H, W].
-        weight: The classifier's, [C, D].
-        bias: The classifier's, [C], or None.
+        weight: Weight of the classifier, [C, D].
+        bias: Bias of the classifier, [C], or None.
         scales: Sides of the grids.
 
     Returns:
@@ -43,46 +49,55 @@ def local_logits(features: Tensor, weight: Tensor, bias: Tensor | None, scales: 
 
     References:
         Wei, Luo, Luo, "Scale Decoupled Distillation", 2024. https://arxiv.org/abs/2403.13512
+
+    Example:
+        >>> maps, head = torch.randn(2, 4, 8, 8), nn.Linear(4, 5)
+        >>> whole = local_logits(maps, head.weight, head.bias, [1])[:, 0]
+        >>> torch.allclose(whole, head(maps.mean((2, 3))), atol=1e-6)
+        True
     """
     return F.linear(pyramid(features, scales), weight, bias)
 
 
 def disagrees(local: Tensor, whole: Tensor, labels: Tensor) -> Tensor:
-    """Where a region and the whole image are not both right or both wrong.
+    """Mask of the regions of which exactly one of region and whole image is classified correctly.
 
     Args:
         local: The teacher's logits of regions, [B, R, C].
-        whole: Its logits of the images, [B, C].
+        whole: The teacher's logits of the images, [B, C].
         labels: Class indices [B].
 
     Returns:
         Bool [B, R].
+
+    Example:
+        >>> regions = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> disagrees(regions, torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+        tensor([[False,  True]])
     """
     return (local.argmax(2) == labels[:, None]) != (whole.argmax(1) == labels)[:, None]
 
 
-class SDD(Term):
-    """Another term on the logits of each region, mean over regions.
+class SDD(Wrapper):
+    """Another term on the logits of each region, averaged over regions.
 
-    Regions where the teacher is right and wrong about the image (or the other way about) hold what the
-    image as a whole does not say, and count more. Both classifiers are the networks' own; the student's is
-    trained through it.
+    Regions on which the teacher is right while it is wrong about the image, or the reverse, carry information that the
+    image as a whole does not, and count more. Both classifiers are the networks' own; gradients reach the student's.
 
     Args:
-        term: The term inside, one that treats examples alone, such as KD, DKD or NKD.
+        term: The inner term, one that treats examples independently, such as KD, DKD or NKD.
         scales: Sides of the grids; [1, 2, 4] are 21 regions.
-        disagreement_weight: Weight of a region that disagrees with the whole; others weigh 1. A number or a
+        disagreement_weight: Weight of a region that disagrees with the whole image; others weigh 1. A number or a
             schedule.
     """
 
     def __init__(self, term: Term, scales: Sequence[PositiveInt], disagreement_weight: NonNegative | Schedule):
-        super().__init__()
+        super().__init__(term)
         if not scales:
             raise ValueError("SDD needs at least one scale, such as [1, 2, 4]")
-        self.term = term
         self.scales = tuple(scales)
         self.disagreement_weight = disagreement_weight
-        # a tuple hides them from the module: they belong to the networks
+        # a tuple, so that they do not become submodules: they belong to the networks
         self._heads: tuple[nn.Module | None, ...] = (None, None)
 
     def student_roles(self) -> tuple[str, ...]:
@@ -93,7 +108,7 @@ class SDD(Term):
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self._heads = tuple(getattr(net, "head", None) for net in (student, teacher))
-        self.term.attach(student, teacher)
+        super().attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         teacher = require_teacher(teacher, "SDD")
@@ -102,10 +117,10 @@ class SDD(Term):
         for width, whose, head in zip(channels, ("student", "teacher"), self._heads, strict=True):
             if not isinstance(head, nn.Linear) or head.in_features != width:
                 raise ValueError(
-                    f"SDD asks the {whose}'s classifier about parts of its last map: that must be a linear layer that "
-                    f"reads {width} numbers, found {head}"
+                    f"SDD applies the {whose}'s classifier to parts of its last map, so `head` must be a linear layer "
+                    f"with {width} inputs; found {head}"
                 )
-        self.term.build(student, teacher, spec)
+        super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         mine, theirs = (
@@ -115,9 +130,9 @@ class SDD(Term):
         )
         theirs = theirs.detach()
         size, regions, _ = mine.shape
-        labels, index = (t.repeat_interleave(regions) for t in (batch.labels, batch.index))
+        owner = torch.arange(size, device=mine.device).repeat_interleave(regions)
         parts = Outputs(mine.flatten(0, 1)), Outputs(theirs.flatten(0, 1))
-        rows = self.term(*parts, Batch.of_classes(mine.flatten(0, 1), labels, index), progress).view(size, regions)
+        rows = self.term(*parts, row_batch(batch, owner), progress).view(size, regions)
         apart = disagrees(theirs, teacher.logits, batch.labels)
         return torch.where(apart, at(self.disagreement_weight, progress) * rows, rows).mean(1)
 

@@ -1,50 +1,41 @@
-"""Stages within a run: a term that takes part for a span of the schedule alone."""
+"""A term that is active for a span of the schedule."""
 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.types import Batch, Outputs
 from kdx.losses.base.term import Term
+from kdx.losses.base.wrapper import Wrapper
 
 
-class During(Term):
-    """Another term, from schedule epoch `since` up to, not including, `until`; absent elsewhere.
+class Staged(Wrapper):
+    """Another term, from schedule epoch `since` up to, not including, `until`; 0 outside the span.
 
-    A weight of 0 would not do for methods in stages: parameters with a zero gradient still decay, and move
-    on with their momentum. Here the term does not run outside its span, costs nothing there, and a
-    parameter that only absent terms reach has no gradient at all, so the optimiser leaves it alone.
+    For methods that train in stages. A weight of 0 would not do: an optimiser still decays parameters with a zero
+    gradient and moves them by their momentum. Outside its span the inner term does not run, so its parameters have no
+    gradient and the optimiser skips them.
 
     Args:
-        term: The term inside.
+        term: The inner term.
         since: First schedule epoch.
         until: Schedule epoch that ends the span; None for the end of the run.
+
+    Raises:
+        ValueError: The span ends before it begins.
     """
 
     tasks = None
 
     def __init__(self, term: Term, since: NonNegative, until: NonNegative | None):
-        super().__init__()
+        super().__init__(term)
         until = math.inf if until is None else until
         if until <= since:
             raise ValueError(f"a span must end after it begins: since {since}, until {until}")
-        self.term, self.since, self.until = term, since, until
-        self.needs_teacher = term.needs_teacher
-
-    def student_roles(self) -> tuple[str, ...]:
-        return self.term.student_roles()
-
-    def teacher_roles(self) -> tuple[str, ...]:
-        return self.term.teacher_roles()
-
-    def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self.term.attach(student, teacher)
-
-    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        self.term.build(student, teacher, spec)
+        self.since, self.until = since, until
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         if self.since <= progress.epoch < self.until:

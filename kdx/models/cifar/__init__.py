@@ -1,1 +1,1 @@
-"""The networks of the CIFAR distillation literature, with its module names, so that its checkpoints load strictly."""
+"""Networks of the CIFAR distillation literature, with the same module names, so that published checkpoints load."""

@@ -1,4 +1,4 @@
-"""Pieces that several of the literature's networks share."""
+"""Building blocks shared by several of these networks."""
 
 from typing import Literal
 
@@ -7,30 +7,30 @@ from torch import Tensor, nn
 
 
 class Stage(nn.Sequential):
-    """Blocks that each return their pre-activation; the ReLU between them, and after the last, is here."""
+    """Blocks that return their pre-activation; the stage applies the ReLU after each block."""
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor]:
         """Run the blocks.
 
         Returns:
-            The output and what it was before its ReLU, both [B, D, H, W].
+            The output and its value before the last ReLU, both [B, D, H, W].
         """
         last, x, preact = len(self) - 1, input, input
         for i, block in enumerate(self):
             preact = block(x)
-            # in place saves a tensor, but never on the one that is handed out
+            # in place saves a tensor, except for the pre-activation that is returned
             x = F.relu(preact, inplace=i < last)
         return x, preact
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave the channels of `groups` equal groups, [B, D, H, W] to the same."""
+    """Channel shuffle: interleave `groups` equal groups of channels; [B, D, H, W] to [B, D, H, W]."""
     b, d, h, w = x.shape
     return x.view(b, groups, d // groups, h, w).transpose(1, 2).reshape(b, d, h, w)
 
 
 def pool(x: Tensor) -> Tensor:
-    """Mean over the map, [B, D, H, W] to [B, D]."""
+    """Global average pooling, [B, D, H, W] to [B, D]."""
     return F.adaptive_avg_pool2d(x, 1).flatten(1)
 
 
@@ -42,7 +42,8 @@ def initialise(net: nn.Module, linear: Literal["default", "zero_bias", "normal"]
 
     Args:
         net: The network, changed in place.
-        linear: `default` leaves torch's, `zero_bias` sets only the bias, `normal` draws N(0, 0.01^2) with bias 0.
+        linear: Linear layers: `default` keeps torch's initialisation, `zero_bias` zeroes the bias, and `normal`
+            draws weights from N(0, 0.01^2) and zeroes the bias.
     """
     for m in net.modules():
         if isinstance(m, nn.Conv2d):

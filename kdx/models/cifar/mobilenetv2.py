@@ -4,12 +4,12 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import initialise, pool
 
-# channels at width 1, blocks, stride of the first; the first row does not expand
+# channels at width 1, number of blocks, stride of the first block; the first row does not expand
 _ROWS = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
-# the rows whose output the literature takes as features
+# rows whose outputs the literature uses as features
 _STAGES = {1: "stage1", 2: "stage2", 4: "stage3", 6: "stage4"}
 
 
@@ -19,7 +19,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int, groups: int) -> t
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1x1 convolution, filter each channel by 3x3, project linearly."""
+    """Inverted residual: 1x1 expansion, 3x3 depthwise convolution, linear 1x1 projection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int):
         super().__init__()
@@ -38,19 +38,19 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Net):
-    """MobileNetV2 whose second row keeps the resolution; the stem halves, so that 32 pixels end as 2.
+    """MobileNetV2 with stride 1 in the second row and 2 in the stem, so that 32 pixels end as 2.
 
     Features: `stage0` (stem), `stage1` ... `stage4` (rows 2, 3, 5 and 7), `final` (after the last 1x1
-    convolution) and `pooled`. The rows end linearly, with no ReLU to come before: `stage1.preact` ... are the same
-    tensors as `stage1` ..., which is what the literature uses there.
+    convolution) and `pooled`. The rows end without a ReLU, so `stage1.preact` ... are the same tensors as
+    `stage1` ..., as in the literature.
     Initialisation: convolutions He normal over fan_out, batch norms 1 and 0, the classifier N(0, 0.01^2)
     with bias 0.
 
     Args:
-        expansion: Inner channels of a block over those of its input.
-        width: Factor on all channels but the last convolution's 1280, which only grows.
-        num_classes: C.
-        in_channels: Channels of the input; its height and width are free.
+        expansion: Ratio of a block's inner channels to its input channels.
+        width: Width multiplier; the last convolution's 1280 channels are scaled only if it exceeds 1.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; any height and width.
 
     References:
         Mark Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018,
@@ -87,9 +87,9 @@ class MobileNetV2(Net):
         return self.resume("stage0", self.conv1(x))
 
     def resume(self, role: str, x: Tensor) -> Outputs:
-        ends = [-1, *_STAGES]  # the row that each stage ends with; the stem comes before the first
+        ends = [-1, *_STAGES]  # last row of each stage; the stem precedes the first
         features = {role: x}
-        for stage, _ in after(role, [self.blocks[i] for i in _STAGES], first=0):
+        for stage, _ in stages_after(role, [self.blocks[i] for i in _STAGES], first=0):
             for row in self.blocks[ends[stage - 1] + 1 : ends[stage] + 1]:
                 x = row(x)
             features[_STAGES[ends[stage]]] = features[f"{_STAGES[ends[stage]]}.preact"] = x

@@ -7,25 +7,25 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 
 
 class Plane(Net):
     """Stages of 3x3 convolutions with batch norm and ReLU, a 2x2 max pool after each, then one or two linear layers.
 
-    Features: `stage1` ... `stageN`, before each pool, and `stage1.preact` ...; `pooled`, what the
-    classifier reads: the hidden layer after its ReLU, or else the flattened last map.
+    Features: `stage1` ... `stageN`, before each pool, and `stage1.preact` ...; `pooled`, the input of the classifier:
+    the hidden layer after its ReLU, or the flattened last map if there is no hidden layer.
     Initialisation: torch's own, as in the papers' code.
 
     Args:
         stages: Channels of each convolution of each stage.
         last_pool: Whether a pool follows the last stage too.
-        hidden: Width of a linear layer before the classifier; None for none.
-        num_classes: C.
+        hidden: Width of the hidden linear layer before the classifier; None for no hidden layer.
+        num_classes: Number of classes, C.
         input_shape: (C, H, W) of one input.
 
     Raises:
-        ValueError: No stages, or an input that is no image or too small to be halved that often.
+        ValueError: No stages, or the input is not an image or too small for the pools.
 
     References:
         Seyed Iman Mirzadeh et al., "Improved Knowledge Distillation via Teacher Assistant", 2020,
@@ -42,7 +42,7 @@ class Plane(Net):
     ):
         super().__init__()
         if not stages or not all(stages):
-            raise ValueError("a plain network needs at least one stage, and a convolution in each")
+            raise ValueError("a plain network needs at least one stage, and at least one convolution in each")
         if len(input_shape) != 3:
             raise ValueError(f"a plain network reads images (C, H, W), but the input shape is {tuple(input_shape)}")
         self.pools = len(stages) if last_pool else len(stages) - 1
@@ -76,7 +76,7 @@ class Plane(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, stage in after(role, list(self.stages), first=1):
+        for i, stage in stages_after(role, list(self.stages), first=1):
             features[f"stage{i}.preact"] = preact = stage(F.max_pool2d(x, 2))
             features[f"stage{i}"] = x = F.relu(preact)
         x = (F.max_pool2d(x, 2) if self.pools == len(self.stages) else x).flatten(1)

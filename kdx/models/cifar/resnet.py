@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import Stage, initialise, pool
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut. Returns the sum; the ReLU that follows is the stage's."""
+    """Two 3x3 convolutions and a shortcut. Returns the sum; the stage applies the ReLU."""
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
@@ -39,11 +39,11 @@ class ResNet(Net):
     Args:
         depth: Number of layers, 6n + 2.
         widths: Channels of the stem and of the three stages.
-        num_classes: C.
-        in_channels: Channels of the input; its height and width are free.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; any height and width.
 
     Raises:
-        ValueError: A depth that is not 6n + 2, or a number of widths other than four.
+        ValueError: The depth is not 6n + 2, or the number of widths is not four.
 
     References:
         Kaiming He et al., "Deep Residual Learning for Image Recognition", 2016, https://arxiv.org/abs/1512.03385
@@ -83,7 +83,7 @@ class ResNet(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, stage in after(role, (self.layer1, self.layer2, self.layer3), first=0):
+        for i, stage in stages_after(role, (self.layer1, self.layer2, self.layer3), first=0):
             x, features[f"stage{i}.preact"] = stage(x)
             features[f"stage{i}"] = x
         features["final"] = x

@@ -1,4 +1,4 @@
-"""The ResNet-18, -34 and -50 of the CIFAR literature: ImageNet's four stages behind a 3x3 stem without pooling."""
+"""The ResNet-18, -34 and -50 of the CIFAR literature: ImageNet's four stages after a 3x3 stem without pooling."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import Stage, initialise, pool
 
 
@@ -38,7 +38,7 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which holds the stride) and 1x1 convolutions and a shortcut; returns the sum before its ReLU."""
+    """1x1, 3x3 (strided) and 1x1 convolutions and a shortcut; returns the sum before its ReLU."""
 
     expansion = 4
 
@@ -69,12 +69,12 @@ class ResNetLarge(Net):
     Args:
         block: `basic` (ResNet-18, -34) or `bottleneck` (ResNet-50).
         blocks: Number of blocks of each of the four stages.
-        widths: Inner channels of each stage; a bottleneck puts out four times as many. The stem has the first.
-        num_classes: C.
-        in_channels: Channels of the input; its height and width are free.
+        widths: Inner channels of each stage; a bottleneck outputs four times as many. The stem has `widths[0]`.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; any height and width.
 
     Raises:
-        ValueError: A number of stages or widths other than four.
+        ValueError: The number of stages or widths is not four.
 
     References:
         Kaiming He et al., "Deep Residual Learning for Image Recognition", 2016, https://arxiv.org/abs/1512.03385
@@ -122,7 +122,7 @@ class ResNetLarge(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, stage in after(role, (self.layer1, self.layer2, self.layer3, self.layer4), first=0):
+        for i, stage in stages_after(role, (self.layer1, self.layer2, self.layer3, self.layer4), first=0):
             x, features[f"stage{i}.preact"] = stage(x)
             features[f"stage{i}"] = x
         features["final"] = x

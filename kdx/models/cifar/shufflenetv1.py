@@ -8,23 +8,23 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import Stage, pool, shuffle
 
 _STEM = 24
 
 
 class ShuffleUnit(nn.Module):
-    """Grouped 1x1, shuffle, 3x3 per channel, grouped 1x1; returns the result before its ReLU.
+    """Grouped 1x1, channel shuffle, 3x3 depthwise, grouped 1x1; returns the result before its ReLU.
 
-    With stride 2, the pooled input is concatenated; else it is added.
+    With stride 2 the pooled input is concatenated; with stride 1 the input is added.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int):
         super().__init__()
         outputs = outputs - inputs if stride == 2 else outputs
         inner = outputs // 4
-        # the stem's channels are too few to be grouped
+        # the stem has too few channels for groups
         self.groups = 1 if inputs == _STEM else groups
         self.stride = stride
         self.conv1 = nn.Conv2d(inputs, inner, 1, groups=self.groups, bias=False)
@@ -36,7 +36,7 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = shuffle(F.relu(self.bn1(self.conv1(x)), inplace=True), self.groups)
-        # a ReLU here is not in the paper, but is in the network that the literature's numbers are of
+        # the paper has no ReLU here, but the network behind the literature's numbers has one
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
         return torch.cat([y, F.avg_pool2d(x, 3, 2, padding=1)], 1) if self.stride == 2 else y + x
@@ -52,11 +52,11 @@ class ShuffleNetV1(Net):
         widths: Channels of each of the three stages.
         blocks: Number of units of each stage.
         groups: Groups of the 1x1 convolutions.
-        num_classes: C.
-        in_channels: Channels of the input; its height and width are free.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; any height and width.
 
     Raises:
-        ValueError: A number of stages other than three, or widths that the groups do not divide.
+        ValueError: The number of stages is not three, or the widths are not multiples of 4 times the groups.
 
     References:
         Xiangyu Zhang et al., "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices",
@@ -95,7 +95,7 @@ class ShuffleNetV1(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, stage in after(role, (self.layer1, self.layer2, self.layer3), first=0):
+        for i, stage in stages_after(role, (self.layer1, self.layer2, self.layer3), first=0):
             x, features[f"stage{i}.preact"] = stage(x)
             features[f"stage{i}"] = x
         features["final"] = x

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import pool, shuffle
 
 _STEM = 24
 
 
 class BasicUnit(nn.Module):
-    """One half of the channels passes, the other is convolved; then they are shuffled."""
+    """Convolve one half of the channels, keep the other, and shuffle both."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -28,7 +28,7 @@ class BasicUnit(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Output, and the two halves before the ReLU and the shuffle."""
+        """Return the output, and the two halves before the ReLU and the shuffle."""
         kept, y = x.chunk(2, 1)
         y = F.relu(self.bn1(self.conv1(y)), inplace=True)
         preact = self.bn3(self.conv3(self.bn2(self.conv2(y))))
@@ -36,7 +36,7 @@ class BasicUnit(nn.Module):
 
 
 class DownUnit(nn.Module):
-    """Both branches read everything and halve the resolution; then they are shuffled."""
+    """Two branches that read all channels and halve the resolution; their outputs are shuffled."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -53,7 +53,7 @@ class DownUnit(nn.Module):
         self.bn5 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Output, and the two branches before the ReLU and the shuffle."""
+        """Return the output, and the two branches' outputs before the ReLU and the shuffle."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         right = F.relu(self.bn3(self.conv3(x)), inplace=True)
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
@@ -64,18 +64,18 @@ class ShuffleNetV2(Net):
     """A 1x1 stem of 24 channels at full resolution, three stages that each halve it, and a 1x1 convolution.
 
     Features: `stage0` ... `stage3`; `stage1.preact` ... `stage3.preact`, the last unit's halves before
-    its ReLU and before its shuffle, so in another order of channels than `stage1` ...; `final`, after the 1x1
+    its ReLU and shuffle, so with another channel order than `stage1` ...; `final`, after the 1x1
     convolution; `pooled`.
     Initialisation: torch's own, as in the literature.
 
     Args:
         widths: Channels of each of the three stages, and of the last 1x1 convolution.
-        blocks: Number of units of each stage after the one that halves.
-        num_classes: C.
-        in_channels: Channels of the input; its height and width are free.
+        blocks: Number of units of each stage after its downsampling unit.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; any height and width.
 
     Raises:
-        ValueError: A wrong number of widths or stages, or an odd width.
+        ValueError: The number of widths or stages is wrong, or a width is odd.
 
     References:
         Ningning Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", 2018,
@@ -112,7 +112,7 @@ class ShuffleNetV2(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, stage in after(role, (self.layer1, self.layer2, self.layer3), first=0):
+        for i, stage in stages_after(role, (self.layer1, self.layer2, self.layer3), first=0):
             halves: tuple[Tensor, ...] = ()
             for unit in stage:
                 x, halves = unit(x)

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import initialise, pool
 
 
 class VGG(Net):
-    """Five stages of 3x3 convolutions; max pools follow the first three, and the fourth from 64 pixels on.
+    """Five stages of 3x3 convolutions; max pools after the first three, and after the fourth from 64 pixels on.
 
     Features: `stage0` ... `stage4`, after each stage's last ReLU and before its pool; `stage1.preact`
     ... `stage4.preact`; `final` (= `stage4`); `pooled`.
@@ -23,11 +23,11 @@ class VGG(Net):
         convs: Number of convolutions of each of the five stages.
         widths: Channels of each stage.
         batch_norm: Whether a batch norm follows each convolution.
-        num_classes: C.
+        num_classes: Number of classes, C.
         in_channels: Channels of the input; at least 8 x 8 pixels.
 
     Raises:
-        ValueError: A number of stages or widths other than five.
+        ValueError: The number of stages or widths is not five.
 
     References:
         Karen Simonyan and Andrew Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
@@ -58,7 +58,7 @@ class VGG(Net):
             layers.append(nn.Conv2d(width if i else inputs, width, 3, padding=1))
             layers += [nn.BatchNorm2d(width)] if batch_norm else []
             layers.append(nn.ReLU(inplace=True))
-        return nn.Sequential(*layers[:-1])  # the last ReLU is the network's, which hands out its input
+        return nn.Sequential(*layers[:-1])  # the network applies the last ReLU
 
     @property
     def _stages(self) -> tuple[nn.Sequential, ...]:
@@ -76,8 +76,8 @@ class VGG(Net):
         return self.resume("stage0", F.relu(self.block0(x)))
 
     def resume(self, role: str, x: Tensor) -> Outputs:
-        following = after(role, self._stages[1:], first=0)
-        # the fourth pool depends on the input, whose height is that of the first stage
+        following = stages_after(role, self._stages[1:], first=0)
+        # the fourth pool depends on the input's height, which equals the first stage's
         done = len(self._stages) - 1 - len(following)
         pools = 4 if x.shape[2] * 2 ** min(done, 3) >= 64 else 3
         features = {role: x}

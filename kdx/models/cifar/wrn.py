@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from kdx.core.ranges import PartialFraction, PositiveInt
 from kdx.core.types import Outputs
-from kdx.models.base import Net, after
+from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import initialise, pool
 
 
@@ -23,7 +23,7 @@ class WideBlock(nn.Module):
         self.convShortcut = None if inputs == width else nn.Conv2d(inputs, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Output, and the input after the first batch norm."""
+        """Return the output, and the input after the first batch norm."""
         preact = self.bn1(x)
         y = F.relu(preact)
         # where the width changes, the shortcut starts from the activated input
@@ -34,7 +34,7 @@ class WideBlock(nn.Module):
 
 
 class Group(nn.Module):
-    """Blocks of one resolution."""
+    """Blocks of the same resolution."""
 
     def __init__(self, inputs: int, width: int, blocks: int, stride: int, dropout: float):
         super().__init__()
@@ -43,7 +43,7 @@ class Group(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Output, and the input after the first block's first batch norm."""
+        """Return the output, and the input after the first block's first batch norm."""
         first = None
         for block in self.layer:
             x, preact = block(x)
@@ -55,22 +55,21 @@ class Group(nn.Module):
 class WideResNet(Net):
     """Three groups of (depth - 4) / 6 pre-activation blocks at full, half and quarter resolution.
 
-    Features: `stage0` (the first convolution), `stage1` ... `stage3`, each group's sum, which in a
-    pre-activation network has passed no ReLU; `stage1.preact` ... `stage3.preact`, the same after the
-    batch norm that comes next; `final`, after the last ReLU; `pooled`. All as in the literature, except
-    that the batch norms run once: there they run a second time for the features, and move their
-    statistics twice a step.
+    Features: `stage0` (the first convolution), `stage1` ... `stage3`, each group's sum, which has no
+    ReLU in a pre-activation network; `stage1.preact` ... `stage3.preact`, the same after the next batch norm;
+    `final`, after the last ReLU; `pooled`. All as in the literature, with one exception: there the batch norms run a
+    second time for the features and update their statistics twice a step; here they run once.
     Initialisation: convolutions He normal over fan_out, batch norms 1 and 0, the classifier's bias 0.
 
     Args:
         depth: Number of layers, 6n + 4.
-        widen: Factor on the base widths 16, 32, 64; the stem keeps 16.
-        dropout: Share of activations dropped between a block's convolutions.
-        num_classes: C.
-        in_channels: Channels of the input; its height and width are free.
+        widen: Width multiplier for the base widths 16, 32, 64; the stem keeps 16.
+        dropout: Dropout rate between a block's convolutions.
+        num_classes: Number of classes, C.
+        in_channels: Channels of the input; any height and width.
 
     Raises:
-        ValueError: A depth that is not 6n + 4.
+        ValueError: The depth is not 6n + 4.
 
     References:
         Sergey Zagoruyko and Nikos Komodakis, "Wide Residual Networks", 2016, https://arxiv.org/abs/1605.07146
@@ -112,7 +111,7 @@ class WideResNet(Net):
 
     def resume(self, role: str, x: Tensor) -> Outputs:
         features = {role: x}
-        for i, group in after(role, (self.block1, self.block2, self.block3), first=0):
+        for i, group in stages_after(role, (self.block1, self.block2, self.block3), first=0):
             x, preact = group(x)
             if i > 1:
                 features[f"stage{i - 1}.preact"] = preact

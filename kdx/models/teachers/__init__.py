@@ -1,1 +1,1 @@
-"""Wrappers that make networks into teachers."""
+"""Wrappers that turn networks into teachers."""

@@ -1,4 +1,4 @@
-"""Several teachers as one: each answers, and a rule says what they say together."""
+"""Ensembles: several teachers whose outputs a rule combines into one teacher's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
-from kdx.core.teacher import ask
+from kdx.core.teacher import teacher_outputs
 from kdx.core.types import Batch, Outputs
 from kdx.losses.base.heads import network_with
 
 
 class Rule(Protocol):
-    """What members say together.
+    """Combines the members' logits.
 
     Attributes:
-        differentiable: Whether gradients pass through it.
+        differentiable: Whether gradients flow through the rule.
     """
 
     differentiable: bool
@@ -29,11 +29,11 @@ class Rule(Protocol):
 class ArithmeticMean:
     """`T log sum_m w_m softmax(v_m / T)`: logits whose softmax at temperature T is the mean of the members' at T.
 
-    At another temperature they are no such mean; terms that need one there read the members themselves.
+    This holds at temperature T only; terms that need the mean at another temperature read `Outputs.members`.
 
     Args:
-        weights: Of the members, above 0; made to sum to 1.
-        temperature: T; at 1 the mean of the predictions themselves, which is what an ensemble is measured by.
+        weights: Weights of the members, above 0; normalised to sum to 1.
+        temperature: T; at 1 the mean of the predictions, by which an ensemble is evaluated.
     """
 
     differentiable = True
@@ -52,7 +52,7 @@ class GeometricMean:
     """`sum_m w_m v_m`: logits whose softmax is the normalised geometric mean of the members', at every temperature.
 
     Args:
-        weights: Of the members, above 0; made to sum to 1.
+        weights: Weights of the members, above 0; normalised to sum to 1.
     """
 
     differentiable = True
@@ -65,18 +65,18 @@ class GeometricMean:
 
 
 class Ensemble(nn.Module):
-    """Frozen teachers whose outputs together are one teacher's.
+    """Frozen teachers combined into one.
 
-    The members' own outputs come along as `Outputs.members`, in the order given, where all have the same classes.
+    `Outputs.members` holds the members' own outputs, in the given order, if all have the same classes.
 
     Args:
         members: Frozen networks by name.
-        combine: From the members' logits, in that order, to logits [B, C].
-        weights: Of the members, for terms that weigh them themselves.
-        features: The member whose features and classifier are the ensemble's; None for none.
+        combine: Maps the members' logits, in that order, to logits [B, C].
+        weights: Weights of the members, for terms that weight them themselves.
+        features: The member that provides the ensemble's features and classifier; None for no features.
 
     Raises:
-        ValueError: There is no member, or none of that name.
+        ValueError: There are no members, or `features` names none of them.
     """
 
     def __init__(
@@ -90,29 +90,29 @@ class Ensemble(nn.Module):
         if not members:
             raise ValueError("an ensemble needs at least one member")
         if features is not None and features not in members:
-            raise ValueError(f"teacher.features: there is no member '{features}'; members: {', '.join(members)}")
+            raise ValueError(f"teacher.features: no member '{features}'; members: {', '.join(members)}")
         self.members = nn.ModuleDict(members)
         self.combine, self.weights, self.features = combine, tuple(weights), features
 
     @property
     def net(self) -> nn.Module | None:
-        """The member that shows its features, as what a wrapper wraps."""
+        """The member that provides the features, under the name that wrappers give their network."""
         return None if self.features is None else self.members[self.features]
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: teachers are in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @property
     def through_inputs(self) -> Callable[[], AbstractContextManager[None]]:
-        """As `Frozen.through_inputs`, for all members.
+        """`Frozen.through_inputs` for all members.
 
         Raises:
-            UserError: A member has no derivatives, or what combines them has none.
+            UserError: A member or the rule is not differentiable.
         """
         members = [network_with(member, "through_inputs") for member in self.members.values()]
         if None in members or not self.combine.differentiable:
-            raise UserError("derivatives are to be matched, and this ensemble has none")
+            raise UserError("this method matches the teacher's derivatives, and this ensemble has no derivatives")
 
         @contextmanager
         def through() -> Iterator[None]:
@@ -127,8 +127,8 @@ class Ensemble(nn.Module):
         return self._together([member(x) for member in self.members.values()])
 
     def of(self, batch: Batch) -> Outputs:
-        """What the members say of a training batch, each in its own way of being asked."""
-        return self._together([ask(member, batch) for member in self.members.values()])
+        """Combine the members' outputs for a training batch; each member reads the batch in its own way."""
+        return self._together([teacher_outputs(member, batch) for member in self.members.values()])
 
     def _together(self, outputs: Sequence[Outputs]) -> Outputs:
         with torch.autocast(outputs[0].logits.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Batch norms merged into the convolutions before them."""
+"""Batch norm folding: merge batch norms into the preceding convolutions."""
 
 import copy
 from collections import Counter
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-# subclasses do more than their name says, such as timm's norms with an activation inside
+# exact types only: subclasses may do more, such as timm's norms with an activation inside
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class _Uses(TorchFunctionMode):
-    """Counts in how many operations each tensor goes. It keeps all of them, so that no address comes twice."""
+    """Counts the operations that read each tensor. It keeps all results alive, so that no id is reused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,21 +28,21 @@ class _Uses(TorchFunctionMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         self.kept.append(out)
-        if any(isinstance(t, Tensor) for t in tree_leaves(out)):  # asking for a shape is no use
+        if any(isinstance(t, Tensor) for t in tree_leaves(out)):  # reading a shape does not count
             self.count.update(id(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))
         return out
 
 
 @torch.no_grad()
 def fold(net: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy of a network in evaluation mode whose batch norms are gone into the convolutions before them.
+    """Copy a network in evaluation mode with its batch norms folded into the preceding convolutions.
 
-    A pair is merged where a run shows that the norm alone reads what the convolution makes, and that this is no
-    feature: so all features stay what they are, up to rounding. It works on any network, traceable or not.
+    A pair is folded if a run shows that only the norm reads the convolution's output and that this output is not a
+    feature. So all features keep their values, up to rounding. Works on any network, traceable or not.
 
     Args:
-        net: Returns `Outputs` or a tensor.
-        inputs: A few examples to run it on, [B, ...].
+        net: A network that returns `Outputs` or a tensor.
+        inputs: A few examples for the run, [B, ...].
     """
     net = copy.deepcopy(net).eval()
     for conv, norm in _pairs(net, inputs):
@@ -52,9 +52,9 @@ def fold(net: nn.Module, inputs: Tensor) -> nn.Module:
 
 
 def _pairs(net: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
-    """Paths of convolutions and of the norms that can go into them."""
-    made: dict[str, Tensor] = {}  # what each convolution gave
-    read: dict[str, Tensor] = {}  # what each norm took
+    """Paths of (convolution, norm) pairs that can be folded."""
+    made: dict[str, Tensor] = {}  # output of each convolution
+    read: dict[str, Tensor] = {}  # input of each norm
     runs: Counter[str] = Counter()
     uses = _Uses()
 
@@ -92,7 +92,7 @@ def _is_fixed(norm: nn.Module) -> bool:
 
 
 def _merge(conv: Any, norm: Any) -> None:
-    # in double, so that the only rounding is that of the result
+    # in float64, so that only the result is rounded
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight.double()
     bias = -norm.running_mean.double() if conv.bias is None else conv.bias.double() - norm.running_mean.double()

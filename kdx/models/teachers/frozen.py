@@ -1,4 +1,4 @@
-"""A network as a teacher: fixed for ever, with its own input normalisation."""
+"""A frozen network as a teacher, with its own input normalisation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,20 +13,20 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class Frozen(nn.Module):
-    """Wraps a network that returns `Outputs`.
+    """Wrap a network that returns `Outputs` as a frozen teacher.
 
-    It stays in evaluation mode whatever `train()` is called around it, so that its batch norm
-    statistics never move and its dropout never acts; its parameters take no gradient; inputs that were
-    normalised with the student's statistics are put into the teacher's own first; and it computes in
-    its own precision, whatever the student's is (`trainer.precision`).
+    It stays in evaluation mode even if `train()` is called on a parent, so that batch norm statistics never change
+    and dropout is off. Its parameters take no gradient. Inputs that were normalised with the student's statistics are
+    converted to the teacher's own. It computes in its own precision, independent of the student's
+    (`trainer.precision`).
 
     Args:
         net: The network; its parameters are frozen in place.
-        own: Per-channel (mean, std) that the network was trained with; None for the same as given.
-        given: Per-channel (mean, std) that the inputs [B, C, ...] come with; None for the same as own.
+        own: Per-channel (mean, std) of the network's training inputs; None for the same as `given`.
+        given: Per-channel (mean, std) of the inputs [B, C, ...] it receives; None for the same as `own`.
 
     Raises:
-        ValueError: Statistics of different lengths, or a standard deviation that is not positive.
+        ValueError: The statistics differ in length, or a standard deviation is not positive.
     """
 
     scale: Tensor | None
@@ -38,7 +38,7 @@ class Frozen(nn.Module):
         self.training = False
         self._through_inputs = False
         scale, shift = _renormalisation(own, given)
-        # not part of the state dict: they are facts of the data, not of the network
+        # not part of the state dict: these are properties of the data, not of the network
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
 
@@ -50,12 +50,12 @@ class Frozen(nn.Module):
         return head
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: a teacher is in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     @contextmanager
     def through_inputs(self) -> Iterator[None]:
-        """Within the block, outputs carry a graph back to the inputs, which methods that match derivatives need."""
+        """Within the block, outputs are differentiable in the inputs, as methods that match derivatives need."""
         before, self._through_inputs = self._through_inputs, True
         try:
             yield
@@ -63,14 +63,14 @@ class Frozen(nn.Module):
             self._through_inputs = before
 
     def renormalise(self, x: Tensor) -> Tensor:
-        """Inputs [B, C, ...] as the network expects them; the very same tensor where nothing is to be done."""
+        """Convert inputs [B, C, ...] to the network's normalisation; returns the same tensor if both are equal."""
         if self.scale is None or self.shift is None:
             return x
         shape = (-1, *(1,) * (x.dim() - 2))
         return (x * self.scale.view(shape) + self.shift.view(shape)).to(x.dtype)
 
     def forward(self, x: Tensor) -> Outputs:
-        if self.net.training:  # somebody called train() on the wrapped network itself
+        if self.net.training:  # train() was called on the wrapped network directly
             self.net.eval()
         grad = nullcontext() if self._through_inputs else torch.no_grad()
         with grad, torch.autocast(x.device.type, enabled=False):
@@ -86,8 +86,8 @@ def _renormalisation(own: Statistics | None, given: Statistics | None) -> tuple[
     lengths = {len(s) for s in (own_mean, own_std, given_mean, given_std)}
     if len(lengths) != 1:
         raise ValueError(
-            f"means and standard deviations must have one number per channel: the teacher's have {len(own_mean)} and "
-            f"{len(own_std)}, the data's {len(given_mean)} and {len(given_std)}"
+            f"means and standard deviations must have one number per channel: the teacher has {len(own_mean)} and "
+            f"{len(own_std)}, the data {len(given_mean)} and {len(given_std)}"
         )
     if min(own_std.min(), given_std.min()) <= 0:
         raise ValueError("standard deviations of the input normalisation must be positive")

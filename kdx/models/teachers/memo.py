@@ -1,4 +1,4 @@
-"""A teacher that remembers what it said of each view."""
+"""A teacher that caches its outputs for each view of the training set."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -9,89 +9,89 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.types import Batch, Outputs
-from kdx.models.teachers.limited import Limited
+from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.memo_table import MemoTable
 
-LEAST = 16  # examples that a network is run on at once; with fewer, a CPU's sums are taken in another order
+MIN_BATCH = 16  # smallest batch that the network runs on; below it, a CPU sums in another order
 
 
 class Memo(nn.Module):
-    """Looks up what a teacher says of the views of a batch, and asks it about those it has not said yet.
+    """Look up a teacher's outputs by view, and run the teacher on the views that are missing.
 
-    Pad-4 crop and flip make 9 * 9 * 2 = 162 views of an image, so the answers are a finite table: the same function
-    of the same augmentation as the teacher itself, and not a few views frozen. In float32 on a CPU it is the same
-    to the bit, where networks give an example the same bits in any batch of 16 or more: what is asked is padded to
-    16, and batches below 16 go by the table. Convolutions do, and so do linear layers but for narrow ones of few
-    classes on some processors; results say whether it held. In float16 it is the same to 11 bits of each logit.
+    Pad-4 crop and flip make 9 * 9 * 2 = 162 views of an image, so the outputs form a finite table. The augmentation is
+    the full one; no views are fixed in advance. In float32 on a CPU the result equals the teacher's bit for bit if the
+    network gives an example the same bits in any batch of 16 or more: missing views are padded to a batch of 16, and
+    batches below 16 bypass the table. Convolutions satisfy this, and so do linear layers, except narrow ones of few
+    classes on some processors; the run's results record whether it held. In float16, each logit has 11 bits.
 
-    CIFAR-100 takes 50,000 * 162 * 100 numbers, 1.6 GB in float16; after E epochs a share 1 - (161/162)^E of it is
-    filled, so a run of 240 epochs saves 48 % of its teacher's forwards, and four that share a memo 83 %. ImageNet takes
-    2 kB a view: 300 views of each image, by `augmentation.cycle=300`, are 770 GB, and 30 are 77 GB. Keeping only
-    the largest logits is no way out: at temperature 4 the tail is what is taught.
+    CIFAR-100 takes 50,000 * 162 * 100 numbers, 1.6 GB in float16. After E epochs a share 1 - (161/162)^E of it is
+    filled, so a run of 240 epochs saves 48 % of the teacher's forward passes, and four runs that share a memo 83 %.
+    ImageNet takes 2 kB a view: 300 views of each image, by `augmentation.cycle=300`, are 770 GB, and 30 are 77 GB.
+    Keeping only the largest logits would not do: at temperature 4 the tail carries what is distilled.
 
     Args:
-        teacher: The teacher; evaluators get its own answers.
-        roles: Features that are kept beside the logits; vectors [B, D].
-        sizes: Number of logits, and of each feature in turn.
-        table: Where answers are kept, with a row for each view.
+        teacher: The teacher; evaluators get its own outputs.
+        roles: Roles of the features to cache besides the logits; vectors [B, D].
+        sizes: Number of logits, then the size of each feature in order.
+        table: The cache, with a row for each view.
     """
 
     def __init__(self, teacher: nn.Module, roles: Sequence[str], sizes: Sequence[int], table: MemoTable):
         super().__init__()
-        self.net = Limited(teacher, roles)
+        self.net = BlackBoxTeacher(teacher, roles)
         self.sizes, self.table = list(sizes), table
-        self.found, self.asked = 0, 0
+        self.hits, self.misses = 0, 0
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Does nothing: a teacher is in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Outputs:
-        """What the teacher says of inputs that are no view of the training set, all features included."""
+        """Run the teacher itself, for inputs that are not views of the training set; with all features."""
         return self.net.teacher(x)
 
     @torch.no_grad()
     def of(self, batch: Batch) -> Outputs:
-        """The logits and the kept features of a training batch.
+        """The logits and the cached features of a training batch.
 
         Raises:
-            ValueError: The batch's inputs are not views by number.
+            ValueError: The batch has no view numbers.
         """
         if batch.view is None:
-            raise ValueError("teacher.memo keeps answers by view, and these inputs are not views that have a number")
-        if len(batch) < LEAST:
-            self.asked += len(batch)
+            raise ValueError("teacher.memo caches outputs by view, and this batch has no view numbers")
+        if len(batch) < MIN_BATCH:
+            self.misses += len(batch)
             return self.net(batch.inputs)
         rows = batch.view.numpy()
         values, known = self.table.read(rows)
         missing = np.flatnonzero(~known)
-        self.found += len(batch) - len(missing)
-        self.asked += len(missing)
+        self.hits += len(batch) - len(missing)
+        self.misses += len(missing)
         if len(missing):
-            fresh = self._ask(batch.input_tensor, missing, np.flatnonzero(known))
+            fresh = self._run_teacher(batch.input_tensor, missing, np.flatnonzero(known))
             self.table.write(rows[missing], fresh)
             values[missing] = fresh
         logits, *features = torch.from_numpy(values).to(batch.device).float().split(self.sizes, 1)
         kept = {role: f.contiguous() for role, f in zip(self.net.roles, features, strict=True)}
         return Outputs(logits.contiguous(), kept)
 
-    def _ask(self, inputs: Tensor, missing: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """The teacher's answers to some of the inputs, as they are kept, [M, width]."""
+    def _run_teacher(self, inputs: Tensor, missing: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Run the teacher on the missing inputs; returns the rows to store, [M, width]."""
         if len(others):
-            chosen = np.concatenate([missing, others[: max(0, LEAST - len(missing))]])
-            inputs = some_of(inputs, torch.from_numpy(chosen))
+            chosen = np.concatenate([missing, others[: max(0, MIN_BATCH - len(missing))]])
+            inputs = take_rows(inputs, torch.from_numpy(chosen))
         outputs = self.net(inputs)
         answers = torch.cat([outputs.logits, *outputs.features.values()], 1)[: len(missing)].float().cpu().numpy()
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # reported below
             kept = answers.astype(self.table.dtype)
         if not np.isfinite(kept).all() and np.isfinite(answers).all():
-            raise UserError("the teacher's answers do not fit float16; say teacher.memo_dtype=fp32")
+            raise UserError("the teacher's outputs overflow float16; set teacher.memo_dtype=fp32")
         return kept
 
 
-def some_of(inputs: Tensor, chosen: Tensor) -> Tensor:
-    """Examples by their places in the batch, laid out as the batch is."""
+def take_rows(inputs: Tensor, chosen: Tensor) -> Tensor:
+    """Select rows of a batch, in the batch's memory format."""
     last = inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last)
     some = inputs[chosen.to(inputs.device)]
     return some.contiguous(memory_format=torch.channels_last) if last else some

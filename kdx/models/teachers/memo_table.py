@@ -1,4 +1,4 @@
-"""A table in files that fills while it is used, by any number of processes at once."""
+"""An on-disk table that any number of processes fill and read at the same time."""
 
 import errno
 import os
@@ -15,38 +15,38 @@ Kind = Literal["fp16", "fp32"]
 
 
 class MemoTable:
-    """Rows of numbers, each written once and then read.
+    """A table of rows, each written once and then read.
 
-    A row counts as written if its mark is the checksum of what lies there. The mark is written after the row, so
-    that a process that is killed in between leaves a row that was never written; and where a machine loses power
-    and the pages of rows and marks reach the disk in another order, the checksum tells. Two processes that write
-    the same row write the same bytes. Files are sparse: what was never written takes no room.
+    A row counts as written if its mark equals the checksum of its bytes. The mark is written after the row, so a
+    process killed in between leaves an unwritten row. If a power loss lets rows and marks reach the disk in another
+    order, the checksum detects it. Two processes that write the same row write the same bytes. Files are sparse:
+    unwritten rows take no disk space.
 
     Args:
-        folder: Of the files `values-*.bin` and `marks.bin`; made where missing.
+        folder: Folder of `values-*.bin` and `marks.bin`; created if missing.
         rows: Number of rows.
         width: Numbers in a row.
-        kind: What numbers are kept as.
+        kind: Data type of the stored numbers.
     """
 
     def __init__(self, folder: Path, rows: int, width: int, kind: Kind):
         self.folder, self.rows, self.width = folder, rows, width
         self.dtype = np.dtype(np.float16 if kind == "fp16" else np.float32)
-        # a whole number of words, which the checksum adds up
+        # rounded up to 32-bit words, which the checksum sums
         self._row_bytes = -(-width * self.dtype.itemsize // 4) * 4
         self._shard_rows = max(1, SHARD_BYTES // self._row_bytes)
-        # odd, so that each bit of a word counts; different, so that the order of words does
+        # odd, so that each bit of a word matters; distinct, so that the order of words matters
         places = np.arange(1, self._row_bytes // 4 + 1, dtype=np.uint64)
         self._factors = (places * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
         folder.mkdir(parents=True, exist_ok=True)
         self._shards: dict[int, tuple[int, np.ndarray]] = {}
         self._files: list[int] = []
-        # of a run that is over nobody else says so, and a process may train hundreds
+        # closes the files when the table is dropped: one process may train hundreds of runs
         self._finalizer = weakref.finalize(self, _close, self._files)
         self._marks_file, self._marks = self._open("marks.bin", rows * 4, np.dtype(np.uint32), (rows,))
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Values [B, width] of some rows, int64 [B], and which of them were written, bool [B]; the rest is garbage."""
+        """Read rows, int64 [B]: values [B, width], and a mask [B] of the written ones; other values are garbage."""
         marks = self._marks[rows]
         words = np.zeros((len(rows), self._row_bytes // 4), np.uint32)
         shards = rows // self._shard_rows
@@ -57,7 +57,7 @@ class MemoTable:
         return words.view(self.dtype)[:, : self.width], known & (self._checksums(words) == marks)
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:
-        """Keep values [B, width] of some rows, int64 [B].
+        """Write values [B, width] to rows, int64 [B].
 
         Raises:
             UserError: The disk is full.
@@ -67,7 +67,7 @@ class MemoTable:
         words = padded.view(np.uint32)
         marks = self._checksums(words)
         try:
-            # by a call and not through the mapping, where a full disk would kill the process without a word
+            # pwrite, not the memory map: on a full disk a write to the map kills the process without an error
             for row, record in zip(rows.tolist(), words, strict=True):
                 shard, place = divmod(row, self._shard_rows)
                 os.pwrite(self._shard(shard)[0], record.tobytes(), place * self._row_bytes)
@@ -77,21 +77,21 @@ class MemoTable:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise UserError(
-                f"the teacher's memo {self.folder} cannot grow, the disk is full; make room, put it elsewhere "
-                "(paths.memos), or say teacher.memo=false"
+                f"the disk is full, so the teacher's memo {self.folder} cannot grow; free some space, set paths.memos "
+                "to another disk, or set teacher.memo=false"
             ) from error
 
     def written(self) -> int:
-        """How many rows have a mark."""
+        """Number of rows with a mark."""
         return int(np.count_nonzero(self._marks))
 
     def close(self) -> None:
-        """Let go of the files; the same happens where a table is no longer used by anybody."""
+        """Close the files; this also happens when the table is garbage-collected."""
         self._finalizer()
         self._shards, self._marks_file = {}, -1
 
     def _checksums(self, words: np.ndarray) -> np.ndarray:
-        """A number for each row of words [B, W], uint32, never 0."""
+        """Checksum of each row of words [B, W], uint32, never 0."""
         total = (words * self._factors).sum(1, dtype=np.uint64)
         return np.maximum((total ^ (total >> np.uint64(32))).astype(np.uint32), np.uint32(1))
 

@@ -1,4 +1,4 @@
-"""A teacher's network at full tilt: the same function up to rounding, in fewer operations or fewer bits."""
+"""Faster forms of a teacher's network: folded batch norms, bfloat16 or int8."""
 
 import copy
 import warnings
@@ -14,16 +14,16 @@ from kdx.core.types import Outputs
 from kdx.models.tap import plain
 from kdx.models.teachers.folding import fold
 
-ENGINES = ("onednn", "x86", "fbgemm", "qnnpack")  # of integer arithmetic, the fastest measured first
+ENGINES = ("onednn", "x86", "fbgemm", "qnnpack")  # torch's engines for int8, fastest first as measured
 
 
 class Optimized(nn.Module):
-    """Answers with a faster form of a network.
+    """A network that runs a faster form of itself.
 
     Args:
-        net: The network itself; methods that ask for its classifier or its batch norms get these.
-        fast: What answers in its place.
-        dtype: What `fast` reads.
+        net: The original network; its classifier and batch norms are those that methods see.
+        fast: The faster form, which computes the outputs.
+        dtype: Input data type of `fast`.
     """
 
     def __init__(self, net: nn.Module, fast: nn.Module, dtype: torch.dtype):
@@ -41,7 +41,7 @@ class Optimized(nn.Module):
 
 
 class Logits(nn.Module):
-    """A network's logits as `Outputs` without features; what there is of a network in integers."""
+    """Wrap a network that returns logits: `Outputs` without features, as int8 networks have none."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -52,14 +52,14 @@ class Logits(nn.Module):
 
 
 def optimize(net: nn.Module, how: Literal["folded", "bf16", "int8"], examples: Sequence[Tensor]) -> Optimized:
-    """A faster form of a network, in evaluation mode.
+    """Build a faster form of a network, in evaluation mode.
 
     Args:
-        net: Returns `Outputs`; in evaluation mode, and left as it is.
-        how: `folded` merges batch norms into convolutions (5e-7 of the logits' scale); `bf16` does, and keeps
-            weights and activations in bfloat16, but unmerged batch norms' numbers in float32; `int8` quantises
-            weights and activations statically, for a CPU, and has logits alone.
-        examples: Batches [B, ...] as the network reads them; integers get their ranges from these.
+        net: A network in evaluation mode that returns `Outputs`; not changed.
+        how: `folded` merges batch norms into convolutions (error 5e-7 of the logits' scale). `bf16` does the same and
+            stores weights and activations in bfloat16, remaining batch norms in float32. `int8` quantises weights and
+            activations statically, for a CPU, and returns logits only.
+        examples: Batches [B, ...] of network inputs; `int8` calibrates its ranges on them.
 
     Raises:
         UserError: The network cannot be quantised.
@@ -77,7 +77,7 @@ def optimize(net: nn.Module, how: Literal["folded", "bf16", "int8"], examples: S
 
 
 class _Tensor(nn.Module):
-    """Logits as a tensor, the only thing that can be traced."""
+    """Return the logits as a tensor, since torch.fx cannot trace `Outputs`."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -91,9 +91,9 @@ class _Tensor(nn.Module):
 @torch.no_grad()
 def _quantised(net: nn.Module, examples: Sequence[Tensor]) -> nn.Module:
     if any(x.device.type != "cpu" for x in examples):
-        raise UserError("teacher.optimize=int8 is for a CPU; on a GPU bf16 is the fast one")
+        raise UserError("teacher.optimize=int8 runs on a CPU only; set teacher.optimize=bf16 on a GPU")
     with warnings.catch_warnings(), _engine() as engine:
-        warnings.simplefilter("ignore")  # that it is moving to another package, and that defaults are defaults
+        warnings.simplefilter("ignore")  # deprecation notices and notices of defaults
         from torch.ao.quantization import get_default_qconfig_mapping
         from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
@@ -106,19 +106,19 @@ def _quantised(net: nn.Module, examples: Sequence[Tensor]) -> nn.Module:
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"teacher.optimize=int8 cannot quantise a {type(plain(net)).__name__} ({reason[0]}); folded and bf16 "
-                "work with any network"
+                f"teacher.optimize=int8 cannot quantise a {type(plain(net)).__name__} ({reason[0]}); folded and "
+                "bf16 support any network"
             ) from error
 
 
 @contextmanager
 def _engine() -> Iterator[str]:
-    """The best engine there is, chosen for the block."""
+    """Within the block, use the fastest supported int8 engine."""
     before = torch.backends.quantized.engine
     there = torch.backends.quantized.supported_engines
     engine = next((e for e in ENGINES if e in there), None)
     if engine is None:
-        raise UserError("teacher.optimize=int8: this torch has no engine for integers")
+        raise UserError("teacher.optimize=int8: this build of torch has no int8 engine; use folded or bf16")
     torch.backends.quantized.engine = engine
     try:
         yield engine

@@ -1,4 +1,4 @@
-"""A generalist and specialists, and the distribution that agrees best with all who have a say."""
+"""Specialists: networks of some classes and a rest class, combined with a generalist of all classes."""
 
 import math
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ Direction = Literal["forward", "reverse"]
 
 @torch.no_grad()
 def specialise(net: nn.Module, classes: Sequence[int]) -> None:
-    """Make a network of all classes one of some of them and, as its last, the rest; its other layers stay.
+    """Turn a network of all classes into one of some classes plus, as the last, a rest class; other layers stay.
 
-    The classifier keeps the rows of these classes. The row of the rest is the mean of the other rows, with the
-    logarithm of their number added to its bias. The exact logit of all others together, log sum exp, is not linear in
-    the features; this equals it where they are alike and is below it elsewhere.
+    The classifier keeps the rows of these classes. The row of the rest class is the mean of the other rows, with the
+    logarithm of their number added to its bias. The exact logit of the rest, log-sum-exp of the others, is not linear
+    in the features; this one equals it if the others' logits are equal, and is below it otherwise.
 
     Args:
-        net: Changed in place; its classifier is one linear layer.
-        classes: In the order of the new outputs.
+        net: The network, changed in place; its classifier is one linear layer.
+        classes: The specialist's classes, in the order of the new outputs.
 
     Raises:
-        ValueError: The classifier is not linear, or the classes are not some of its own.
+        ValueError: The classifier is not linear, or the classes are not a proper subset of the network's.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 5 (which starts
@@ -36,7 +36,9 @@ def specialise(net: nn.Module, classes: Sequence[int]) -> None:
     own = list(classes)
     others = [c for c in range(head.out_features) if c not in own]
     if not others or not own or min(own) < 0 or len(own) + len(others) != head.out_features:
-        raise ValueError(f"a specialist's classes are some of the network's {head.out_features}, found {own}")
+        raise ValueError(
+            f"a specialist's classes must be a proper subset of the network's {head.out_features}, got {own}"
+        )
     head.weight = nn.Parameter(torch.cat([head.weight[own], head.weight[others].mean(0, keepdim=True)]))
     if head.bias is not None:
         rest = head.bias[others].mean() + math.log(len(others))
@@ -45,36 +47,36 @@ def specialise(net: nn.Module, classes: Sequence[int]) -> None:
 
 
 def correction(share: float, trained_share: float) -> float:
-    """What is added to a specialist's dustbin logit, so that its predictions fit the true proportions.
+    """Bias correction of a specialist's rest logit, so that its predictions match the true proportions.
 
-    Trained where its own classes make up `trained_share` of the examples instead of `share`, a network's odds for
-    them are too high by the ratio of the two odds; the logarithm of that goes to the rest.
+    If the specialist's classes make up `trained_share` of its training examples instead of `share`, its odds for them
+    are too high by the ratio of the two odds; the logarithm of that ratio is added to the rest logit.
 
     Args:
-        share: Of its classes among all examples, in (0, 1).
-        trained_share: Of its classes among those that it was trained on; a half where they are balanced.
+        share: Share of its classes among all examples, in (0, 1).
+        trained_share: Share of its classes among its training examples; 0.5 if balanced.
 
     Raises:
-        ValueError: A share outside (0, 1).
+        ValueError: A share is outside (0, 1).
     """
     if not 0 < share < 1 or not 0 < trained_share < 1:
-        raise ValueError(f"shares lie between 0 and 1, got {share} and {trained_share}")
+        raise ValueError(f"shares must lie in (0, 1), got {share} and {trained_share}")
     return math.log(trained_share / share) - math.log((1 - trained_share) / (1 - share))
 
 
 def active(generalist: Tensor, sets: Sequence[Sequence[int]], top: PositiveInt) -> Tensor:
-    """Which specialists have a say: those that know one of the generalist's `top` classes, bool [B, M].
+    """Mask of the active specialists: those with one of the generalist's `top` classes, bool [B, M].
 
     Args:
         generalist: Logits [B, C].
         sets: The classes of each specialist.
-        top: Number of the generalist's most likely classes that are looked at.
+        top: Number of the generalist's most likely classes to consider.
 
     Raises:
-        ValueError: There are not so many classes.
+        ValueError: `top` exceeds the number of classes.
     """
     if top > generalist.shape[1]:
-        raise ValueError(f"the generalist has {generalist.shape[1]} classes, so its {top} most likely cannot be taken")
+        raise ValueError(f"top={top} exceeds the generalist's {generalist.shape[1]} classes")
     best = generalist.topk(top, 1).indices
     known = torch.zeros(len(sets), generalist.shape[1], dtype=torch.bool, device=generalist.device)
     for row, classes in zip(known, sets, strict=True):
@@ -86,28 +88,28 @@ def solve(
     generalist: Tensor,
     specialists: Sequence[Tensor],
     sets: Sequence[Sequence[int]],
-    say: Tensor,
+    active_mask: Tensor,
     direction: Direction,
     steps: PositiveInt,
 ) -> Tensor:
-    """Log of the q that minimises `KL(p_g, q) + sum_m KL(p_m, q)` over the specialists that have a say.
+    """Log of the q that minimises `KL(p_g, q) + sum_m KL(p_m, q)` over the active specialists.
 
-    For a specialist, q is summed over the classes that are not its own. All samples descend at once, each by
-    itself, from the generalist's own distribution; where no specialist has a say, that is the answer. With
-    'forward' and full distributions the answer is the arithmetic mean of all, with 'reverse' the geometric one.
+    For a specialist, q is summed over the classes outside its set. All examples are optimised at once and
+    independently, starting from the generalist's distribution, which is the solution if no specialist is active. For
+    full distributions the solution is the arithmetic mean with 'forward', and the geometric mean with 'reverse'.
 
-    The paper descends along the gradient in the logits of q and leaves the rate open. A step here goes to the mean of
-    all, in which each specialist's rest is divided among its classes as q divides it. With 'forward' that is q minus
-    the gradient in its logits over the number of those who have a say, a natural gradient: it never goes up, needs no
-    rate, and of a single specialist it finds the answer in one step.
+    The paper follows the gradient in the logits of q and leaves the learning rate open. Here a step goes to the mean
+    of all networks, in which each specialist's rest probability is split over its classes in q's proportions. With
+    'forward' this is q minus the gradient in its logits divided by the number of networks, a natural gradient step:
+    the objective never increases, there is no rate to set, and for a single specialist one step is exact.
 
     Args:
         generalist: Logits [B, C].
-        specialists: Logits [B, |S_m| + 1] each, the last of which is the rest; corrected already.
+        specialists: Logits [B, |S_m| + 1] of each specialist, the last for the rest; already corrected.
         sets: The classes of each specialist, in the order of its logits.
-        say: Who has a say, bool [B, M].
+        active_mask: Mask of the active specialists, bool [B, M].
         direction: 'forward' for KL(p, q), 'reverse' for KL(q, p).
-        steps: Where several have a say.
+        steps: Number of steps if several specialists are active; one step is exact otherwise.
 
     Returns:
         Log-probabilities [B, C].
@@ -119,10 +121,10 @@ def solve(
     if direction not in ("forward", "reverse"):
         raise ValueError(f"direction must be 'forward' or 'reverse', got {direction!r}")
     log_g = generalist.detach().log_softmax(1)
-    asked = say.any(1)
+    asked = active_mask.any(1)
     if not asked.any():
         return log_g
-    own, says = log_g[asked], say[asked]
+    own, says = log_g[asked], active_mask[asked]
     shape = (len(own), len(sets), own.shape[1])
     log_p, log_rest = own.new_zeros(shape), own.new_zeros(*shape[:2], 1)
     special = torch.zeros(shape[1:], dtype=torch.bool, device=own.device)
@@ -140,28 +142,29 @@ def solve(
 
 
 def _mean(log_probs: Tensor, voters: Tensor, direction: Direction) -> Tensor:
-    """Log of the arithmetic or geometric mean over those who vote: [B, M, C] and bool [B, M] to [B, C]."""
+    """Log of the arithmetic or geometric mean over the active networks: [B, M, C] and bool [B, M] to [B, C]."""
     silent = ~voters[:, :, None]
     if direction == "forward":
         return log_probs.masked_fill(silent, -math.inf).logsumexp(1).log_softmax(1)
     return (log_probs.masked_fill(silent, 0.0).sum(1) / voters.sum(1, keepdim=True)).log_softmax(1)
 
 
-class Agreement:
-    """What a generalist and its specialists say together, as the rule of an ensemble: the log of `solve`'s q.
+class SpecialistConsensus:
+    """Ensemble rule for a generalist and its specialists: the log of `solve`'s q.
 
-    A specialist's dustbin is corrected first. Who has a say is decided by the generalist's most likely classes.
+    The specialists' rest logits are corrected first. A specialist is active if the generalist's most likely classes
+    include one of its own.
 
     Args:
-        sets: Classes of each member, in the order of its outputs; None for the one that knows all, the generalist.
-        trained_shares: Part that each specialist's own classes had in what it was trained on; the generalist's is
-            not read.
-        shares: Their part among all examples; None for that of classes of equal size.
-        top: Number of the generalist's classes that are looked at.
+        sets: Classes of each member, in the order of its outputs; None for the generalist, which has all.
+        trained_shares: Share of each specialist's classes among its training examples; the generalist's entry is
+            ignored.
+        shares: Share of its classes among all examples; None assumes classes of equal size.
+        top: Number of the generalist's most likely classes to consider.
         direction, steps: As in `solve`.
 
     Raises:
-        ValueError: There is not one generalist, or no specialist.
+        ValueError: The number of generalists is not one, or there is no specialist.
     """
 
     differentiable = False
@@ -178,8 +181,8 @@ class Agreement:
         generalists = [i for i, classes in enumerate(sets) if classes is None]
         if len(generalists) != 1 or len(sets) < 2:
             raise ValueError(
-                f"specialists teach with one generalist, the member without special_classes; found {len(generalists)} "
-                f"of these and {len(sets) - len(generalists)} specialists"
+                f"specialists need exactly one generalist, a member without special_classes; found {len(generalists)} "
+                f"generalists and {len(sets) - len(generalists)} specialists"
             )
         self.generalist = generalists[0]
         self.sets, self.trained_shares, self.shares = list(sets), list(trained_shares), list(shares)
@@ -195,5 +198,5 @@ class Agreement:
                 share = len(classes) / general.shape[1] if share is None else share
                 sets.append(classes)
                 corrected.append(torch.cat([said[:, :-1], said[:, -1:] + correction(share, trained)], 1))
-        say = active(general, sets, self.top)
-        return solve(general, corrected, sets, say, self.direction, self.steps)
+        active_mask = active(general, sets, self.top)
+        return solve(general, corrected, sets, active_mask, self.direction, self.steps)

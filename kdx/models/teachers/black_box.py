@@ -1,4 +1,4 @@
-"""A teacher of which less is known than its network could tell."""
+"""A black-box teacher: logits and selected feature vectors, without derivatives."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,19 @@ from torch import nn
 from kdx.core.types import Outputs
 from kdx.losses.base.heads import network_with
 
-FIXED = ("head", "preact_norms")  # what networks are asked for beside outputs; it has nothing to do with a batch
+FIXED = ("head", "preact_norms")  # attributes that methods read besides outputs; they do not depend on a batch
 
 
-class Limited(nn.Module):
-    """A teacher with its logits, some of its feature vectors, and no derivatives.
+class BlackBoxTeacher(nn.Module):
+    """A teacher reduced to its logits and some feature vectors, without derivatives.
 
-    So is one whose answers are kept, or one in integers. Methods that need more find out before they train.
+    Teachers with cached outputs and int8 teachers offer no more than this. Methods that need more raise before
+    training.
 
     Args:
-        teacher: The teacher; not named `net`, so that nobody finds derivatives behind this.
-        roles: Features that stay; vectors [B, D].
+        teacher: The teacher. The attribute is not named `net`, so that methods do not look behind this wrapper for
+            derivatives.
+        roles: Roles of the features to keep; vectors [B, D].
     """
 
     def __init__(self, teacher: nn.Module, roles: Sequence[str]):
@@ -31,13 +33,13 @@ class Limited(nn.Module):
         return super().__getattr__(name)
 
     def forward(self, x: Any) -> Outputs:
-        """Raises ValueError where a role is missing, or its feature no vector."""
+        """Return logits and kept features; raise ValueError if a role is missing or its feature is not a vector."""
         outputs = self.teacher(x)
         features = {role: outputs.feature(role) for role in self.roles}
         for role, feature in features.items():
             if feature.dim() != 2:
                 shape = list(feature.shape[1:])
                 raise ValueError(
-                    f"teacher.memo_features keeps vectors such as pooled; '{role}' is {shape} for each view"
+                    f"teacher.memo_features keeps vectors such as pooled, but '{role}' has shape {shape} for each view"
                 )
         return Outputs(outputs.logits, features)

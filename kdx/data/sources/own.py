@@ -1,0 +1,142 @@
+"""A user's own data: a map-style `torch.utils.data.Dataset` of (input, label)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdx.data.dataset import Dataset
+from kdx.data.sets import DataError, ImageSet, TensorSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Dataset):
+    """Two torch data sets whose items are pairs of an input and a class index.
+
+    An input is a float tensor [C, H, W] (used as it is, then normalised by `mean` and `std`), a uint8 tensor
+    [C, H, W], or an image of Pillow (both divided by 255 first). An item must be the same each time it is read, so
+    that a run resumes exactly; random views belong to `augmentation`. Crops and flips work on every input; `policy`
+    and `ResizedCrop` need uint8.
+
+    Attributes:
+        train: Makes the training set; called when the data is loaded.
+        test: Makes the test set.
+        in_memory: Whether each item is read once, at the start; else at each step, in worker processes.
+    """
+
+    train: Callable[[], Any]
+    test: Callable[[], Any]
+    in_memory: bool
+
+    def load(self) -> tuple[ImageSet, ImageSet]:
+        train, test = (self._part(make, split) for split, make in (("training", self.train), ("test", self.test)))
+        if (train.scale, train.dtype) != (test.scale, test.dtype):
+            raise DataError(f"the training set of {self.name} gives {train.dtype} inputs, its test set {test.dtype}")
+        return train, test
+
+    def _part(self, make: Callable[[], Any], split: str) -> ImageSet:
+        where = f"the {split} set of {self.name}"
+        source = make()
+        if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
+            raise DataError(f"{where} must be a map-style data set, with __getitem__ and __len__")
+        if not len(source):
+            raise DataError(f"{where} is empty")
+        first, _ = read(source, 0, where)
+        again, _ = read(source, 0, where)
+        if not np.array_equal(first, again, equal_nan=True):
+            raise DataError(f"{where} gives another input each time item 0 is read; use augmentation= for random views")
+        if not self.in_memory:
+            return MappedSet(source, torch.tensor([_label(label, where) for label in _labels(source)]), where)
+        pairs = [read(source, i, where) for i in range(len(source))]
+        inputs = np.stack([_alike(pixels, first, i, where) for i, (pixels, _) in enumerate(pairs)])
+        return TensorSet(torch.from_numpy(inputs), torch.tensor([label for _, label in pairs]), _scale(inputs.dtype))
+
+
+class MappedSet(ImageSet):
+    """Inputs that a map-style data set makes at each access.
+
+    Args:
+        source: Its items are pairs of an input and a label.
+        labels: Class indices, int64 [N].
+        where: The set's name in errors.
+        origin, pool: See `ImageSet`.
+    """
+
+    decodes = True
+
+    def __init__(self, source: Any, labels: Tensor, where: str, origin: Tensor | None = None, pool: int | None = None):
+        self._first, _ = read(source, 0, where)
+        super().__init__(labels, _scale(self._first.dtype), origin, pool)
+        self.source, self._where, self.dtype = source, where, self._first.dtype
+        h, w, c = self._first.shape
+        self.shape = (c, h, w)
+
+    def subset(self, indices: Tensor) -> "MappedSet":
+        source = torch.utils.data.Subset(self.source, indices.tolist())
+        return MappedSet(source, self.labels[indices], self._where, self.origin[indices], self.pool)
+
+    def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return np.stack([self.whole(i) for i in indices.tolist()]), np.arange(len(indices))
+
+    def whole(self, index: int) -> np.ndarray:
+        return _alike(read(self.source, index, self._where)[0], self._first, index, self._where)
+
+
+def read(source: Any, index: int, where: str) -> tuple[np.ndarray, int]:
+    """One item as an array [H, W, C], uint8 or float32, and a class index.
+
+    Raises:
+        DataError: The item is no pair, or its input or label is of another kind.
+    """
+    item = source[index]
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise DataError(f"item {index} of {where} must be a pair (input, label), found {type(item).__name__}")
+    pixels, label = item
+    if not isinstance(pixels, Tensor):
+        array = np.array(pixels)  # a copy: an image of Pillow is read-only
+        if array.dtype != np.uint8 or array.ndim not in (2, 3):
+            raise DataError(
+                f"the input of item {index} of {where} must be a tensor [C, H, W] or an image of Pillow in 8 bits, "
+                f"found {type(pixels).__name__}"
+            )
+        return array if array.ndim == 3 else array[..., None], _label(label, where)
+    if pixels.ndim != 3 or not (pixels.dtype == torch.uint8 or pixels.is_floating_point()):
+        raise DataError(
+            f"the input of item {index} of {where} must be a float or uint8 tensor [C, H, W], "
+            f"found {pixels.dtype} {list(pixels.shape)}"
+        )
+    whole = pixels.detach().cpu().permute(1, 2, 0).contiguous()
+    return (whole if whole.dtype == torch.uint8 else whole.float()).numpy(), _label(label, where)
+
+
+def _labels(source: Any) -> Iterator[Any]:
+    """Labels of all items: `targets`, as torchvision's data sets have it, else read item by item."""
+    targets = getattr(source, "targets", None)
+    yield from targets if targets is not None and len(targets) == len(source) else (item[1] for item in _items(source))
+
+
+def _items(source: Any) -> Iterator[Any]:
+    return (source[i] for i in range(len(source)))
+
+
+def _label(label: Any, where: str) -> int:
+    number = label.item() if isinstance(label, Tensor | np.generic) and label.ndim == 0 else label
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise DataError(f"a label of {where} must be a class index, found {label!r}")
+    return number
+
+
+def _alike(pixels: np.ndarray, first: np.ndarray, index: int, where: str) -> np.ndarray:
+    if pixels.shape != first.shape or pixels.dtype != first.dtype:
+        raise DataError(
+            f"item {index} of {where} is {pixels.dtype} {list(pixels.shape)} as [H, W, C], and item 0 is "
+            f"{first.dtype} {list(first.shape)}; all inputs must be alike"
+        )
+    return pixels
+
+
+def _scale(dtype: np.dtype) -> int:
+    return 255 if dtype == np.uint8 else 1

@@ -1,0 +1,150 @@
+"""A study that compares trained networks by a measurement."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from torch import nn
+
+from kdx.config.compose import Config
+from kdx.core.errors import UserError
+from kdx.core.ranges import Count
+from kdx.core.types import Batch
+from kdx.studies.links import Links
+from kdx.studies.options import Options
+from kdx.studies.trained import Evaluation
+from kdx.tables.footnotes import footnotes
+from kdx.tables.publish import publish
+from kdx.tables.statistics import ENOUGH, Summary, caution
+from kdx.tables.table import Table
+
+Scores = Mapping[str, Mapping[str, float]]  # a number by row and column
+
+# keys of a data set that choose training examples and leave the test set alone
+TRAINING = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset")
+PLACES = ("root", "index", "download", "verify")
+
+
+@runtime_checkable
+class Measurement(Protocol):
+    """Compares networks on a split.
+
+    Attributes:
+        notes: Sentences below the table that define its columns.
+    """
+
+    notes: ClassVar[Sequence[str]]
+
+    def __call__(self, networks: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Scores:
+        """Measure.
+
+        Args:
+            networks: By name, in evaluation mode, with parameters that may require gradients.
+            batches: Of the split, on the networks' device; can be iterated over several times.
+
+        Returns:
+            A number for each row and column of the study's table, in the order in which the table shows them. A number
+            that is undefined is left out.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """Compares the students of finished runs, for each seed, and writes one table of means over the seeds.
+
+    The study defines no training of its own: it asks for each run by its overrides, as a table does, so finished runs
+    are taken as they are. "{NAME}" in the overrides of a network stands for the directory of the network of that name
+    with the same seed, see `Links`.
+
+    Attributes:
+        name: Directory of its files.
+        title: Heading of the table.
+        overrides: Overrides of all runs.
+        seeds: Seeds of each network.
+        networks: Overrides of each run, by the name that the measurement sees.
+        split: Examples that networks are compared on.
+        measure: The measurement.
+
+    Raises:
+        UserError: Fewer than one seed or two networks, or see `Links`.
+    """
+
+    accepts: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    title: str
+    overrides: Sequence[str]
+    seeds: Sequence[Count]
+    networks: Mapping[str, Sequence[str]]
+    split: Literal["test", "train", "val"]
+    measure: Measurement
+    _links: Links = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        if not self.seeds or len(self.networks) < 2:
+            raise UserError("study.networks: a comparison needs at least one seed and two networks")
+        links = Links(key="study.networks", overrides=self.overrides, seeds=self.seeds, links=self.networks)
+        object.__setattr__(self, "_links", links)
+
+    def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
+        """Run what is missing, measure, and write and print the table of the seeds that are complete.
+
+        Args:
+            paths: The config's paths.
+            options: Options of the command line.
+
+        Returns:
+            A line for each failure.
+        """
+        place = options.place(paths)
+        self.check([*place, *options.overrides])
+        found, lines = self._links.run(list(self.networks), place, options)
+        complete = [seed for seed in self.seeds if all((name, seed) in found for name in self.networks)]
+        if not complete:
+            return lines or ["no seed is complete"]
+        scores: dict[int, Scores] = {}
+        for seed in complete:
+            configs = {name: found[name, seed][0] for name in self.networks}
+            self._must_share_data(configs)
+            data = Evaluation(next(iter(configs.values())))
+            nets = {name: data.student(config, found[name, seed][1].student) for name, config in configs.items()}
+            scores[seed] = self.measure(nets, data.batches(self.split))
+        runs = [result.data for (_, seed), (_, result) in found.items() if seed in complete]
+        publish(self._table(scores, footnotes(runs)), paths, self.name)
+        return lines
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Raise ConfigError where the overrides of a network make no valid config."""
+        self._links.check(list(self.networks), overrides)
+
+    def _must_share_data(self, configs: Mapping[str, Config]) -> None:
+        def facts(config: Config) -> Config:
+            ignored = (*PLACES, *(TRAINING if self.split == "test" else ()))
+            return {key: value for key, value in config["dataset"].items() if key not in ignored}
+
+        first = next(iter(configs))
+        for name, config in configs.items():
+            ours, theirs = facts(config), facts(configs[first])
+            if differing := [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]:
+                raise UserError(
+                    f"study.networks: '{name}' and '{first}' have different {self.split} examples "
+                    f"(dataset.{differing[0]}), so they cannot be compared"
+                )
+
+    def _table(self, scores: Mapping[int, Scores], notes: Sequence[str]) -> Table:
+        first = next(iter(scores.values()))
+        rows, columns = list(first), list(dict.fromkeys(column for of in first.values() for column in of))
+        cells: dict[str, dict[str, Summary]] = {}
+        for row in rows:
+            values = {column: [of[row][column] for of in scores.values() if column in of[row]] for column in columns}
+            # a cell counts only where each seed has a number
+            cells[row] = {column: Summary.of(found) for column, found in values.items() if len(found) == len(scores)}
+        notes = [
+            *self.measure.notes,
+            f"mean ± sample standard deviation over n seeds {list(scores)}; {self.split} examples",
+            *notes,
+        ]
+        if caution(len(scores)):
+            notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
+        return Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes)

@@ -1,0 +1,52 @@
+"""The contract of a study: it runs the trainings that are missing and reports on all of them."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Protocol, runtime_checkable
+
+from kdx.core.errors import UserError
+from kdx.studies.options import NARROWING, Options
+
+
+@runtime_checkable
+class Study(Protocol):
+    """Many trainings that answer one question.
+
+    A config names a class of this form: its fields are the keys of a file in `configs/study`, and `kdx study` calls
+    `execute`. A study of your own lies in a folder that `--config-dir` names.
+
+    Attributes:
+        accepts: Options of the command line that this study applies, out of "scale", "rows" and "columns". The other
+            options apply to every study.
+    """
+
+    accepts: ClassVar[frozenset[str]]
+
+    def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
+        """Run what is missing, write the results below `paths["outputs"]` and print them.
+
+        Args:
+            paths: The config's paths.
+            options: Options of the command line.
+
+        Returns:
+            A line for each failure.
+        """
+        ...
+
+
+def check_study(study: object, options: Options) -> Study:
+    """The study itself, if it is one and applies every option that is set.
+
+    Raises:
+        UserError: The object is no study, or an option is set that the study does not apply.
+    """
+    if not isinstance(study, Study):
+        raise UserError(
+            f"study._target_: {type(study).__name__} is no study; a study has `accepts` and `execute(paths, options)`, "
+            "see kdx.studies.study"
+        )
+    for name in NARROWING:
+        if getattr(options, name) is not None and name not in study.accepts:
+            known = ", ".join(sorted(study.accepts)) or "neither scale nor rows nor columns"
+            raise UserError(f"{name}: a {type(study).__name__} study does not apply this option; it applies {known}")
+    return study

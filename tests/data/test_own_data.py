@@ -1,0 +1,133 @@
+"""A torch data set of (input, label) serves as a data set."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from kdx.data.loaders import make_loaders
+from kdx.data.sets import DataError
+from kdx.data.sources.own import Own
+from kdx.data.views.augment import PLAIN, Augmentation
+from kdx.data.views.crop import PadCrop, ResizedCrop
+
+G = torch.Generator().manual_seed(0)
+FLOATS = torch.randn(12, 2, 4, 5, generator=G)
+BYTES = torch.randint(256, (12, 2, 4, 5), generator=G, dtype=torch.uint8)
+LABELS = torch.arange(12) % 3
+
+
+class Pairs:
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def own(train, test=None, in_memory=True, shape=(2, 4, 5), **changes):
+    facts = {"mean": [0.25] * shape[0], "std": [2.0] * shape[0], "fraction": 1.0, "val_fraction": 0.0} | changes
+    return Own(
+        name="mine",
+        num_classes=3,
+        input_shape=shape,
+        fraction_seed=0,
+        val_seed=0,
+        train_subset=6,
+        train=lambda: train,
+        test=lambda: train if test is None else test,
+        in_memory=in_memory,
+        **facts,
+    )
+
+
+def loaders(dataset, augmentation=PLAIN, num_workers=0):
+    return make_loaders(dataset.splits(), augmentation, 5, 5, 0, num_workers, False, False)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("inputs, scale", [(FLOATS, 1), (FLOATS.double(), 1), (BYTES, 255)])
+def test_batches_hold_the_normalised_items(inputs, scale, in_memory):
+    dataset = own(TensorDataset(inputs, LABELS), in_memory=in_memory)
+    expected = (inputs.float() / scale - 0.25) / 2
+    for _ in range(2):  # reading must not change the stored items
+        batches = list(loaders(dataset).evals["test"])
+        assert torch.equal(torch.cat([b.inputs for b in batches]), expected)
+        assert torch.equal(torch.cat([b.labels for b in batches]), LABELS)
+    for batch in loaders(dataset).train.epoch(1):
+        assert torch.equal(batch.inputs, expected[batch.index])
+        assert torch.equal(batch.labels, LABELS[batch.index])
+
+
+def test_worker_processes_read_the_same():
+    dataset = own(TensorDataset(FLOATS, LABELS), in_memory=False)
+    alone, helped = (list(loaders(dataset, num_workers=n).train.epoch(0)) for n in (0, 1))
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_fraction_and_validation_split_are_parts_of_it(in_memory):
+    dataset = own(TensorDataset(FLOATS, LABELS), in_memory=in_memory, fraction=0.5, val_fraction=0.25)
+    splits = dataset.splits()
+    assert splits.val is not None and not set(splits.val.origin.tolist()) & set(splits.train.origin.tolist())
+    for part in (splits.train, splits.val):
+        images, rows = part.rows(torch.arange(len(part)))
+        assert np.array_equal(images[rows], FLOATS[part.origin].permute(0, 2, 3, 1).numpy())
+
+
+def test_images_of_pillow_are_read_as_bytes():
+    pixels = BYTES[:, 0].numpy()
+    items = [(Image.fromarray(p), int(label)) for p, label in zip(pixels, LABELS, strict=True)]
+    dataset = own(Pairs(items), shape=(1, 4, 5), mean=[0.0], std=[1.0])
+    (first, *_) = loaders(dataset).evals["test"]
+    assert torch.equal(first.inputs, BYTES[:5, :1].float() / 255)
+
+
+def test_a_crop_and_a_flip_move_floats_as_they_are():
+    dataset = own(TensorDataset(FLOATS, LABELS), mean=[0.0, 0.0], std=[1.0, 1.0])
+    augmentation = Augmentation(crop=PadCrop(pad=1), flip=1.0, policy=None, mixing=None, cycle=None)
+    for batch in loaders(dataset, augmentation).train.epoch(0):
+        for image, index in zip(batch.inputs, batch.index.tolist(), strict=True):
+            padded = torch.nn.functional.pad(FLOATS[index], (1, 1, 1, 1))
+            windows = [padded[:, y : y + 4, x : x + 5].flip(2) for y in range(3) for x in range(3)]
+            assert sum(torch.equal(image, w) for w in windows) == 1
+
+
+def test_resizing_floats_is_refused():
+    augmentation = Augmentation(
+        crop=ResizedCrop(scale=[0.5, 1.0], ratio=[1.0, 1.0]), flip=0.0, policy=None, mixing=None, cycle=None
+    )
+    with pytest.raises(DataError, match="work on 8-bit images, and this data set gives float32"):
+        loaders(own(TensorDataset(FLOATS, LABELS)), augmentation)
+
+
+class Restless(Pairs):
+    def __getitem__(self, i):
+        return torch.rand(2, 4, 5), 0
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        (Restless([0]), "another input each time item 0 is read"),
+        (Pairs([]), "the training set of mine is empty"),
+        (Pairs([(FLOATS[0], 0, 0)]), r"item 0 .* must be a pair \(input, label\)"),
+        (Pairs([(FLOATS[0].flatten(), 0)]), r"must be a float or uint8 tensor \[C, H, W\], found torch.float32 \[40\]"),
+        (Pairs([(FLOATS[0], 0.5)]), "must be a class index, found 0.5"),
+        (Pairs([(FLOATS[0], 0), (FLOATS[0, :1], 1)]), "item 1 .* all inputs must be alike"),
+        (Pairs([(FLOATS[0], 3)]), r"has the label 3, outside 0..2"),
+        (iter([]), "must be a map-style data set"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(source, said):
+    with pytest.raises(DataError, match=said):
+        own(source).splits()
+
+
+def test_training_and_test_set_must_be_of_one_kind():
+    with pytest.raises(DataError, match="gives float32 inputs, its test set uint8"):
+        own(TensorDataset(FLOATS, LABELS), TensorDataset(BYTES, LABELS)).splits()
