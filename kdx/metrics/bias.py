@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -76,7 +76,7 @@ class Margins:
     @classmethod
     def cat(cls, parts: Sequence["Margins"]) -> "Margins":
         """Concatenate the margins of several batches."""
-        return cls(*(torch.cat([vars(part)[name] for part in parts]) for name in cls.__dataclass_fields__))
+        return cls(*(torch.cat([vars(part)[name] for part in parts]) for name in (f.name for f in fields(cls))))
 
     def measure(self, shift: float) -> dict[str, float]:
         """Accuracies with the biases raised by `shift`, as fractions.

@@ -74,10 +74,12 @@ def unique(entries: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
 def _built_in() -> Sequence[Metric]:
     """The metrics of classification and of all evaluators."""
     import kdx.evals
+    from kdx.core.method import Evaluator
     from kdx.evals.fidelity import fidelity_metrics
     from kdx.tasks.classes import Classes
 
     modules = [importlib.import_module(f"kdx.evals.{m.name}") for m in pkgutil.iter_modules(kdx.evals.__path__)]
-    evaluators = [part for module in modules for part in vars(module).values() if isinstance(part, type)]
-    described = [metric for part in evaluators for metric in getattr(part, "described", ()) if "/" in metric.name]
+    parts = [part for module in modules for part in vars(module).values() if isinstance(part, type)]
+    evaluators = [part for part in parts if issubclass(part, Evaluator) and isinstance(part.described, tuple)]
+    described = [metric for evaluator in evaluators for metric in evaluator.described if "/" in metric.name]
     return (*Classes(2).described, *fidelity_metrics(Classes(2)), *described)

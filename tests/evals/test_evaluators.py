@@ -51,7 +51,7 @@ def split(size: int, classes: int, batch_size: int) -> list[Batch]:
 def test_classification_counts_every_example_once(classes: int, batch_size: int):
     size = 23  # batches of 10 leave 3
     models, loaders = networks(size, classes), {"val": split(size, classes, batch_size)}
-    values = TaskMetrics(loaders, CPU, TASK, "val", "student", 1.0).run(models)
+    values = TaskMetrics(loaders, CPU, Classes(classes), "val", "student", 1.0).run(models)
     assert values.keys() == {f"val/{m}" for m in ("top1", "nll", "brier", "ece")} | (
         {"val/top5"} if classes >= 5 else set()
     )

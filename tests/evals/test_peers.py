@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from test_evaluators import CPU, TASK, Fixed, networks, split
+from test_evaluators import CPU, Fixed, networks, split
 
+from kdx.core.functional import mean_log_probs
 from kdx.evals.peers import Peers
 from kdx.evals.task_metrics import TaskMetrics
 from kdx.tasks.classes import Classes
+
+TASK = Classes(6)
 
 
 def several(size: int, classes: int) -> dict[str, Fixed]:
@@ -43,5 +46,5 @@ def test_a_method_with_an_ensemble_of_its_own_is_asked_for_it():
 
 def test_log_probabilities_survive_large_logits():
     certain = torch.tensor([[200.0, -200.0]])
-    found = Classes(2).together([certain, certain.flip(1)])
+    found = mean_log_probs([certain.log_softmax(1), certain.flip(1).log_softmax(1)], torch.tensor([0.5, 0.5]))
     assert torch.allclose(found, torch.tensor([[0.5, 0.5]]).log())
