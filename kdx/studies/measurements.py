@@ -13,7 +13,7 @@ from kdx.core.ranges import PositiveInt
 from kdx.core.types import Batch
 from kdx.evals.boundary import Boundary
 from kdx.metrics.accuracy import topk_correct
-from kdx.metrics.fidelity import agreement, divergence
+from kdx.metrics.fidelity import agreement, prediction_divergence
 from kdx.models.attack import BoundaryAttack
 
 Scores = dict[str, dict[str, float]]
@@ -59,7 +59,7 @@ class Predictions:
                 row = pair(one, other)
                 sums[row, "agreement"] += _count(agreement(logits[one], logits[other]))
                 sums[row, "wins"] += _count(right[one] & ~right[other])
-                sums[row, "KL"] += float(divergence(logits[one], logits[other]).sum())
+                sums[row, "KL"] += float(prediction_divergence(logits[one], logits[other]).sum())
         scores: Scores = defaultdict(dict)
         for (row, column), value in sums.items():
             scores[row][column] = value / seen
