@@ -15,6 +15,7 @@ from kdx.evals.boundary import Boundary
 from kdx.metrics.accuracy import topk_correct
 from kdx.metrics.fidelity import agreement, prediction_divergence
 from kdx.models.attack import BoundaryAttack
+from kdx.tasks.classes import Classes
 
 Scores = dict[str, dict[str, float]]
 
@@ -88,8 +89,10 @@ class Boundaries:
     targets: PositiveInt | None
 
     def __call__(self, networks: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Scores:
-        device = next(next(iter(networks.values())).parameters()).device
-        evaluator = Boundary({"": batches}, device, "", self.attack, self.targets, None)
+        first = next(iter(batches))
+        with torch.no_grad():
+            task = Classes(next(iter(networks.values()))(first.inputs).logits.shape[1])
+        evaluator = Boundary({"": batches}, first.index.device, task, "", self.attack, self.targets, None)
         scores: Scores = {}
         for one, other in permutations(networks, 2):
             found = evaluator.run({"student": networks[one], "teacher": networks[other]})

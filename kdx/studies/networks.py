@@ -14,6 +14,7 @@ from kdx.studies.links import Links
 from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
 from kdx.tables.footnotes import footnotes
+from kdx.tables.metrics import Shown
 from kdx.tables.publish import publish
 from kdx.tables.statistics import ENOUGH, Summary, caution
 from kdx.tables.table import Table
@@ -147,4 +148,4 @@ class Networks:
         ]
         if caution(len(scores)):
             notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
-        return Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes)
+        return Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes, Shown([]))
