@@ -102,11 +102,10 @@ class Boundaries:
     targets: PositiveInt | None
 
     def __call__(self, networks: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Scores:
-        device = next(next(iter(networks.values())).parameters()).device
+        first = next(iter(batches))
         with torch.no_grad():
-            first = next(iter(networks.values()))(next(iter(batches)).inputs)
-        task = Classes(first.logits.shape[1])
-        evaluator = Boundary({"": batches}, device, task, "", self.attack, self.targets, None)
+            task = Classes(next(iter(networks.values()))(first.inputs).logits.shape[1])
+        evaluator = Boundary({"": batches}, first.index.device, task, "", self.attack, self.targets, None)
         scores: Scores = {}
         for one, other in permutations(networks, 2):
             found = evaluator.run({"student": networks[one], "teacher": networks[other]})
