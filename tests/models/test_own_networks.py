@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdx.core.types import Outputs
+from kdx.core.types import Images, Outputs
 from kdx.models.own import as_network, tapped_model
 from kdx.models.probe import probe
 from kdx.models.small import MLP
 from kdx.models.tap import Tapped, plain
 from kdx.models.weights import load_weights, save_weights
 
+INPUTS = Images((3, 8, 8), (0.0,) * 3, (1.0,) * 3)
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -69,7 +70,7 @@ def test_logits_are_those_of_the_module(kind):
     torch.manual_seed(0)
     module = kind()
     network = as_network(copy.deepcopy(module))
-    probe(network, (3, 8, 8))
+    probe(network, INPUTS)
     for train in (True, False):
         assert torch.equal(network.train(train)(X).logits, module.train(train)(X))
 
@@ -88,7 +89,7 @@ def test_the_classifier_is_found_and_its_input_is_pooled():
 def test_a_layer_whose_output_is_not_the_networks_is_no_classifier(kind):
     torch.manual_seed(0)
     network = as_network(kind())
-    assert "pooled" not in probe(network, (3, 8, 8)).features
+    assert "pooled" not in probe(network, INPUTS).features
     assert getattr(network, "head", None) is None
     assert "pooled" not in network(X).features
 
