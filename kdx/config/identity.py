@@ -1,14 +1,21 @@
-"""What makes two runs the same run."""
+"""The identity of a run: a hash of everything in its config that can change a number.
+
+Called by `kdx.runs` (names of directories), `kdx.report` (groups of runs) and the studies. A change to what is hashed
+gives every run a new name, so that finished runs are trained again: `tests/config/test_frozen_identities.py` guards it.
+"""
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+from kdx.config.aliases import frozen_target
 from kdx.config.compose import Config
 
-# Where a run is written, how it is shown and which machine does it: none of these is the experiment.
+# Keys that change no training bit: where a run is written, how it is shown and which machine computes it. A student's
+# bits do not depend on trainer.eval_batch_size; its measurements do, by rounding in the last digits.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -28,14 +35,23 @@ NOT_IDENTITY = (
     "trainer.num_workers",
     "trainer.checkpoint_seconds",
     "trainer.cuda_graph",
+    "trainer.log_steps",
+    "trainer.eval_batch_size",
     "teacher.checkpoint",
+    "teacher.experiment",
     "teacher.expected",
+    "teacher.expected_top1",  # the name in runs of 0.1
     "teacher.tolerance",
     "teacher.shard",
     "teacher.max_kl",
     "teacher.min_agreement",
     "student.checkpoint",
+    "student.experiment",
 )
+# Keys that matter, but repeat what other keys say in full: the teacher's own training is `teacher.training`.
+REPEATED = ("teacher.recipe",)
+# Seeds tell repetitions of one experiment apart.
+SEEDS = ("seed", "data_seed")
 
 MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
 
@@ -43,30 +59,86 @@ MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
 def identity(config: Config) -> str:
     """Hash of a resolved config, as 16 hex digits.
 
-    Paths and logging are left out, and 4 is 4.0; a given checkpoint counts by its content (`sha256`), which the
-    config carries, and a teacher to be trained by its own config (`training`).
+    Keys for which `counts` is false are left out. A given checkpoint counts by its content (`sha256`), a teacher that
+    is trained first by its config (`training`), a class by its name at the time that names were frozen.
     """
-    kept = {path: _as_number(value) for path, value in _leaves(config) if not left_out(path)}
-    return fingerprint(kept)
+    return fingerprint({path: _frozen(path, value) for path, value in leaves(config).items() if counts(path)})
 
 
-def _as_number(value: Any) -> Any:
-    """A value with whole numbers written in one way, which a command line writes as it likes."""
+def experiment(config: Config) -> dict[str, Any]:
+    """The values that repetitions of a run share, by dotted path: its identity without the seeds.
+
+    A given checkpoint of a finished run counts by that run's experiment, so that the seeds of a chain are repetitions
+    of each other. Values that are null are left out, as if the key were missing.
+    """
+    whole = leaves(config)
+    kept = {path: value for path, value in whole.items() if counts(path) and not is_seed(path, whole)}
+    kept |= {path: value for path, value in whole.items() if path.endswith(".experiment") and _is_checkpoint(path)}
+    return {path: canonical(value) for path, value in kept.items() if value is not None}
+
+
+def experiment_hash(config: Config) -> str:
+    """Hash of `experiment`, as 16 hex digits."""
+    return fingerprint({path: _frozen(path, value) for path, value in experiment(config).items()})
+
+
+def seeds(config: Config) -> dict[str, Any]:
+    """The values that tell a run from its repetitions, by dotted path: seeds, and checksums of other seeds' weights."""
+    whole = leaves(config)
+    found = {path: value for path, value in whole.items() if counts(path) and is_seed(path, whole)}
+    return {path: canonical(value) for path, value in found.items() if value is not None}
+
+
+def canonical(value: Any) -> Any:
+    """A value with whole numbers written in one way: 4.0 is 4."""
     if isinstance(value, list):
-        return [_as_number(item) for item in value]
+        return [canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fingerprint(facts: Any) -> str:
-    """Hash of plain values, whatever the order of their keys, as 16 hex digits: what files are named by."""
+    """Hash of plain values, whatever the order of their keys, as 16 hex digits; files are named by it."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@cache  # runs of a report share their paths
 def left_out(path: str) -> bool:
-    """Whether a key of the config has no part in what a run is."""
-    # a member of an ensemble is a teacher, and the config that trains a teacher a config like any other
-    path = MEMBER.sub("teacher.", path).removeprefix("teacher.training.")
-    return any(path == name or path.startswith(f"{name}.") for name in NOT_IDENTITY)
+    """Whether a key of the config changes no number of a run."""
+    return _is_below(path, NOT_IDENTITY)
+
+
+@cache
+def counts(path: str) -> bool:
+    """Whether a key of the config is part of a run's identity."""
+    return not _is_below(path, NOT_IDENTITY + REPEATED)
+
+
+def is_seed(path: str, whole: dict[str, Any]) -> bool:
+    """Whether a key tells repetitions apart.
+
+    Args:
+        path: The key.
+        whole: All leaves of the config; a checksum is a seed where they name the run that made the weights.
+    """
+    owner, _, key = path.rpartition(".")
+    if key == "sha256":
+        return whole.get(f"{owner}.experiment") is not None
+    return key in SEEDS
+
+
+def leaves(config: Config) -> dict[str, Any]:
+    """The values of a config by dotted path."""
+    return dict(_leaves(config))
+
+
+def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+    """Paths at which two configs differ, with both values; None where one lacks the path."""
+    left, right = leaves(a), leaves(b)
+    return {
+        path: (left.get(path), right.get(path))
+        for path in sorted(left.keys() | right.keys())
+        if left.get(path) != right.get(path)
+    }
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -77,11 +149,31 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Paths at which two configs differ, with both values; None where one lacks the path."""
-    left, right = dict(_leaves(a)), dict(_leaves(b))
-    return {
-        path: (left.get(path), right.get(path))
-        for path in sorted(left.keys() | right.keys())
-        if left.get(path) != right.get(path)
-    }
+def _frozen(path: str, value: Any) -> Any:
+    if path.endswith("_target_"):
+        return frozen_target(value)
+    if isinstance(value, list):  # nodes in a list, such as peers, are no leaves of their own
+        return [_frozen_node(item) for item in value]
+    return canonical(value)
+
+
+def _frozen_node(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _frozen(str(key), value) if not isinstance(value, dict) else _frozen_node(value)
+            for key, value in node.items()
+        }
+    return _frozen("", node)
+
+
+def _is_below(path: str, names: tuple[str, ...]) -> bool:
+    # a member of an ensemble is a teacher, and the config that trains a teacher is a config like any other
+    path = MEMBER.sub("teacher.", path).removeprefix("teacher.training.")
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
+def _is_checkpoint(path: str) -> bool:
+    return MEMBER.sub("teacher.", path).removeprefix("teacher.training.") in (
+        "teacher.experiment",
+        "student.experiment",
+    )

@@ -21,6 +21,7 @@ class Student:
     net: Annotated[Any, Given()]
     checkpoint: str | None
     sha256: str | None
+    experiment: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Member:
     net: Annotated[Any, Given()]
     checkpoint: str | None
     sha256: str | None
+    experiment: str | None
     seed: Count
     recipe: Sequence[str]
     mean: Sequence[float] | None
@@ -85,6 +87,7 @@ class Run:
 
     seed: Count
     data_seed: Count
+    role: Literal["student", "teacher"]
     fresh: bool
     dataset: Annotated[Any, Given()]
     transfer: Annotated[Any, Given()]

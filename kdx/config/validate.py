@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from kdx.config.aliases import current_target
 from kdx.config.compose import Config, ConfigError
 from kdx.config.schema import Given, Run
 from kdx.core.errors import did_you_mean
@@ -45,8 +46,10 @@ def locate(target: str) -> Any:
     module, _, name = target.rpartition(".")
     if not module or not name or module.startswith("."):
         raise ValueError(
-            f"must be a class or function by its full name, such as kdx.losses.logits.kd.KD; found '{target}'"
+            f"must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found '{target}'"
         )
+    if (renamed := current_target(target)) != target:
+        raise ValueError(f"'{target}' was renamed; write {renamed}")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -2,24 +2,22 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kdx.config.compose import Config
-from kdx.config.identity import NOT_IDENTITY, differences
+from kdx.config.identity import canonical, counts, experiment, leaves, seeds
+from kdx.config.past import read_config
 from kdx.core.errors import UserError
 from kdx.runs.folder import CONFIG, ERROR, is_done
 from kdx.runs.results import Result, finished
 
 NEEDED = ("metrics", "teacher", "seconds", "finished", "code", "versions", "device")  # keys that a result must have
-# PyYAML's C loader if available: ten times as fast
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -36,18 +34,18 @@ class Run:
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
-        """The config's values by dotted path, without nulls."""
-        return {path: value for path, (_, value) in differences({}, self.config).items() if value is not None}
+        """The config's values by dotted path; null counts as missing."""
+        return {path: canonical(value) for path, value in leaves(self.config).items() if value is not None}
 
     @cached_property
     def experiment(self) -> dict[str, Any]:
-        """The values that make it the run it is, up to its seeds: runs that agree in these are repetitions."""
-        return {path: _number(v) for path, v in self.leaves.items() if _is_identity(path) and not _is_seed(path)}
+        """The values that repetitions share, by dotted path: see `kdx.config.identity.experiment`."""
+        return experiment(self.config)
 
     @cached_property
     def seeds(self) -> dict[str, Any]:
-        """Its seeds by path: a repetition differs in one of them."""
-        return {path: v for path, v in self.leaves.items() if _is_identity(path) and _is_seed(path)}
+        """The values that tell repetitions apart, by dotted path."""
+        return seeds(self.config)
 
     @cached_property
     def group(self) -> str:
@@ -68,7 +66,7 @@ class Run:
         rest = {
             group: str(option)
             for group, option in choices.items()
-            if option is not None and "@" not in group and group in config and _is_identity(group)
+            if option is not None and "@" not in group and group in config and counts(group)
         }
         return {**named, **{group: option for group, option in rest.items() if group not in (*named, "teacher")}}
 
@@ -123,7 +121,7 @@ def read(folder: Path) -> Run:
     result = finished(folder)
     if result is None:
         raise UserError(f"{folder} is not a finished run")
-    run = Run(result, _parse((folder / CONFIG).read_text()))
+    run = Run(result, read_config(folder / CONFIG))
     # accessed here, so that an error names the directory that lacks something
     assert run.scene
     _ = run.group, run.seed, [result.data[key] for key in NEEDED]
@@ -136,22 +134,6 @@ def _network(config: Config, role: str) -> str:
     return str(net["name"] if "name" in net else config["choices"][role])
 
 
-def _is_seed(path: str) -> bool:
-    """Whether a config path is a seed; a teacher's own seed counts as one."""
-    return path.rsplit(".", 1)[-1] in ("seed", "data_seed")
-
-
-def _number(value: Any) -> Any:
-    # a temperature of 4 is one of 4.0
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-@cache  # cached, since runs share their paths
-def _is_identity(path: str) -> bool:
-    path = path.removeprefix("teacher.training.")
-    return not any(path == name or path.startswith(f"{name}.") for name in NOT_IDENTITY)
-
-
 def _folders(places: Sequence[Path]) -> Iterator[Path]:
     for place in places:
         if not place.is_dir():
@@ -160,17 +142,3 @@ def _folders(places: Sequence[Path]) -> Iterator[Path]:
             if CONFIG in files:
                 below.clear()  # a run's own subfolders contain no runs
                 yield Path(folder)
-
-
-def _parse(text: str) -> Config:
-    # runs of a sweep share most of their config: each top-level block is parsed once
-    config: Config = {}
-    for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE):
-        if block.strip():
-            config |= _block(block)
-    return config
-
-
-@cache
-def _block(text: str) -> Config:
-    return yaml.load(text, Loader=_Loader)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.errors import InstantiationException
@@ -73,11 +73,20 @@ def build_loaders(config: Config, light: Light) -> Loaders:
         light.augmentation,
         settings.batch_size,
         settings.eval_batch_size,
-        config["data_seed"],
+        stream_seed(config, "data_seed"),
         settings.num_workers,
         settings.drop_last,
         settings.channels_last,
     )
+
+
+def stream_seed(config: Config, key: Literal["seed", "data_seed"]) -> int:
+    """The seed that a run derives its random streams from.
+
+    A run trained as a teacher has streams of its own. Otherwise a teacher and a student of the same seed would start
+    from the same weights and see the same batches.
+    """
+    return config[key] if config["role"] == "student" else derive(config[key], "teacher")
 
 
 def build_network(node: Config, seed: int) -> nn.Module:
@@ -88,7 +97,7 @@ def build_network(node: Config, seed: int) -> nn.Module:
 
 def start_student(config: Config, weights: Path | None) -> nn.Module:
     """The student as its run begins: with its own initial weights or given ones, a specialist with a generalist's."""
-    net = build_network(config["student"]["net"], config["seed"])
+    net = build_network(config["student"]["net"], stream_seed(config, "seed"))
     if weights is not None:
         load_weights(net, weights)
     return specialised(net, config["transfer"]["special_classes"])
@@ -134,7 +143,7 @@ def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: 
     given: dict[str, Any] = {"student": student, "spec": loaders.spec}
     if teacher is not None:
         given["teacher"] = teacher
-    return make_method(config["method"], config["seed"], given)
+    return make_method(config["method"], stream_seed(config, "seed"), given)
 
 
 def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:

@@ -106,6 +106,9 @@ def gather(config: Config, members: Mapping[str, Config]) -> None:
     nothing: Config = {key: None for key in KEYS}
     given = [t["sha256"] for t in teachers.values() if t["sha256"] is not None]
     nothing |= {"net": {}, "sha256": together(given) if given else None}
+    made = [t["experiment"] for t in teachers.values()]
+    if given and None not in made:
+        nothing["experiment"] = together(made)
     config["teacher"] = {**config["teacher"], **nothing, "seeds": None, "members": teachers}
     config["choices"] = {**config["choices"], "teacher": called}
 

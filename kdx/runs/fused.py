@@ -24,7 +24,7 @@ T = TypeVar("T")
 def shared(config: Config) -> str:
     """What a run would share with others, as text: data, their order and augmentation, the teacher, the machine."""
     trainer = {key: value for key, value in config["trainer"].items() if key not in OWN}
-    parts = {key: config[key] for key in ("dataset", "transfer", "augmentation", "data_seed", "teacher")}
+    parts = {key: config[key] for key in ("dataset", "transfer", "augmentation", "data_seed", "role", "teacher")}
     return json.dumps([parts, trainer], sort_keys=True)
 
 

@@ -13,6 +13,7 @@ from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
 from kdx.models.teachers.memo_table import MemoTable
+from kdx.runs.build import stream_seed
 from kdx.runs.results import write_json
 
 # Of a data set, what chooses among its examples changes none of them
@@ -73,7 +74,7 @@ def _facts(config: Config, checksum: str, loaders: Loaders, device: torch.device
             "dataset": dataset,
             "transfer": config["transfer"],
             "augmentation": config["augmentation"],
-            "data_seed": config["data_seed"],
+            "data_seed": stream_seed(config, "data_seed"),
             "batch_size": config["trainer"]["batch_size"],
         }
     return facts

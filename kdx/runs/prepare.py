@@ -3,24 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from kdx.config.compose import Composed, Config, ConfigError, compose
 from kdx.config.layout import ROLES
-from kdx.config.networks import network_node
 from kdx.config.schema import Run
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
 from kdx.data.views.augment import Augmentation, MultiView
 from kdx.models.teachers.memo import MIN_BATCH
-from kdx.models.weights import sha256, sha256_of
 from kdx.runs.build import make
 from kdx.runs.check_cuda_graph import misfits
 from kdx.runs.check_distributed import unsharded
 from kdx.runs.dry_run import rehearse
 from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
-from kdx.runs.folder import STUDENT
+from kdx.runs.fill import fill_checksum, fill_folders, fill_images, fill_peers
 
 # Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
 # affair. The validation split is shared: what a student is chosen on must be new to its teacher, too.
@@ -66,16 +63,16 @@ def examine(composed: Composed) -> Config:
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
         raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])
-    problems = [*_fill_peers(config), *name_members(config)]
+    problems = [*fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)
         problems += [*_misfits(config), *unsharded(config), *strays(config)]
     except ConfigError as error:
         problems += error.problems
-    problems += [*_fill_checksum(config, "student"), *_fill_images(config)]
+    problems += [*fill_checksum(config, "student"), *fill_images(config), *fill_folders(config)]
     teachers = each_teacher(config)
     for own in teachers.values():
-        problems += _fill_checksum(own, "teacher")
+        problems += fill_checksum(own, "teacher")
     if problems:
         raise ConfigError(problems)
     for own in teachers.values():
@@ -165,68 +162,10 @@ def network_name(config: Config, role: str) -> str:
     return str(net["name"] if "name" in net else config["choices"][role])
 
 
-def weights_file(checkpoint: str, key: str) -> Path:
-    """The weights that a checkpoint names: a file, or the exported student of a run's directory."""
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        found = path / STUDENT
-        if not found.exists():
-            raise UserError(f"{key}={checkpoint}: this directory has no student.safetensors; is the run finished?")
-        return found
-    if not path.exists():
-        raise UserError(f"{key}={checkpoint}: no such file or directory")
-    return path
-
-
-def _fill_peers(config: Config) -> list[str]:
-    """Put whole networks where `method.peers` names them, so that they are part of the run's identity."""
-    method, student = config["method"], config["student"]
-    words = method.get("peers") if isinstance(method, dict) else None
-    if not isinstance(words, list) or not isinstance(student, dict):
-        return []  # validation says what is wrong
-    peers, problems = [], []
-    for i, word in enumerate(words):
-        try:
-            peers.append(network_node(word, student["net"], config["dataset"]))
-        except UserError as error:
-            problems.append(f"method.peers[{i}]: {error}")
-    if not problems:
-        config["method"] = {**method, "peers": peers}
-    return problems
-
-
-def _fill_checksum(config: Config, role: str) -> list[str]:
-    node = config.get(role)
-    if not isinstance(node, dict) or not isinstance(node.get("checkpoint"), str) or node["checkpoint"] == "auto":
-        return []
-    try:
-        checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
-    except UserError as error:
-        return [str(error)]
-    # a given teacher draws nothing: its seed makes no other experiment
-    unseeded = {"seed": 0} if role == "teacher" else {}
-    config[role] = {**node, **unseeded, "sha256": checksum}
-    return []
-
-
-def _fill_images(config: Config) -> list[str]:
-    transfer = config.get("transfer")
-    if not isinstance(transfer, dict):
-        return []  # validation says what is wrong
-    images = transfer.get("unlabelled")
-    if not isinstance(images, dict) or not isinstance(images.get("path"), str):
-        return []
-    path = Path(images["path"]).expanduser()
-    if not path.exists():
-        return [f"transfer.unlabelled.path={images['path']}: no such file or directory"]
-    config["transfer"] = {**transfer, "unlabelled": {**images, "sha256": sha256_of(path)}}
-    return []
-
-
 def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | None]) -> Config:
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
     transfer = config["transfer"]
-    own = ["method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
+    own = ["role=teacher", "method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
     # given again, since a config may not compose without them, as ImageFolder's does not without a folder
     facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
     facts += _assignments("student.net", teacher["net"])

@@ -29,12 +29,22 @@ from kdx.engine.trainer import Trainer
 from kdx.models.sync_norms import sync_batch_norms
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.sharded import shard
-from kdx.runs.build import Light, build_evaluators, build_light, build_loaders, build_method, make, start_student
+from kdx.runs.build import (
+    Light,
+    build_evaluators,
+    build_light,
+    build_loaders,
+    build_method,
+    make,
+    start_student,
+    stream_seed,
+)
 from kdx.runs.export import deliver, name, save_selected
+from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.fused import Company
 from kdx.runs.lock import PAUSE, Claimed, claimed
-from kdx.runs.prepare import network_name, weights_file
+from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml
 from kdx.runs.teacher import find_weights, load_teacher
 
@@ -221,7 +231,7 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         on_selected=lambda student: save_selected(config, folder, student),
     )
     # streams of their own, so that what is drawn for an example differs between processes as between examples
-    seed_all(derive(config["seed"], "run", *([rank()] if rank() else [])))
+    seed_all(derive(stream_seed(config, "seed"), "run", *([rank()] if rank() else [])))
     if state is not None:
         trainer.load(state)
     return trainer

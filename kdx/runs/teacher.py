@@ -12,6 +12,7 @@ from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
 from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
+from kdx.core.seed import derive
 from kdx.core.task import Task
 from kdx.core.types import Batch
 from kdx.data.loaders import Loaders
@@ -24,9 +25,10 @@ from kdx.models.teachers.memo import Memo
 from kdx.models.weights import save_weights, sha256
 from kdx.runs.build import build_network, build_teacher
 from kdx.runs.ensemble_config import each_teacher, ensemble, together
+from kdx.runs.fill import weights_file
 from kdx.runs.memo import agrees, memoised
 from kdx.runs.optimize import optimized
-from kdx.runs.prepare import network_name, weights_file
+from kdx.runs.prepare import network_name
 from kdx.runs.results import Result
 
 
@@ -88,10 +90,11 @@ def _find(config: Config, train: Callable[[Config], Result]) -> Path:
 def _as_built(config: Config) -> Path:
     """The weights that a network is built with, kept: later runs have the same, with or without a network."""
     teacher, name = config["teacher"], network_name(config, "teacher").replace("/", "_")
-    key = fingerprint([teacher["net"], teacher["seed"]])
+    seed = derive(teacher["seed"], "teacher")  # not the weights that a student of this seed starts from
+    key = fingerprint([teacher["net"], seed])
     path = Path(config["paths"]["teachers"]) / f"{name}-as-built-{key}.safetensors"
     if not path.exists():
-        save_weights(path, build_network(teacher["net"], teacher["seed"]), {})
+        save_weights(path, build_network(teacher["net"], seed), {})
     return path
 
 

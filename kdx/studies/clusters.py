@@ -13,7 +13,8 @@ from kdx.config.compose import Config, compose
 from kdx.core.ranges import Count, PositiveInt
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
-from kdx.runs.prepare import network_name, prepare, weights_file
+from kdx.runs.fill import weights_file
+from kdx.runs.prepare import network_name, prepare
 from kdx.runs.provenance import commit
 from kdx.runs.results import finished, write_json
 from kdx.runs.run import name, run

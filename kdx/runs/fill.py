@@ -1,0 +1,117 @@
+"""Facts that a config leaves open: peers as whole networks, checksums of given files, folders in one spelling.
+
+Each function changes a config in place and returns a line for everything that is wrong. `kdx.runs.prepare` calls them.
+"""
+
+import os
+from pathlib import Path
+
+import yaml
+
+from kdx.config.compose import Config
+from kdx.config.identity import experiment_hash
+from kdx.config.networks import network_node
+from kdx.config.past import read_config
+from kdx.core.errors import UserError
+from kdx.models.weights import sha256, sha256_of
+from kdx.runs.folder import CONFIG, STUDENT
+
+
+def weights_file(checkpoint: str, key: str) -> Path:
+    """The weights that a checkpoint names: a file, or the exported student of a run's directory."""
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        found = path / STUDENT
+        if not found.exists():
+            raise UserError(f"{key}={checkpoint}: this directory has no student.safetensors; is the run finished?")
+        return found
+    if not path.exists():
+        raise UserError(f"{key}={checkpoint}: no such file or directory")
+    return path
+
+
+def fill_peers(config: Config) -> list[str]:
+    """Put whole networks where `method.peers` names them, so that they are part of the run's identity."""
+    method, student = config["method"], config["student"]
+    words = method.get("peers") if isinstance(method, dict) else None
+    if not isinstance(words, list) or not isinstance(student, dict):
+        return []  # validation says what is wrong
+    peers, problems = [], []
+    for i, word in enumerate(words):
+        try:
+            peers.append(network_node(word, student["net"], config["dataset"]))
+        except UserError as error:
+            problems.append(f"method.peers[{i}]: {error}")
+    if not problems:
+        config["method"] = {**method, "peers": peers}
+    return problems
+
+
+def fill_checksum(config: Config, role: str) -> list[str]:
+    node = config.get(role)
+    if not isinstance(node, dict) or not isinstance(node.get("checkpoint"), str) or node["checkpoint"] == "auto":
+        return []
+    try:
+        checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
+    except UserError as error:
+        return [str(error)]
+    # a given teacher draws nothing: its seed makes no other experiment
+    unseeded = {"seed": 0} if role == "teacher" else {}
+    config[role] = {**node, **unseeded, "sha256": checksum, "experiment": _experiment_of(Path(node["checkpoint"]))}
+    return []
+
+
+def _experiment_of(checkpoint: Path) -> str | None:
+    """The experiment of the run that made a checkpoint; None where the checkpoint lies in no run's directory."""
+    path = checkpoint.expanduser()
+    file = (path if path.is_dir() else path.parent) / CONFIG
+    try:
+        return experiment_hash(read_config(file)) if file.is_file() else None
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return None  # a file of that name that is no run's
+
+
+def fill_images(config: Config) -> list[str]:
+    transfer = config.get("transfer")
+    if not isinstance(transfer, dict):
+        return []  # validation says what is wrong
+    images = transfer.get("unlabelled")
+    if not isinstance(images, dict) or not isinstance(images.get("path"), str):
+        return []
+    path = Path(images["path"]).expanduser()
+    if not path.exists():
+        return [f"transfer.unlabelled.path={images['path']}: no such file or directory"]
+    config["transfer"] = {**transfer, "unlabelled": {**images, "sha256": sha256_of(path)}}
+    return []
+
+
+def fill_folders(config: Config) -> list[str]:
+    """Write the folders of data sets in one way: `plain`, `./plain`, `plain/` and `root/plain` are one data set."""
+    problems = []
+    if isinstance(dataset := config.get("dataset"), dict):
+        config["dataset"] = _with_plain_folder(dataset, "dataset", problems)
+    transfer = config.get("transfer")
+    images = transfer.get("unlabelled") if isinstance(transfer, dict) else None
+    if isinstance(transfer, dict) and isinstance(images, dict) and isinstance(images.get("dataset"), dict):
+        other = _with_plain_folder(images["dataset"], "transfer.unlabelled.dataset", problems)
+        config["transfer"] = {**transfer, "unlabelled": {**images, "dataset": other}}
+    return problems
+
+
+def _with_plain_folder(dataset: Config, key: str, problems: list[str]) -> Config:
+    root, given = dataset.get("root"), dataset.get("folder")
+    if not isinstance(root, str) or not isinstance(given, str):
+        return dataset  # made-up data has no folder; validation says what else is wrong
+    whole = os.path.abspath(os.path.join(os.path.expanduser(root), os.path.expanduser(given)))
+    folder = os.path.relpath(whole, os.path.abspath(os.path.expanduser(root)))
+    if folder.split(os.sep)[0] in (os.pardir, os.curdir):
+        parent, name = os.path.split(whole)
+        problems.append(
+            f"{key}.folder={given} is no folder inside {key}.root; write {key}.root={parent} {key}.folder={name}"
+        )
+    changes = {"folder": folder}
+    if dataset.get("name") == given:
+        changes["name"] = folder
+    if isinstance(test := dataset.get("test_folder"), str):
+        changes["test_folder"] = os.path.relpath(os.path.join(whole, test), whole)
+    return {**dataset, **changes}
