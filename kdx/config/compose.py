@@ -9,6 +9,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,11 +42,13 @@ class Composed:
         config: The values.
         choices: The option chosen of each group, such as {"dataset": "cifar100"}.
         interpolated: Paths whose value comes from elsewhere in the config, where it is checked.
+        needs_hydra: Whether Hydra's own node asks for something around the run, such as an environment or a callback.
     """
 
     config: Config
     choices: dict[str, str | None]
     interpolated: frozenset[str]
+    needs_hydra: bool = False
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> Composed:
@@ -85,6 +88,7 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
     Raises:
         ConfigError: A value is missing, or refers to one that does not exist.
     """
+    needs_hydra = choices is None and _needs_hydra(cfg.hydra)
     if choices is None:
         choices = dict(cfg.hydra.runtime.choices)
     # as a whole, since interpolations cross nodes; hydra's own node has missing values
@@ -101,7 +105,14 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
         {str(k): v for k, v in container.items()},
         {k: v for k, v in choices.items() if "hydra" not in k},
         interpolated,
+        needs_hydra,
     )
+
+
+def _needs_hydra(node: DictConfig) -> bool:
+    job, callbacks = node.job, set(map(str, node.callbacks or ())) - {"failures"}  # a sweep's own
+    around = (job.chdir, job.env_set, callbacks, node.verbose, node.output_subdir)
+    return any(around) or node.mode not in (None, RunMode.RUN) or str(node.run.dir) != "."
 
 
 def _paths(node: Any, prefix: str, has: Callable[[DictConfig, str], bool]) -> Iterator[str]:

@@ -1,0 +1,106 @@
+"""Whether a `kdx train` command is right, told in a line for each mistake before its first run starts."""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from kdx.config.compose import Composed, ConfigError, compose, points
+from kdx.core.distributed import fails_first
+from kdx.sweeps.sweeps import missing_plugins
+
+
+def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
+    """Exit with all that is wrong with a command before its first run starts.
+
+    The config of a single run is checked by the run itself; of a sweep, every value is checked once.
+
+    Returns:
+        The config of a single run that Hydra need not compose again; None where Hydra has to start the run.
+    """
+    problems, overrides = _split_options(arguments)
+    wrong: list[str] = []
+    found: list[Composed] = []
+    try:
+        searched = any(a.startswith("hydra/sweeper=") for a in arguments)
+        listed = points(overrides, searched) if sweeps else [overrides]
+    except ConfigError as error:
+        wrong, listed = error.problems, []
+    for point in listed:
+        try:
+            composed = compose(point)
+            found.append(composed)
+            wrong += _idle(point, composed)
+            if sweeps or problems:
+                wrong += _problems(composed)
+        except ConfigError as error:
+            wrong += error.problems
+            if error.rest is not None:
+                wrong += _problems_of(error.rest)
+    missing = missing_plugins(arguments)
+    launch: list[str] = []
+    if not missing and (launch := [a for a in arguments if _is_hydra_s(a)]):
+        try:
+            compose(launch)
+        except ConfigError as error:
+            wrong += error.problems
+    problems += [*wrong, *missing]
+    if problems:
+        exit_with(problems)
+    return None if sweeps or launch or found[0].needs_hydra else found[0]
+
+
+def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
+    """A line where the command itself asks for a recipe that nothing follows; a study's or an experiment's may rest."""
+    teacher = composed.config["teacher"]
+    typed = any(override.partition("=")[0] == "teacher.recipe" for override in overrides)
+    if not typed or not isinstance(teacher, dict) or teacher["checkpoint"] == "auto":
+        return []
+    from kdx.runs.ensemble_config import idle_recipe  # torch comes with it
+
+    return [f"teacher.{idle_recipe(teacher['checkpoint'])}"]
+
+
+def exit_with(problems: Sequence[str]) -> NoReturn:
+    for problem in dict.fromkeys(problems if fails_first() else ()):
+        print(f"kdx: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _problems_of(overrides: Sequence[str]) -> list[str]:
+    try:
+        return _problems(compose(overrides))
+    except ConfigError as error:
+        return error.problems
+
+
+def _problems(composed: Composed) -> list[str]:
+    from kdx.runs.prepare import examine  # torch comes with it
+
+    try:
+        examine(composed)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _is_hydra_s(argument: str) -> bool:
+    return argument.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))
+
+
+def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A line for each unknown option, and the overrides that are kdx's own."""
+    problems, overrides = [], []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-m", "--multirun", "-r", "--run", "--resolve"):
+            continue
+        if not argument.startswith("-"):
+            overrides += [] if _is_hydra_s(argument) else [argument]
+            continue
+        key, _, value = argument.lstrip("-").partition("=")
+        if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):
+            value = rest.pop(0)
+        hint = f"; a setting has no dashes: {key}={value}" if value else "; see kdx train --help"
+        problems.append(f"unknown option '{argument}'{hint}")
+    return problems, overrides
