@@ -1,4 +1,4 @@
-"""The identities of ten configs, frozen: a change that moves one gives finished runs another name and trains them again.
+"""The identities of ten configs, frozen: where one moves, finished runs like it are trained again.
 
 `frozen_identities.json` is written once, when the names and keys of configs are final:
 
