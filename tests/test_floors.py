@@ -21,6 +21,7 @@ BESIDES_TORCH = {
 }
 # files that import a module by a name which is known at run time alone
 BY_NAME = {
+    "__init__.py",  # the public names, each imported when it is used
     "config/validate.py",  # a `_target_` of a config
     "runs/build.py",  # the same, built
     "sweeps/trial.py",  # a pruner of Optuna's

@@ -64,7 +64,7 @@ MISTAKES = {
             "unknown key 'lr'; did you mean 'optimizer.lr'?",
             "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?",
             "unknown key 'optimizr.lr'; did you mean 'optimizer.lr'?",
-            "unknown key 'student.depth'; student has: checkpoint, sha256, net",
+            "unknown key 'student.depth'; student has: checkpoint, sha256, experiment, net",
             "unknown key 'model'; a network is chosen with student=NAME and teacher=NAME",
             "unknown key 'nope'.*",
         ],
@@ -128,7 +128,7 @@ MISTAKES = {
         [
             "method._target_: the module 'kdx.methods.distill' has no 'Distil'; did you mean 'Distill'?",
             "optimizer._target_: there is no module 'kdx.nope'",
-            "schedule._target_: must be a class or function by its full name, .*",
+            "schedule._target_: must be the full name of a class or function, .*",
         ],
     ),
     "a target that does not bind": (

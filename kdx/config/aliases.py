@@ -78,7 +78,10 @@ MOVED: Sequence[Move] = (
     ("kdx.methods", "kdx.methods", "adversarial_training>pgd_at boundary>bss"),
 )
 # Classes and functions by full name, the module as it is after MOVED. The latest rename comes last.
-MOVED_NAMES: Mapping[str, str] = {}
+MOVED_NAMES: Mapping[str, str] = {
+    "kdx.losses.wrappers.staged.During": "kdx.losses.wrappers.staged.Staged",
+    "kdx.methods.data_free.DataFree": "kdx.methods.generator_distill.GeneratorDistill",
+}
 
 # Full names of modules, classes or functions since the freeze: {"kdx.old.Name": "kdx.new.Name"}. The latest comes last.
 RENAMED: Mapping[str, str] = {}
