@@ -14,7 +14,7 @@ from kdx.core.seed import get_rng_state, set_rng_state
 from kdx.models.teachers.memo_table import MemoTable
 from kdx.models.weights import save_weights
 from kdx.runs.build import build_light, build_loaders, build_network
-from kdx.runs.fused import Company
+from kdx.runs.fused import FusedRuns
 from kdx.runs.prepare import prepare
 from kdx.runs.run import in_steps
 from kdx.runs.teacher import load_teacher
@@ -92,8 +92,8 @@ def members_of(config: Config, setting: str, folder: Path) -> list[Config]:
 
 def loop(members: list[Config]) -> Step:
     """Build a function that runs one step of each run in turn, as `kdx study` does."""
-    company = Company(len(members))
-    runs = [in_steps(config, company) for config in members]
+    fused = FusedRuns(len(members))
+    runs = [in_steps(config, fused) for config in members]
     for run in runs:
         next(run)
     if members[0]["teacher"]["memo"]:

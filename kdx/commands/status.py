@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from kdx.runs.folder import CONFIG, LOCK, RECORD, failure, is_done
-from kdx.runs.lock import held
+from kdx.runs.lock import is_locked
 
 State = Literal["done", "running", "failed", "waiting"]
 ORDER: tuple[State, ...] = ("running", "failed", "waiting", "done")
@@ -67,7 +67,7 @@ def survey(root: Path) -> list[Entry]:
 
 
 def runs(root: Path) -> Iterator[Path]:
-    """Directories of runs: a run is what has been claimed once."""
+    """Directories of runs: each has a lock file."""
     try:
         with os.scandir(root) as found:
             listed = list(found)
@@ -85,7 +85,7 @@ def look(folder: Path) -> Entry:
     """The state of one run."""
     if is_done(folder):
         return Entry(folder, "done", 1.0, 0.0, "")
-    running = held(folder)
+    running = is_locked(folder)
     if not running and (error := failure(folder)):
         return Entry(folder, "failed", None, None, error)
     progress, left = _pace(folder)

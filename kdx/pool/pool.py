@@ -15,7 +15,7 @@ from kdx.pool.workers import BUSY, Workers
 from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.folder import failure
 from kdx.runs.fused import shared
-from kdx.runs.lock import PAUSE, Claimed, held
+from kdx.runs.lock import PAUSE, LockedError, is_locked
 from kdx.runs.results import Result, finished
 
 
@@ -43,7 +43,7 @@ def run_all(
         if finished(task.folder) is not None and not task.config["fresh"]:
             continue
         error = failure(task.folder)
-        if error and retry is None and not task.config["fresh"] and not held(task.folder):
+        if error and retry is None and not task.config["fresh"] and not is_locked(task.folder):
             failed[task.folder] = f"{error}; failed before, retry=failed tries it again"
         else:
             todo.append(task)
@@ -147,7 +147,7 @@ def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
         busy: Team = []
         for place, outcome in run_together([task.config for task in team]):
             task = team[place]
-            if isinstance(outcome, Claimed):
+            if isinstance(outcome, LockedError):
                 if task.folder not in told:
                     say(f"{task.label}: {outcome}; waiting for its result")
                     told.add(task.folder)

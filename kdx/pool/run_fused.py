@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdx.config.compose import Config
 from kdx.core.seed import get_rng_state, set_rng_state
-from kdx.runs.fused import Company
+from kdx.runs.fused import FusedRuns
 from kdx.runs.results import Result, finished
 from kdx.runs.run import in_steps, name
 
@@ -28,14 +28,14 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
             waiting.append(place)
         else:
             yield place, result
-    company = Company(len(waiting))
-    members = [_Member(place, configs[place], company) for place in waiting]
+    fused = FusedRuns(len(waiting))
+    members = [_Member(place, configs[place], fused) for place in waiting]
     try:
         for member in list(members):  # all runs are set up before the first step
             if (outcome := member.proceed()) is not None:
                 members.remove(member)
                 yield member.place, outcome
-        company.size = len(members)
+        fused.size = len(members)
         while members:
             member = min(members, key=lambda m: (m.step, (m.place - m.step) % len(configs)))
             if (outcome := member.proceed()) is not None:
@@ -49,10 +49,10 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
 class _Member:
     """A run, with the state of the global random generators between its steps."""
 
-    def __init__(self, place: int, config: Config, company: Company):
+    def __init__(self, place: int, config: Config, fused: FusedRuns):
         self.place, self.step = place, 0
-        self._alone = company.size == 1
-        self._run, self._streams = in_steps(config, company), None
+        self._alone = fused.size == 1
+        self._run, self._streams = in_steps(config, fused), None
 
     def proceed(self) -> Result | Exception | None:
         """Take the next step; returns the result or the error if the run ended."""

@@ -17,7 +17,7 @@ import torch
 from kdx.config.compose import Config
 from kdx.pool.run_fused import run_together
 from kdx.pool.task import Task, Team
-from kdx.runs.lock import PAUSE, Claimed
+from kdx.runs.lock import PAUSE, LockedError
 from kdx.runs.results import Result
 
 BUSY = "busy"  # a worker's answer for a run that another process trains
@@ -111,7 +111,7 @@ def _said(outcome: Result | Exception) -> str:
     """Why there is no result; empty if there is one."""
     if isinstance(outcome, Result):
         return ""
-    return BUSY if isinstance(outcome, Claimed) else f"{type(outcome).__name__}: {outcome}"
+    return BUSY if isinstance(outcome, LockedError) else f"{type(outcome).__name__}: {outcome}"
 
 
 def _die_with(line: Connection) -> None:

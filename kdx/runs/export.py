@@ -34,7 +34,7 @@ def name(config: Config) -> str:
     return f"{readable.replace('/', '_')}-{identity(config)}"
 
 
-def deliver(
+def export_run(
     config: Config, folder: Path, light: Light, loaders: Loaders, trainer: Trainer, teacher: Teacher | None
 ) -> Result:
     """Write the exported student, its predictions and the result of a run that came to its end; `DONE` last.

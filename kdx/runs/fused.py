@@ -1,4 +1,4 @@
-"""What runs that take turns in one process have in common."""
+"""Loaders and teacher shared by fused runs."""
 
 import json
 from collections.abc import Callable
@@ -15,24 +15,26 @@ from kdx.data.shared_loader import SharedLoader
 from kdx.models.teachers.shared_outputs import SharedOutputs
 from kdx.runs.teacher import Teacher
 
-# What runs of one company may differ in, of their trainer: none of it changes the data or the machine's settings
+# Keys of the trainer in which fused runs may differ: none changes the data or the machine's settings
 OWN = ("duration", "schedule_epochs", "precision", "compile", "ema", "log_steps", "checkpoint_seconds")
 
 T = TypeVar("T")
 
 
 def shared(config: Config) -> str:
-    """What a run would share with others, as text: data, their order and augmentation, the teacher, the machine."""
+    """The part of a config that fused runs have in common, as text: data, order, augmentation, teacher, machine."""
     trainer = {key: value for key, value in config["trainer"].items() if key not in OWN}
     parts = {key: config[key] for key in ("dataset", "transfer", "augmentation", "data_seed", "role", "teacher")}
     return json.dumps([parts, trainer], sort_keys=True)
 
 
-class Company:
-    """The runs that train in turn, of which all have the same `shared`; the first that needs a common part makes it.
+class FusedRuns:
+    """Runs that train in turn in one process and share loaders and teacher; the first run that needs one makes it.
+
+    All have the same `shared`.
 
     Args:
-        size: How many there are. A run alone shares nothing and remembers nothing.
+        size: Number of runs. A single run shares nothing.
     """
 
     def __init__(self, size: int = 1):
@@ -42,7 +44,7 @@ class Company:
         self._teacher: Callable[[], Teacher] | None = None
 
     def loaders(self, make: Callable[[], Loaders], device: torch.device) -> Loaders:
-        """The loaders, whose training batches are on the device; they are read once for all."""
+        """Loaders with training batches on the device; each batch is read once for all runs."""
 
         def alone() -> Loaders:
             loaders = make()
@@ -61,7 +63,7 @@ class Company:
         return self._loaders()
 
     def teacher(self, make: Callable[[], Teacher]) -> Teacher:
-        """The teacher; it answers once for all."""
+        """The teacher; it computes each batch once for all runs."""
         if self.size == 1:
             return make()
 
@@ -76,7 +78,7 @@ class Company:
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:
-    """Make something at the first call; if that fails, all calls fail the same way."""
+    """A function that calls `make` once and returns its value each time; each call raises what `make` raised."""
     made: list[T] = []
     failed: list[Exception] = []
 

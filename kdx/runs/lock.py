@@ -1,4 +1,4 @@
-"""A run's directory belongs to one process at a time."""
+"""The lock of a run's directory: one process at a time trains there."""
 
 import fcntl
 import time
@@ -10,20 +10,20 @@ from typing import IO
 from kdx.core.errors import UserError
 from kdx.runs.folder import LOCK
 
-PATIENCE = 0.5  # seconds; whoever only looks whether a run is held lets go within an instant
+PATIENCE = 0.5  # seconds; a process that only looks at a lock lets go of it within an instant
 PAUSE = 1.0  # seconds between two looks at a run that another process holds
 
 
-class Claimed(UserError):
-    """Another process holds the directory."""
+class LockedError(UserError):
+    """Another process holds the lock of the directory."""
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a directory for the block; the system lets go of it when the process dies, however it dies.
 
     Raises:
-        Claimed: Another process holds it.
+        LockedError: Another process holds it.
         UserError: It cannot be written.
     """
     try:
@@ -35,13 +35,13 @@ def claimed(folder: Path) -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE
         while not _lock(file, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise Claimed(f"another process is training in {folder}; wait for it or stop it")
+                raise LockedError(f"another process is training in {folder}; wait for it or stop it")
             time.sleep(0.01)
         yield
 
 
-def held(folder: Path) -> bool:
-    """Whether a living process holds a directory."""
+def is_locked(folder: Path) -> bool:
+    """Whether a living process holds the lock of a directory."""
     try:
         file = open(folder / LOCK)
     except OSError:

@@ -39,11 +39,11 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
-from kdx.runs.export import deliver, name, save_selected
+from kdx.runs.export import export_run, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
-from kdx.runs.fused import Company
-from kdx.runs.lock import PAUSE, Claimed, claimed
+from kdx.runs.fused import FusedRuns
+from kdx.runs.lock import PAUSE, LockedError, locked
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml
 from kdx.runs.teacher import find_weights, load_teacher
@@ -69,7 +69,7 @@ def run(config: Config, views: Views = no_views) -> Result:
     Raises:
         UserError: Data, weights, device or directory are not as the config says.
     """
-    steps = in_steps(config, Company(), views)
+    steps = in_steps(config, FusedRuns(), views)
     while True:
         try:
             next(steps)
@@ -77,12 +77,12 @@ def run(config: Config, views: Views = no_views) -> Result:
             return end.value
 
 
-def in_steps(config: Config, company: Company, views: Views = no_views) -> Steps:
+def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps:
     """`run` as a generator: it pauses before the first step and after each, and yields the number of steps taken.
 
     Args:
         config: From `prepare`.
-        company: The runs that it takes turns with.
+        fused: The runs that it takes turns with.
         views: As in `run`.
     """
     join()
@@ -90,14 +90,14 @@ def in_steps(config: Config, company: Company, views: Views = no_views) -> Steps
     if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
         return result
     with contextlib.ExitStack() as claim:
-        by_leader(lambda: claim.enter_context(claimed(folder)))
+        by_leader(lambda: claim.enter_context(locked(folder)))
         # another process may have finished it between the look and the claim
         if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
             return result
         # while it is tried again it has not failed
         by_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
         try:
-            return (yield from _train(config, folder, company, views))
+            return (yield from _train(config, folder, fused, views))
         except StoppedError:
             raise
         except Exception:
@@ -106,16 +106,16 @@ def in_steps(config: Config, company: Company, views: Views = no_views) -> Steps
             raise
 
 
-def _train(config: Config, folder: Path, company: Company, views: Views) -> Steps:
+def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Steps:
     light = build_light(config)
     # first, as missing data must be told before a teacher trains
-    loaders = leader_first(lambda: company.loaders(lambda: build_loaders(config, light), light.device))
+    loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     weights = None if config["teacher"] is None else find_weights(config, train_teacher)
     by_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has settings of its own
     teacher = None
     if weights is not None:
-        teacher = company.teacher(lambda: load_teacher(config, weights, loaders, light.device))
+        teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device))
     checkpoint = config["student"]["checkpoint"]
     student = start_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
     method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
@@ -133,10 +133,10 @@ def _train(config: Config, folder: Path, company: Company, views: Views) -> Step
     summary = None
     try:
         yield trainer.clock.step
-        trainer.together = max(trainer.together, company.size)
+        trainer.together = max(trainer.together, fused.size)
         for _ in trainer.steps():
             yield trainer.clock.step
-        result = deliver(config, folder, light, loaders, trainer, teacher)
+        result = export_run(config, folder, light, loaders, trainer, teacher)
         summary = {**trainer.selection.last, "folder": str(folder)}
         return result
     finally:
@@ -172,7 +172,7 @@ def run_or_wait(config: Config, views: Views = no_views) -> Result:
     while True:
         try:
             return run(config, views)
-        except Claimed:
+        except LockedError:
             if not told and leads():
                 print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
             told = True

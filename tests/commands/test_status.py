@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kdx.commands import status
-from kdx.runs.lock import Claimed, claimed, held
+from kdx.runs.lock import LockedError, is_locked, locked
 
 CONFIG = "trainer:\n  batch_size: 10\n  duration:\n    epochs: {epochs}\n    steps: {steps}\n    examples: {examples}\n"
 
@@ -36,7 +36,7 @@ def line(step: int, epoch: float, seconds: float) -> dict:
 @contextlib.contextmanager
 def another_process_holding(folder: Path):
     """The same, to the system: a lock belongs to an open file, not to a process."""
-    with claimed(folder):
+    with locked(folder):
         yield
 
 
@@ -90,7 +90,7 @@ def test_a_message_of_several_lines_and_an_error_without_one(tmp_path):
 
 
 def _hold(folder: Path, ready) -> None:
-    with claimed(folder):
+    with locked(folder):
         ready.set()
         time.sleep(60)
 
@@ -100,12 +100,12 @@ def test_a_killed_process_holds_nothing(tmp_path):
     ready = context.Event()
     process = context.Process(target=_hold, args=(tmp_path, ready))
     process.start()
-    assert ready.wait(20) and held(tmp_path)
-    with pytest.raises(Claimed), claimed(tmp_path):
+    assert ready.wait(20) and is_locked(tmp_path)
+    with pytest.raises(LockedError), locked(tmp_path):
         pass
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not held(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_looking_does_not_stop_a_claim(tmp_path):
@@ -118,8 +118,8 @@ def test_looking_does_not_stop_a_claim(tmp_path):
         import threading
 
         threading.Timer(0.1, lambda: fcntl.flock(file, fcntl.LOCK_UN)).start()
-        with claimed(tmp_path):
-            assert held(tmp_path)
+        with locked(tmp_path):
+            assert is_locked(tmp_path)
 
 
 def test_a_thousand_runs_open_fast(tmp_path):

@@ -18,7 +18,7 @@ from kdx.pool.pool import make_teams, run_all
 from kdx.pool.run_fused import run_together
 from kdx.pool.task import Task, folder_of
 from kdx.runs.fused import shared
-from kdx.runs.lock import Claimed, claimed
+from kdx.runs.lock import LockedError, locked
 from kdx.runs.run import run
 
 # streams of its own (dropout), the global one (CRD's negatives), further parameters, an average, two kinds of moments
@@ -133,9 +133,9 @@ def test_finished_and_claimed_ones_are_left_alone(member, alone):
     configs = [member(*CALM, f"method.temperature={t}") for t in (1, 2, 3)]
     done = run(configs[0])
     files = {path: path.stat().st_mtime_ns for path in done.folder.rglob("*")}
-    with claimed(folder_of(configs[1])):
+    with locked(folder_of(configs[1])):
         results = together(configs)
-    assert isinstance(results[1], Claimed) and results[0] == done
+    assert isinstance(results[1], LockedError) and results[0] == done
     assert {path: path.stat().st_mtime_ns for path in done.folder.rglob("*")} == files
     assert outcome(results[2].folder) == alone(configs[2])  # in the end it trained by itself, and says so
 
@@ -168,7 +168,7 @@ def test_what_differs_only_in_the_student_is_shared(tiny):
 
 def tasks(*groups: int, teachers: frozenset[Path] = frozenset()) -> list[Task]:
     """As many tasks of each group as its number says, mixed."""
-    empty = {key: None for key in ("dataset", "transfer", "augmentation", "teacher")} | {"trainer": {}}
+    empty = {key: None for key in ("dataset", "transfer", "augmentation", "role", "teacher")} | {"trainer": {}}
     made = [
         Task(f"{g}{i}", {**empty, "data_seed": g}, Path(f"{g}/{i}"), teachers)
         for g, n in enumerate(groups)

@@ -11,7 +11,7 @@ from traces import outcome, record
 from kdx.core.errors import UserError
 from kdx.models.weights import load_weights
 from kdx.runs.build import build_network
-from kdx.runs.lock import claimed
+from kdx.runs.lock import locked
 from kdx.runs.run import name, run
 
 
@@ -122,7 +122,7 @@ def test_a_run_belongs_to_one_process(tiny):
     config = tiny("method=supervised")
     folder = run(config).folder
     (folder / "DONE").unlink()
-    with claimed(folder), pytest.raises(UserError, match="another process is training in .*; wait for it or stop it"):
+    with locked(folder), pytest.raises(UserError, match="another process is training in .*; wait for it or stop it"):
         run(config)
     assert math.isfinite(run(config).metric("test/nll"))
 

@@ -488,7 +488,7 @@ def test_killing_the_command_ends_its_runs(tmp_path):
     import time
 
     from kdx.commands.status import runs
-    from kdx.runs.lock import held
+    from kdx.runs.lock import is_locked
 
     script = tmp_path / "parallel.py"
     script.write_text(PARALLEL)
@@ -496,12 +496,12 @@ def test_killing_the_command_ends_its_runs(tmp_path):
     long = [*DIGITS, "trainer.duration.steps=200000", "method=supervised"]
     process = subprocess.Popen([sys.executable, str(script), *where, *long], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while sum(map(held, runs(tmp_path / "out"))) < 2:
+    while sum(map(is_locked, runs(tmp_path / "out"))) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while any(map(held, runs(tmp_path / "out"))):
+    while any(map(is_locked, runs(tmp_path / "out"))):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -14,7 +14,7 @@ import pytest
 from traces import outcome
 
 from kdx.commands.status import runs
-from kdx.runs.lock import held
+from kdx.runs.lock import is_locked
 from kdx.runs.results import Result, finished
 from kdx.tables.table import Table
 
@@ -84,7 +84,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 
 def first_claim(folder: Path, process: subprocess.Popen[str]) -> float:
     """The moment at which the command began to train."""
-    while not any(map(held, runs(folder))):
+    while not any(map(is_locked, runs(folder))):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     return time.monotonic()
@@ -102,7 +102,7 @@ def test_killed_five_times_it_ends_in_the_same_table(tmp_path: Path, calm: tuple
         first_claim(tmp_path, process)
         time.sleep(moments.uniform(0, seconds / (KILLS + 2)))
         assert process.poll() is None, f"seed {seed}: it ended before it was killed"
-        interrupted += sum(map(held, runs(tmp_path)))
+        interrupted += sum(map(is_locked, runs(tmp_path)))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
     assert interrupted
