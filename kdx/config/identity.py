@@ -40,6 +40,7 @@ NOT_IDENTITY = (
     "teacher.checkpoint",
     "teacher.experiment",
     "teacher.expected",
+    "teacher.expected_top1",  # the name in runs of 0.1
     "teacher.tolerance",
     "teacher.shard",
     "teacher.max_kl",
