@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdx.config.compose import compose as compose
+    from kdx.core.batch import Batch as Batch
     from kdx.core.errors import UserError as UserError
     from kdx.core.method import Evaluator as Evaluator
     from kdx.core.method import Method as Method
+    from kdx.core.outputs import Outputs as Outputs
+    from kdx.core.outputs import Shapes as Shapes
+    from kdx.core.outputs import Step as Step
     from kdx.core.schedule import Progress as Progress
-    from kdx.core.types import Batch as Batch
-    from kdx.core.types import DataSpec as DataSpec
-    from kdx.core.types import Outputs as Outputs
-    from kdx.core.types import Shapes as Shapes
-    from kdx.core.types import Step as Step
+    from kdx.core.spec import DataSpec as DataSpec
     from kdx.losses.base.term import Term as Term
     from kdx.runs.prepare import prepare as prepare
     from kdx.runs.results import Result as Result
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 _HOME = {
-    "Batch": "kdx.core.types",
-    "DataSpec": "kdx.core.types",
+    "Batch": "kdx.core.batch",
+    "DataSpec": "kdx.core.spec",
     "Evaluator": "kdx.core.method",
     "Method": "kdx.core.method",
-    "Outputs": "kdx.core.types",
+    "Outputs": "kdx.core.outputs",
     "Progress": "kdx.core.schedule",
     "Result": "kdx.runs.results",
-    "Shapes": "kdx.core.types",
-    "Step": "kdx.core.types",
+    "Shapes": "kdx.core.outputs",
+    "Step": "kdx.core.outputs",
     "Term": "kdx.losses.base.term",
     "UserError": "kdx.core.errors",
     "compose": "kdx.config.compose",

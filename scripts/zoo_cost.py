@@ -23,10 +23,10 @@ from torch.utils.flop_counter import flop_registry
 
 from kdx.commands.catalogue import front_matter
 from kdx.config.compose import compose, config_dir, options
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
-from kdx.core.types import Batch
 from kdx.engine.optim.memory import keep_freed_memory
 from kdx.engine.optim.update import Joint
 from kdx.models.teachers.frozen import Frozen

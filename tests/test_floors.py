@@ -114,8 +114,8 @@ def test_a_file_that_may_import_by_name_does(name: str):
 @pytest.mark.parametrize(
     ("rule", "file", "line"),
     [
-        ("core", "core/types.py", "import numpy"),
-        ("core", "core/types.py", "def f():\n    from scipy import stats"),
+        ("core", "core/batch.py", "import numpy"),
+        ("core", "core/batch.py", "def f():\n    from scipy import stats"),
         ("core", "core/new.py", "import yaml.loader as loader"),
         ("core", "core/seed.py", "import annotated_types"),
         ("engine", "engine/trainer.py", "def f(method):\n    return type(method).__name__ == 'Mutual'"),

@@ -20,9 +20,10 @@ MOVED: Sequence[Move] = (
     (
         "kdx.studies",
         "kdx.runs",
-        "run build prepare rehearse>dry_run recordable>check_cuda_graph processes>check_distributed teacher "
-        "members>ensemble_config memo optimize claim>lock results deliver>export provenance company>fused",
+        "run build prepare teacher members>ensemble_config memo optimize claim>lock results deliver>export provenance "
+        "company>fused",
     ),
+    ("kdx.studies", "kdx.runs.checks", "rehearse>dry_run recordable>cuda_graph processes>distributed"),
     ("kdx.studies", "kdx.pool", "pool task workers together>run_fused"),
     ("kdx.studies", "kdx.tables", "statistics table sheet>paper_cells render captions footnotes publish picture"),
     ("kdx.studies.report", "kdx.tables", "metrics"),

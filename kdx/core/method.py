@@ -5,11 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.metric import Metric
+from kdx.core.outputs import Step, Turn
 from kdx.core.schedule import Progress, Weight
 from kdx.core.task import ONLY_CLASSES, Kinds, Task
-from kdx.core.types import Batch, Step, Turn
 
 
 class Method(nn.Module):

@@ -10,7 +10,8 @@ from kdx.core.metric import Metric
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kdx.core.types import Batch, Outputs
+    from kdx.core.batch import Batch
+    from kdx.core.outputs import Outputs
 
 CLASSES, VALUES, LABELS = "classes", "values", "labels"
 Kinds = frozenset[str]

@@ -4,7 +4,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 
 
 @runtime_checkable

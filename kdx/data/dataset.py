@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
+from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
-from kdx.core.types import DataSpec, Images, InputSpec
 from kdx.data.order import Mix
 from kdx.data.regime import balanced, stratified
 from kdx.data.sets import DataError, ExampleSet

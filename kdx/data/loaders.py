@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import rank, size
-from kdx.core.types import Batch, DataSpec
+from kdx.core.spec import DataSpec
 from kdx.data.dataset import Splits
 from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet

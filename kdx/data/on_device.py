@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from kdx.core.types import Batch
+from kdx.core.batch import Batch
 from kdx.data.loaders import Epochs
 
 

@@ -35,7 +35,7 @@ class ExampleSet:
     """Examples with targets, numbered from 0.
 
     Attributes:
-        targets: Targets [N, ...] by name, see `kdx.core.types.Batch`. Of class indices, -1 is an example without one.
+        targets: Targets [N, ...] by name, see `kdx.core.batch.Batch`. Of class indices, -1 is an example without one.
         origin: Position of each example in the source's training set, int64 [N]. Augmentation draws by
             origin, so that an example looks the same whatever part of the source is in use.
         pool: Number of examples of the source; bounds `origin`.

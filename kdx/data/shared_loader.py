@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from kdx.core.types import Batch
+from kdx.core.batch import Batch
 from kdx.data.loaders import Epochs
 
 Where = tuple[int, int]  # epoch, step

@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kdx.core.batch import UNLABELLED
 from kdx.core.ranges import Count, OpenFraction, PartialFraction, Probability
 from kdx.core.task import CLASSES, Task
-from kdx.core.types import UNLABELLED
 from kdx.data.dataset import Dataset, ImageDataset, Splits
 from kdx.data.order import Mix
 from kdx.data.regime import special, stratified
@@ -28,7 +28,7 @@ class Transfer:
     come the unlabelled images; last, classes are left out. So runs that differ in one of these share the rest.
     Everything is a function of this and the data set alone.
 
-    The label of an unlabelled example is -1; see `kdx.core.types.Batch`.
+    The label of an unlabelled example is -1; see `kdx.core.batch.Batch`.
 
     Attributes:
         held_out: Share of the training set that the teacher's own training does not see and the student learns

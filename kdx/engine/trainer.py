@@ -8,13 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import by_leader, gathered, leads, rank, size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
+from kdx.core.outputs import Step
 from kdx.core.schedule import Progress
 from kdx.core.seed import get_rng_state, seeded, set_rng_state
 from kdx.core.task import Task
-from kdx.core.types import Batch, Step
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
 from kdx.engine.optim.ema import Ema

@@ -7,12 +7,12 @@ from itertools import islice
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import by_leader, gathered, rank, size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator
 from kdx.core.ranges import Positive
 from kdx.core.task import PairMetric, Task
-from kdx.core.types import Batch
 from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
 from kdx.losses.base.heads import network_with

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.ranges import OpenFraction, Positive
 from kdx.core.task import Task
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, network
 from kdx.metrics.bias import Margins, fewest_errors, match_prior, some_classes
 

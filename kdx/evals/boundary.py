@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.task import Task
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, differentiable, network
 from kdx.models.attack import BoundaryAttack
 

@@ -6,7 +6,8 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.data.loaders import EvalLoader
 from kdx.metrics.cka import as_vectors
 from kdx.models.teachers.sharded import is_sharded

@@ -8,10 +8,10 @@ from functools import partial
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
 from kdx.core.task import Task
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, computed, network
 from kdx.evals.cached_outputs import Asked
 from kdx.metrics.cka import CKA

@@ -6,10 +6,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive
 from kdx.core.task import LABELS, PairMetric, Task
-from kdx.core.types import Batch
 from kdx.data.on_device import on_device
 from kdx.evals.base import SplitEvaluator, computed, dealt, network
 from kdx.metrics.multilabel import LabelDecisions, LabelRanking

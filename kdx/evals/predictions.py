@@ -6,9 +6,9 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import gathered
 from kdx.core.task import Task
-from kdx.core.types import Batch
 from kdx.data.on_device import on_device
 from kdx.evals.base import dealt, divided
 from kdx.evals.cached_outputs import Asked

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
 from kdx.core.task import Task
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, differentiable, network
 from kdx.models.attack import PGD
 

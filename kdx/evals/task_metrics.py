@@ -6,9 +6,9 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.ranges import Positive
 from kdx.core.task import PairMetric, Task
-from kdx.core.types import Batch
 from kdx.evals.base import SplitEvaluator, computed, network
 
 

@@ -7,11 +7,12 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Shapes, Step, Turn
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, Outputs, Shapes, Step, Turn
 from kdx.losses.online.discriminator import Discriminator, deception, discrimination
 from kdx.methods.distill import Distill, Distilled
 from kdx.methods.term_sum import temperature_report

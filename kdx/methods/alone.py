@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Step
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight
-from kdx.core.types import Batch, DataSpec, Step
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_some_labels
 from kdx.losses.base.term import Term
 from kdx.methods.term_sum import TermSum, check_names, temperature_report

@@ -7,10 +7,11 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Step
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress, at
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, Outputs, Step
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.term import Term
 from kdx.methods.distill import Distilled, SecondInputs, differentiable

@@ -5,11 +5,13 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Shapes, Step
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight
+from kdx.core.spec import DataSpec
 from kdx.core.teacher import teacher_outputs
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step
 from kdx.losses.base.heads import network_with
 from kdx.losses.base.term import Term
 from kdx.methods.term_sum import TermSum, temperature_report

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.method import Method
+from kdx.core.outputs import Outputs, Step
 from kdx.core.ranges import PartialFraction, Positive
 from kdx.core.schedule import Progress, Schedule, Weight, at
-from kdx.core.types import Batch, DataSpec, Outputs, Step
+from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import Norm
 from kdx.losses.features.byot import active_difference
 from kdx.losses.logits.cross_entropy import CrossEntropy

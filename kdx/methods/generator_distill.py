@@ -7,10 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import UNLABELLED, Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Step, Turn
 from kdx.core.schedule import Progress
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import UNLABELLED, Batch, Step, Turn
 from kdx.losses.logits.dafl import activation, information, one_hot
 from kdx.methods.distill import Distill, Distilled, differentiable
 from kdx.methods.term_sum import temperature_report

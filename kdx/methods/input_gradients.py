@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_labels
 from kdx.losses.features.input_gradient import ROLE
 from kdx.methods.distill import Distill, Distilled, differentiable

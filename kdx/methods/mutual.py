@@ -7,12 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.method import Method
+from kdx.core.outputs import Outputs, Shapes, Step, Turn
 from kdx.core.ranges import PartialFraction, Positive
 from kdx.core.schedule import Progress, Schedule, Weight
+from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes, Step, Turn
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.online.peer_term import Exchange
 from kdx.methods.term_sum import check_names, temperature_report

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.method import Method
+from kdx.core.outputs import Step
 from kdx.core.ranges import PartialFraction
 from kdx.core.schedule import Progress, Schedule, Weight
-from kdx.core.types import Batch, DataSpec, Step
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.models.attack import PGD

@@ -8,9 +8,10 @@ from typing import Literal, Unpack
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Step
 from kdx.core.schedule import Progress
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, Outputs, Step
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.term import Term
 from kdx.losses.logits.kd import kl_divergence

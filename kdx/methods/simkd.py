@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import PositiveInt
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Outputs
 from kdx.losses.base.adapters import block
 from kdx.losses.base.checks import require_map
 from kdx.losses.base.heads import linear_head, require_width

@@ -6,10 +6,12 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
+from kdx.core.spec import DataSpec
 from kdx.core.task import CLASSES
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.features.jacobian import ROLE
 from kdx.methods.distill import Distill, Distilled, differentiable
 from kdx.methods.input_gradients import with_feature, with_shape

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.method import Method
+from kdx.core.outputs import Step
 from kdx.core.ranges import PartialFraction
 from kdx.core.schedule import Progress, Schedule, Weight
-from kdx.core.types import Batch, DataSpec, Step
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_some_labels
 from kdx.losses.logits.cross_entropy import CrossEntropy
 

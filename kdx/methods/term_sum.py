@@ -5,10 +5,12 @@ from collections.abc import Collection, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.method import Method
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress, Schedule, Weight, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.term import Term
 
 

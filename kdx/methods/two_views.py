@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Unpack
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Step
 from kdx.core.schedule import Progress
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, Step
 from kdx.losses.base.term import Term
 from kdx.methods.distill import Distilled, SecondInputs
 from kdx.methods.term_sum import temperature_report

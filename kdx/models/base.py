@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 
 M = TypeVar("M", bound=nn.Module)
 

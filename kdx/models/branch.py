@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.base import Net
 
 

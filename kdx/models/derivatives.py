@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.double_backward import inputs_only
 
 Network = Callable[[Tensor], Outputs]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.base import Net
 from kdx.models.stages import find_stages
 from kdx.models.tap import Tapped

@@ -8,7 +8,8 @@ changes every run: `tests/models/test_probe.py`.
 import torch
 from torch import nn
 
-from kdx.core.types import InputSpec, Outputs, Shapes
+from kdx.core.outputs import Outputs, Shapes
+from kdx.core.spec import InputSpec
 
 
 def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu") -> Shapes:

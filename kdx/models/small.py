@@ -8,8 +8,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import PartialFraction, PositiveInt
-from kdx.core.types import Outputs
 from kdx.models.base import Net, stages_after
 
 Activation = Literal["relu", "softplus", "tanh"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.teachers.frozen import Frozen
 
 _ANSWER = "<output of the head>"

@@ -13,9 +13,9 @@ from kdx.core.errors import UserError
 from kdx.data.views.augment import Augmentation, MultiView
 from kdx.models.teachers.memo import MIN_BATCH
 from kdx.runs.build import make
-from kdx.runs.check_cuda_graph import misfits
-from kdx.runs.check_distributed import unsharded
-from kdx.runs.dry_run import rehearse
+from kdx.runs.checks.cuda_graph import misfits
+from kdx.runs.checks.distributed import unsharded
+from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
 from kdx.runs.fill import fill_checksum, fill_folders, fill_images, fill_peers
 

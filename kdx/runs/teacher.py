@@ -10,11 +10,11 @@ from torch import Tensor
 
 from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
+from kdx.core.batch import Batch
 from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
 from kdx.core.seed import derive
 from kdx.core.task import Task
-from kdx.core.types import Batch
 from kdx.data.loaders import Loaders
 from kdx.data.regime import special
 from kdx.evals.predictions import predictions

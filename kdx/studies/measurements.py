@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
 from kdx.core.ranges import PositiveInt
-from kdx.core.types import Batch
 from kdx.evals.boundary import Boundary
 from kdx.metrics.accuracy import topk_correct
 from kdx.metrics.fidelity import agreement, prediction_divergence

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from torch import nn
 
 from kdx.config.compose import Config
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.metric import Catalogue, Metric
 from kdx.core.ranges import Count
-from kdx.core.types import Batch
 from kdx.studies.links import Links
 from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from kdx.config.compose import Config, ConfigError
 from kdx.pool.pool import look_up, run_all
 from kdx.pool.task import Failure, folder_of
-from kdx.runs.dry_run import rehearse
+from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.results import Result
 from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options

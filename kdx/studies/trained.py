@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from kdx.config.compose import Config
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.types import Batch
 from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
 from kdx.runs.build import build_light, build_loaders, build_student

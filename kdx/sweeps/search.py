@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
+from kdx.core.task import Task
+from kdx.runs.build import make
 from kdx.sweeps.trial import PRUNED, TRIAL, storage
 
 CUT_OFF = "cut off"  # marks a trial that a killed search left; another one took its place
@@ -27,8 +29,9 @@ class Search(Sweeper):
     before them alone, so that a search that was killed and repeated ends as one that was not.
 
     Args:
-        metric: What a trial is judged by, under the protocol of the last epoch; never of the test set.
-        direction: Whether more or less of it is better.
+        metric: Objective of the search, at the last epoch, never on the test set; None is the primary metric of the
+            data set's task on the validation split.
+        direction: Whether the metric is maximised or minimised; None follows the task's primary metric.
         trials: How many, those given up included.
         batch: How many are launched at a time, for launchers that run several.
         seed: Of the sampler.
@@ -42,16 +45,17 @@ class Search(Sweeper):
 
     def __init__(
         self,
-        metric: str,
-        direction: Literal["maximize", "minimize"],
+        metric: str | None,
+        direction: Literal["maximize", "minimize"] | None,
         trials: int,
         batch: int,
         seed: int,
         sampler: Any,
         pruner: Any,
     ):
-        self.metric, self.trials, self.batch = metric, trials, batch
-        self.direction: Literal["maximize", "minimize"] = direction
+        self.metric = metric
+        self.direction: Literal["maximize", "minimize"] | None = direction
+        self.trials, self.batch = trials, batch
         self.seed, self.sampler, self.pruner = seed, sampler, pruner
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -71,8 +75,9 @@ class Search(Sweeper):
         import optuna
 
         assert self.launcher is not None and self.config is not None
-        if "test" in self.metric.split("/"):
-            raise UserError(f"hydra.sweeper.metric={self.metric}: a search never looks at the test set; take val/top1")
+        if "test" in (self.metric or "").split("/"):
+            raise UserError(f"hydra.sweeper.metric={self.metric}: a search never reads the test set; use val/top1")
+        metric, direction = self._objective()
         if min(self.trials, self.batch) < 1:
             raise UserError("hydra.sweeper.trials and hydra.sweeper.batch must be at least 1")
         fixed, space = read_space(arguments)
@@ -82,7 +87,7 @@ class Search(Sweeper):
         journal = self._journal(arguments)
         journal.parent.mkdir(parents=True, exist_ok=True)
         study = optuna.create_study(
-            storage=storage(journal), study_name="search", direction=self.direction, load_if_exists=True
+            storage=storage(journal), study_name="search", direction=direction, load_if_exists=True
         )
         _take_up(study)
         done = _done(study)
@@ -93,6 +98,7 @@ class Search(Sweeper):
                 [
                     *fixed,
                     *(f"{key}={value}" for key, value in trial.params.items()),
+                    f"hydra.sweeper.metric={metric}",
                     f"+hydra.job.env_set.{TRIAL}='{trial.number}:{journal}'",
                 ]
                 for trial in asked
@@ -107,7 +113,20 @@ class Search(Sweeper):
                 else:  # it was said why when it failed
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
             done = _done(study)
-        self._conclude(study, journal)
+        self._conclude(study, metric, journal)
+
+    def _objective(self) -> tuple[str, Literal["maximize", "minimize"]]:
+        """The metric of the trials and its direction: as given, else the primary metric of the data set's task."""
+        assert self.config is not None
+        if self.metric is not None and self.direction is not None:
+            return self.metric, self.direction
+        dataset = OmegaConf.to_container(self.config.dataset, resolve=True)
+        assert isinstance(dataset, dict)
+        task: Task = make({str(key): value for key, value in dataset.items()}).task
+        primary = f"val/{task.primary.name}"
+        if self.metric not in (None, primary):
+            raise UserError(f"hydra.sweeper.metric={self.metric} needs hydra.sweeper.direction=maximize or minimize")
+        return primary, self.direction or ("minimize" if task.primary.better == "lower" else "maximize")
 
     def _journal(self, arguments: Sequence[str]) -> Path:
         """The file of this search. The same command has the same file, also where it asks for more trials."""
@@ -118,7 +137,7 @@ class Search(Sweeper):
         name = fingerprint([sorted(arguments), kept])
         return Path(self.config.paths.outputs).resolve() / "searches" / f"{name}.journal"
 
-    def _conclude(self, study: Any, journal: Path) -> None:
+    def _conclude(self, study: Any, metric: str, journal: Path) -> None:
         states = [trial.state.name for trial in _done(study)]
         counted = ", ".join(
             f"{states.count(state)} {word}"
@@ -130,7 +149,7 @@ class Search(Sweeper):
             return
         best = study.best_trial
         found = " ".join(f"{key}={value}" for key, value in best.params.items())
-        print(f"best {self.metric}: {best.value:.4f} with {found} (trial {best.number}; {counted}; {journal})")
+        print(f"best {metric}: {best.value:.4f} with {found} (trial {best.number}; {counted}; {journal})")
 
 
 def read_space(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

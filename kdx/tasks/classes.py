@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.metric import Metric
+from kdx.core.outputs import Outputs
+from kdx.core.spec import DataSpec, Images
 from kdx.core.task import CLASSES, PairMetric
-from kdx.core.types import Batch, DataSpec, Images, Outputs
 from kdx.metrics.accuracy import TopK
 from kdx.metrics.calibration import Calibration
 from kdx.metrics.fidelity import Fidelity

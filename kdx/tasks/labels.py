@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
+from kdx.core.outputs import Outputs
 from kdx.core.task import LABELS, PairMetric
-from kdx.core.types import Batch, Outputs
 from kdx.metrics.label_fidelity import LabelFidelity
 from kdx.metrics.multilabel import LabelDecisions, LabelRanking, decide, holds
 from kdx.tasks.base import BaseTask, describe, metric_of

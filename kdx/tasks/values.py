@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
+from kdx.core.outputs import Outputs
 from kdx.core.task import VALUES, PairMetric
-from kdx.core.types import Batch, Outputs
 from kdx.metrics.fidelity import ValueFidelity
 from kdx.metrics.regression import RegressionErrors
 from kdx.tasks.base import BaseTask, describe, metric_of

@@ -156,7 +156,7 @@ def test_preparing_changes_nothing_that_was_given(tmp_path):
 def test_a_rehearsal_leaves_the_random_streams_alone():
     import torch
 
-    from kdx.runs import dry_run as rehearse
+    from kdx.runs.checks import dry_run as rehearse
 
     rehearse._passed.clear()
     torch.manual_seed(7)

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from kdx.core.types import Batch, Outputs, Shapes, find_role
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes, find_role
 
 
 def batch(size: int, soft: bool, views: int) -> Batch:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_loaders import SPLITS, STANDARD, loader
 
-from kdx.core.types import Batch
+from kdx.core.batch import Batch
 from kdx.data.views.mixing import Mixing
 
 MIXUP = Mixing(mixup_alpha=1.0, cutmix_alpha=0.0, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.0)

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from kdx.core.types import Batch
+from kdx.core.batch import Batch
 from kdx.data.on_device import OnDevice, on_device
 
 CPU = torch.device("cpu")

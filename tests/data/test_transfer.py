@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from test_loaders import STANDARD, synthetic
 from test_regime import DIGITS
 
-from kdx.core.types import UNLABELLED
+from kdx.core.batch import UNLABELLED
 from kdx.data.loaders import TrainLoader
 from kdx.data.sets import DataError
 from kdx.data.sources.concat import ConcatSet

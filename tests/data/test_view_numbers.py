@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_loaders import STANDARD, STRONG, synthetic
 
-from kdx.core.types import Batch
+from kdx.core.batch import Batch
 from kdx.data.loaders import EvalLoader, TrainLoader
 from kdx.data.views.augment import PLAIN, MultiView
 from kdx.data.views.crop import PadCrop, ResizedCrop

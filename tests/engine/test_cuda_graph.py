@@ -9,7 +9,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.core.schedule import Between, Linear, MultiStep, Progress, Watched, at
 from kdx.engine.clock import Clock
 from kdx.engine.optim.cuda_graph import WARM_UP, CudaRecorder, Graphed
-from kdx.runs.check_cuda_graph import unrecordable
+from kdx.runs.checks.cuda_graph import unrecordable
 from kdx.runs.prepare import prepare
 from kdx.tasks.classes import image_classes
 

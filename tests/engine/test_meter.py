@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdx.core.types import Batch, Outputs, Step
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Step
 from kdx.engine.record.meter import Meter, NonFiniteError
 from kdx.tasks.classes import Classes
 

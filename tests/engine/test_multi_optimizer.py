@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.method import Method
+from kdx.core.outputs import Step, Turn
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, Step, Turn
 from kdx.engine.optim.multi_optimizer import Peers, Turns
 from kdx.engine.optim.optimizer import SGD, AdamW
 from kdx.engine.optim.update import Joint

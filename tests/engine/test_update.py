@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch
 from kdx.engine.optim.optimizer import SGD
 from kdx.engine.optim.update import Joint
 from kdx.losses.logits.cross_entropy import CrossEntropy

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.evals.boundary import Boundary
 from kdx.models.attack import BoundaryAttack
 from kdx.models.teachers.frozen import Frozen

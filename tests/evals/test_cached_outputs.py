@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import kdx.evals.cached_outputs as asked
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.data.loaders import EvalLoader
 from kdx.data.sets import TensorSet
 from kdx.evals.cached_outputs import Asked

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.evals import base, predictions
 from kdx.evals.fidelity import Fidelity
 from kdx.evals.task_metrics import TaskMetrics

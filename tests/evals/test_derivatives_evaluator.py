@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.core.types import Batch
+from kdx.core.batch import Batch
 from kdx.data.sources.plane import Plane
 from kdx.evals.derivatives import Derivatives
 from kdx.models.teachers.frozen import Frozen

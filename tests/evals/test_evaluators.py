@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.types import Batch, Outputs
+from kdx.core.outputs import Outputs
 from kdx.evals.bias import Bias
 from kdx.evals.fidelity import Fidelity
 from kdx.evals.task_metrics import TaskMetrics

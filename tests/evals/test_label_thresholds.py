@@ -5,8 +5,9 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.types import Batch, Outputs
+from kdx.core.outputs import Outputs
 from kdx.evals.label_thresholds import LabelThresholds
 from kdx.metrics.multilabel import best_thresholds
 from kdx.tasks.labels import Labels

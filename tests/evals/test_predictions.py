@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.evals.predictions import predictions
 from kdx.tasks.classes import Classes
 

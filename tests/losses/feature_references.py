@@ -10,7 +10,8 @@ import torch
 from loss_references import Reference, Rows, attention, dot, kl, mean_square, pooled, scaled, softmax
 from torch import Tensor, nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.losses.base.term import Term
 
 

@@ -7,8 +7,9 @@ import loss_references as reference
 import torch
 from torch import nn
 
+from kdx.core.outputs import Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.term import Term
 from kdx.tasks.classes import image_classes
 

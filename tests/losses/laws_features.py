@@ -8,7 +8,8 @@ import torch
 from law_case import TEACHER, Case
 from torch import Tensor, nn
 
-from kdx.core.types import DataSpec, Outputs, Shapes
+from kdx.core.outputs import Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.pairs import Paired, Size
 from kdx.losses.features.ab import AB
 from kdx.losses.features.at import AT

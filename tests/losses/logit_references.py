@@ -7,7 +7,8 @@ import torch
 from loss_references import Reference, Rows, kl, over_logits, softmax
 from torch import Tensor
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.losses.base.term import Term
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from loss_references import Reference
 from torch import Tensor
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.losses.base.term import Term
 
 

@@ -3,7 +3,7 @@ import torch
 from law_case import CLASSES, SPEC
 from torch import nn
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.features.ab import AB, activation_boundaries
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.online.cl_ilr import MeanOfOthers
 from kdx.losses.online.okddip import PeerAttention
 from kdx.losses.online.one import GatedEnsemble

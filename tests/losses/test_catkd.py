@@ -3,7 +3,7 @@ import torch
 from law_case import CLASSES, SPEC, Headed
 from torch import nn
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.features.catkd import CATKD, class_activation_maps, map_distance
 
 STUDENT, TEACHER = Shapes((CLASSES,), {"final": (4, 4, 4)}), Shapes((CLASSES,), {"final": (6, 2, 2)})

@@ -6,9 +6,10 @@ import torch
 from law_case import CLASSES, SPEC, STUDENT, TEACHER
 from loss_references import random_outputs
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
 from kdx.core.seed import get_rng_state, set_rng_state
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.relations import crd
 from kdx.losses.relations.crd import CRD, draw, noise_contrast, remembered, similarities
 

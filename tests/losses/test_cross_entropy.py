@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.cross_entropy import CrossEntropy, cross_entropy
 
 START = Progress(0, 1, 1)

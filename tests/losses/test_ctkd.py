@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Cosine, Progress
-from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.binary import BinaryKL
 from kdx.losses.logits.ctkd import LearnedTemperature, reversed_gradient
 from kdx.losses.logits.dist import DIST

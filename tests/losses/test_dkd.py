@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress, WarmUp
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.dkd import DKD, nontarget_divergence, target_divergence
 from kdx.losses.logits.kd import kl_divergence
 from kdx.tasks.classes import image_classes

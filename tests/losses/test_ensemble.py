@@ -10,7 +10,8 @@ from law_case import CLASSES, START
 from loss_references import kl, softmax
 from torch import Tensor, nn
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.losses.base.weighting import Confidence, Constant, DropMembers, RandomMember, Weighting, entropy
 from kdx.losses.features.fitnet import FitNet
 from kdx.losses.logits.cross_entropy import CrossEntropy

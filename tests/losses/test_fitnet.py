@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.features.fitnet import FitNet, hint, map_adapter
 from kdx.tasks.classes import image_classes
 

@@ -3,8 +3,9 @@ import torch
 from law_case import CLASSES, SPEC
 from loss_references import random_outputs
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.features.ft import FT, factor_distance
 
 STUDENT, TEACHER = Shapes((CLASSES,), {"last": (4, 4, 4)}), Shapes((CLASSES,), {"last": (6, 2, 2)})

@@ -2,7 +2,7 @@ import pytest
 import torch
 from law_case import CLASSES, SPEC
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.features.input_gradient import InputGradient, gradient_distance
 
 

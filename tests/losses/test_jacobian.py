@@ -2,7 +2,8 @@ import pytest
 import torch
 from law_case import CLASSES, SPEC, START
 
-from kdx.core.types import Batch, Outputs, Shapes
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.losses.features.jacobian import JacobianDistance, jacobian_distance
 
 

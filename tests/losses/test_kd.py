@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.kd import KD, kl_divergence, soft_cross_entropy
 from kdx.tasks.classes import image_classes
 

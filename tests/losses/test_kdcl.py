@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.online.kdcl import (
     RULES,
     Consensus,

@@ -13,8 +13,9 @@ import torch
 from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, Case, Headed, build
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.tree import take
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.base.term import Term
 
 FULL = "decorate the loss's function with @full_precision of kdx/losses/base/numerics.py"

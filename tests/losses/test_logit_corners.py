@@ -7,7 +7,8 @@ import torch
 from law_case import START, STUDENT, TEACHER, Case, build
 from torch import Tensor
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.losses.base.term import Term
 from kdx.losses.logits.ofa import OFAStages
 from kdx.tasks.classes import image_classes

@@ -8,8 +8,9 @@ import pytest
 import torch
 from law_case import START, STUDENT, TEACHER, build
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.features.at import AT
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.kd import KD

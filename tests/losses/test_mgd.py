@@ -4,7 +4,8 @@ from law_case import CLASSES, SPEC, START
 from loss_references import random_outputs
 from torch import nn
 
-from kdx.core.types import Batch, Shapes
+from kdx.core.batch import Batch
+from kdx.core.outputs import Shapes
 from kdx.losses.features.mgd import MGD
 
 

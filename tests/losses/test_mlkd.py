@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.mlkd import (
     ClassAlignment,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.logits.dkd import nontarget_divergence
 from kdx.losses.logits.nkd import NKD, nontarget_cross_entropy, target_cross_entropy
 from kdx.tasks.classes import image_classes

@@ -10,8 +10,9 @@ import pytest
 import torch
 from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, build
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Between, Linear, Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.logit_mse import LogitMSE, logit_mse

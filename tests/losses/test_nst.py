@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.features.nst import NST, neuron_selectivity
 from kdx.tasks.classes import image_classes
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.logits.kd import soft_cross_entropy
 from kdx.losses.logits.ofa import OFAStages, enhanced_cross_entropy, stage_head
 from kdx.tasks.classes import image_classes

@@ -6,7 +6,7 @@ from feature_references import gaussian_margin
 from law_case import CLASSES, SPEC
 from torch import nn
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.features.ofd import OFD, margins, partial_distance
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Constant
 from kdx.losses.features.fitnet import FitNet

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import EpochRamp, Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.pskd import PastPredictions
 from kdx.tasks.classes import image_classes
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.logit_mse import logit_mse
 from kdx.losses.logits.regression import Huber, absolute_error, huber, squared_error
 

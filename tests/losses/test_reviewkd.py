@@ -4,7 +4,7 @@ from feature_references import hcl
 from law_case import CLASSES, SPEC
 from torch import nn
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.base.adapters import Norm, folded
 from kdx.losses.base.upsample import convolve_enlarged
 from kdx.losses.features import reviewkd

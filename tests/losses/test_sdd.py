@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.nkd import NKD

@@ -3,7 +3,8 @@ import torch
 from law_case import CLASSES, SPEC, START
 from loss_references import random_outputs
 
-from kdx.core.types import Batch, Shapes
+from kdx.core.batch import Batch
+from kdx.core.outputs import Shapes
 from kdx.losses.features.semckd import SemCKD, among, calibrated
 
 STUDENT = Shapes((CLASSES,), {"a": (3, 8, 8), "b": (4, 4, 4)})

@@ -4,7 +4,8 @@ from law_case import CLASSES, SPEC, START, Headed
 from loss_references import random_outputs
 from torch import nn
 
-from kdx.core.types import Batch, Outputs, Shapes
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.losses.features.srrl import SRRL
 
 SHAPES = Shapes((CLASSES,), {"pooled": (6,)})

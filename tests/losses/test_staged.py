@@ -4,8 +4,9 @@ from law_case import CLASSES, SPEC, STUDENT
 from loss_references import random_outputs
 from torch import nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.base.term import Term
 from kdx.losses.features.fitnet import FitNet
 from kdx.losses.logits.cross_entropy import CrossEntropy

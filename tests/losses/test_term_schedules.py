@@ -15,8 +15,8 @@ import torch
 from law_case import CLASSES, START, STUDENT, TEACHER, Case, build
 
 import kdx.losses
+from kdx.core.batch import Batch
 from kdx.core.schedule import Between, Schedule
-from kdx.core.types import Batch
 from kdx.losses.base.term import Term
 
 CASES = {**laws_logits.TERMS, **laws_features.TERMS}

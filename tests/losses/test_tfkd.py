@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdx.core.types import Shapes
+from kdx.core.outputs import Shapes
 from kdx.losses.logits.cross_entropy import cross_entropy
 from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence, virtual_probs
 from kdx.tasks.classes import image_classes

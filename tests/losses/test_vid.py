@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs, Shapes
 from kdx.losses.features.vid import VID, gaussian_nll
 from kdx.tasks.classes import image_classes
 

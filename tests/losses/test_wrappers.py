@@ -12,8 +12,10 @@ from loss_references import random_outputs
 from torch import Tensor, nn
 
 import kdx.losses
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Constant
 from kdx.losses.base.wrapper import Wrapper

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Linear, Progress
-from kdx.core.types import Batch
 from kdx.engine.optim.multi_optimizer import Peers, Turns
 from kdx.engine.optim.optimizer import SGD
 from kdx.engine.optim.update import Joint

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from kdx.config.compose import compose
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress, Ramp
-from kdx.core.types import Batch
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import SoftCrossEntropy
 from kdx.methods.bss import BoundarySamples

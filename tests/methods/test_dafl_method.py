@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_adversarial import SETTINGS, flat, sgd
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.engine.optim.multi_optimizer import Turns
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dafl import activation, information, one_hot

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.methods.exits import Exits
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.losses.features.input_gradient import InputGradient
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.methods.input_gradients import InputGradients

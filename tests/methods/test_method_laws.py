@@ -10,16 +10,17 @@ from conftest import CLASSES, OTHER_TASKS
 from torch import Tensor
 
 from kdx.config.compose import ConfigError, compose, options
+from kdx.core.batch import UNLABELLED
 from kdx.core.method import Method
+from kdx.core.outputs import Step
 from kdx.core.schedule import Progress, Schedule
 from kdx.core.seed import get_rng_state, seeded, set_rng_state
-from kdx.core.types import UNLABELLED, Step
 from kdx.engine.optim.multi_optimizer import Parties
 from kdx.engine.trainer import Trainer
 from kdx.losses.base.term import Term
 from kdx.models.weights import load_weights, save_weights
 from kdx.runs.build import build_network, start_student
-from kdx.runs.dry_run import rehearse
+from kdx.runs.checks.dry_run import rehearse
 
 METHODS = options("method")
 SEVERAL = ("teacher.members={a:{},b:{},c:{}}",)

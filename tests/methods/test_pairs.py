@@ -12,10 +12,10 @@ from torch import nn
 
 from kdx.commands.catalogue import front_matter
 from kdx.config.compose import config_dir, options
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.core.weigh import weigh
 from kdx.models.teachers.frozen import Frozen
 from kdx.runs.build import make

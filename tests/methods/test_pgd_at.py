@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdx.config.compose import compose
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs
 from kdx.methods.pgd_at import AdversarialTraining
 from kdx.models.attack import PGD
 from kdx.models.small import MLP, SmallCNN

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.losses.logits.kd import KD
 from kdx.methods.robust import RobustDistill
 from kdx.models.attack import PGD

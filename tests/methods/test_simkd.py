@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.losses.features.map_mse import MapMSE
 from kdx.methods.simkd import SimKD
 from kdx.models.cifar.mobilenetv2 import MobileNetV2

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs
+from kdx.core.spec import DataSpec
 from kdx.losses.features.jacobian import JacobianDistance
 from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.methods.sobolev import Sobolev

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from kdx.config.compose import compose
+from kdx.core.batch import Batch
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch
 from kdx.core.weigh import weigh
 from kdx.models.derivatives import jacobian
 from kdx.models.small import MLP

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import KD
 from kdx.methods.two_views import TwoViews

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kdx.core.errors import UserError
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.derivatives import jacobian, jacobian_vector, vector_jacobian
 from kdx.models.norms import frozen_batch_norms, has_batch_norms
 from kdx.models.small import MLP, SmallCNN

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs
 from kdx.core.teacher import teacher_outputs
-from kdx.core.types import Batch, Outputs
 from kdx.losses.base.heads import linear_head, network_with
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.build import timm_model
 from kdx.models.cifar.mobilenetv2 import MobileNetV2
 from kdx.models.cifar.plane import Plane

@@ -6,7 +6,7 @@ from test_folding import settled
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.losses.base.heads import network_with
 from kdx.models.build import timm_model
 from kdx.models.cifar.resnet import ResNet

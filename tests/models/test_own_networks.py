@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdx.core.types import Images, Outputs
+from kdx.core.outputs import Outputs
+from kdx.core.spec import Images
 from kdx.models.own import as_network, tapped_model
 from kdx.models.probe import probe
 from kdx.models.small import MLP

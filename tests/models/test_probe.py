@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.probe import probe
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdx.core.types import Images
+from kdx.core.spec import Images
 from kdx.models.probe import probe
 from kdx.models.tap import Tapped, plain
 from kdx.models.teachers.frozen import Frozen

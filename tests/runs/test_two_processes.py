@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from traces import outcome, record
 
 from kdx.config.compose import ConfigError
-from kdx.runs.dry_run import rehearse
+from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.run import name, run
 
 # every number of the record within 2e-5, or 2e-5 of itself: sums of float32 in another order are 2e-6 apart here
@@ -233,6 +233,6 @@ def test_refuses_in_a_sentence_what_needs_the_whole_batch(tiny, monkeypatch, ove
     config = tiny(*overrides)  # which one process trains
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("kdx.runs.dry_run._passed", set())
+    monkeypatch.setattr("kdx.runs.checks.dry_run._passed", set())
     with pytest.raises(ConfigError, match=sentence):
         rehearse(config)

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from test_study import PLAIN
 from torch import nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.types import Batch, Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.attack import BoundaryAttack
 from kdx.studies.measurements import Boundaries, Predictions, pair
 from kdx.studies.networks import Networks

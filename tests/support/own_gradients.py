@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Step
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Step
 from kdx.engine.optim.gradient import Backward, Gradient
 
 

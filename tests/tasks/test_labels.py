@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kdx.core.types import Batch, Outputs
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.losses.logits.binary import BinaryKL
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.labels import LabelCrossEntropy

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.task import CLASSES, LABELS, VALUES, Task
-from kdx.core.types import Batch, Outputs
 from kdx.engine.record.meter import Meter
 from kdx.evals.task_metrics import TaskMetrics
 from kdx.losses.logits.kd import KD
@@ -102,7 +103,7 @@ def test_a_network_follows_itself(kind: str):
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_the_training_metric_of_uneven_steps_is_that_of_all_their_examples(kind: str):
-    from kdx.core.types import Step
+    from kdx.core.outputs import Step
 
     task, rows = TASKS[kind], torch.randn(SIZE, OUTPUTS, generator=torch.Generator().manual_seed(5))
 

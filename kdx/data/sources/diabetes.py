@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.seed import generator
-from kdx.core.types import Vectors
+from kdx.core.spec import Vectors
 from kdx.data.dataset import Dataset, check_outputs
 from kdx.data.sets import DataError, VectorSet
 from kdx.tasks.values import Values

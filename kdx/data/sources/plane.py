@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
-from kdx.core.types import Outputs
 from kdx.data.dataset import ImageDataset, check_outputs
 from kdx.data.sets import TensorSet
 from kdx.tasks.values import Values

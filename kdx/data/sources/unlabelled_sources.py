@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdx.core.batch import UNLABELLED
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
-from kdx.core.types import UNLABELLED
 from kdx.data.dataset import Dataset, ImageDataset
 from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet, TensorSet, resized
 from kdx.data.sources.folder import SUFFIXES

@@ -6,9 +6,9 @@ from typing import Literal
 import numpy as np
 import torch
 
+from kdx.core.batch import UNLABELLED, Batch
 from kdx.core.ranges import NonNegative, Probability
 from kdx.core.seed import derive
-from kdx.core.types import UNLABELLED, Batch
 
 
 @dataclass(frozen=True, kw_only=True)

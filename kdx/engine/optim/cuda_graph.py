@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Step
 from kdx.core.schedule import Progress, Watched
-from kdx.core.types import Batch, Step
 from kdx.engine.optim.update import Joint
 
 WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and optimizers create their state

@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import mean_gradients, size, total, weight
 from kdx.core.method import Method
+from kdx.core.outputs import Outputs, Step
 from kdx.core.schedule import Progress, at
-from kdx.core.types import Batch, Outputs, Step
 from kdx.core.weigh import weigh
 
 Differentiate = Callable[[Step, float], Tensor]  # of a part's step and its share of the batch; returns the loss

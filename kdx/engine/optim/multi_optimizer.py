@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import mean_gradients, weight
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.method import Method
+from kdx.core.outputs import Step
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule
-from kdx.core.types import Batch, Step
 from kdx.core.weigh import weigh
 from kdx.engine.optim.gradient import Backward, Gradient, WeightedSum
 from kdx.engine.optim.optimizer import Optimizer

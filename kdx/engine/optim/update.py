@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.method import Method
+from kdx.core.outputs import Step
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule
-from kdx.core.types import Batch, Step
 from kdx.engine.optim.gradient import Backward, Gradient, WeightedSum
 from kdx.engine.optim.optimizer import Optimizer
 

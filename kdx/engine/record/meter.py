@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.distributed import size, total, weight
 from kdx.core.errors import UserError
+from kdx.core.outputs import Step
 from kdx.core.task import Task
-from kdx.core.types import Batch, Step
 
 # sums over examples, which add up over steps and processes: so a short last batch weighs what it holds
 SUM, OF = "sum/", "of/"

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.outputs import Shapes
+from kdx.core.spec import DataSpec
 
 ADVICE = "wrap the term in kdx.losses.wrappers.over_rows.OverRows, which applies it to each token or region"
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdx.core.types import Outputs, Shapes
+from kdx.core.outputs import Outputs, Shapes
 from kdx.losses.base.checks import pair_roles, require_map, require_teacher
 from kdx.losses.base.term import Term
 

@@ -4,9 +4,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
+from kdx.core.spec import DataSpec
 from kdx.core.task import ONLY_CLASSES, Kinds
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_rows
 
 

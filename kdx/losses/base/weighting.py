@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.ranges import PositiveInt
-from kdx.core.types import Batch
 from kdx.losses.base.numerics import full_precision
 
 Measure = Literal["cross_entropy", "entropy"]

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from kdx.core.types import DataSpec, Shapes
+from kdx.core.outputs import Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.term import Term
 
 

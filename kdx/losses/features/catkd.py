@@ -3,11 +3,13 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.functional import unit
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
+from kdx.core.spec import DataSpec
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.heads import linear_head, require_width
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired

@@ -6,10 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.functional import unit
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Fraction, NonNegative
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import Norm
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision

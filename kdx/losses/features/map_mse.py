@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.pairs import Paired
 from kdx.losses.features.at import to_common_size

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.heads import network_with
 from kdx.losses.base.memory_format import examples

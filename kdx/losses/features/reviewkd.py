@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import Norm, folded
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision

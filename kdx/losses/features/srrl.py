@@ -2,10 +2,12 @@
 
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.spec import DataSpec
 from kdx.core.task import ONLY_CLASSES
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.heads import linear_head, require_width

@@ -3,10 +3,12 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
+from kdx.core.spec import DataSpec
 from kdx.core.task import CLASSES, LABELS
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision, soft_log_probs, tempered
 from kdx.losses.base.term import Term

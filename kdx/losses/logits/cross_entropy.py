@@ -3,9 +3,11 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import UNLABELLED, Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PartialFraction
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import UNLABELLED, Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term

@@ -4,10 +4,12 @@ import math
 
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.functional import divergence
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term

@@ -3,9 +3,11 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
+from kdx.core.spec import DataSpec
 from kdx.core.task import LABELS
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_vector
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term

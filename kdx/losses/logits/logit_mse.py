@@ -4,9 +4,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
+from kdx.core.spec import DataSpec
 from kdx.core.task import CLASSES, VALUES
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.checks import require_same_logits
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term

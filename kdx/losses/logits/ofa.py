@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes, find_role
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes, find_role
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_map, require_same_logits, require_teacher
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term

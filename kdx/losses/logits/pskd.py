@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Probability
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_vector
 from kdx.losses.base.term import Term
 from kdx.losses.logits.cross_entropy import cross_entropy

@@ -6,10 +6,12 @@ import torch
 from annotated_types import Gt, Lt
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.functional import divergence
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_vector
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term

@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_same_logits
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, Outputs
 from kdx.losses.online.peer_term import Exchange, taught_divergence
 
 

@@ -6,9 +6,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.online.peer_term import Exchange, taught_divergence
 
 Mixed = Literal["logits", "probabilities"]

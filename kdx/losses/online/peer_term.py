@@ -5,9 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.functional import divergence
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_rows
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 

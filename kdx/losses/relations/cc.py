@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
 from kdx.core.functional import unit
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 

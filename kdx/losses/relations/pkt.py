@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.functional import unit
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 

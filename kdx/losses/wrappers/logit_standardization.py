@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.functional import centred
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.wrapper import Wrapper
 

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
+from kdx.core.spec import DataSpec
 from kdx.core.tree import take
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
 from kdx.losses.base.term import Term
 from kdx.losses.base.wrapper import Wrapper
 

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import NonNegative, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.core.types import Batch, DataSpec, Outputs, Shapes
+from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_map, require_teacher
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.term import Term

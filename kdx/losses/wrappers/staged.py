@@ -5,9 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress
-from kdx.core.types import Batch, Outputs
 from kdx.losses.base.term import Term
 from kdx.losses.base.wrapper import Wrapper
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.types import Outputs
 from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import initialise, pool
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import PositiveInt
-from kdx.core.types import Outputs
 from kdx.models.base import Net, stages_after
 
 

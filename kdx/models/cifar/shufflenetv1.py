@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import PositiveInt
-from kdx.core.types import Outputs
 from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import Stage, pool, shuffle
 

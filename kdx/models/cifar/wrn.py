@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import PartialFraction, PositiveInt
-from kdx.core.types import Outputs
 from kdx.models.base import Net, stages_after
 from kdx.models.cifar.blocks import initialise, pool
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.losses.base.heads import network_with
 
 FIXED = ("head", "preact_norms")  # attributes that methods read besides outputs; they do not depend on a batch

@@ -7,10 +7,11 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive
 from kdx.core.teacher import teacher_outputs
-from kdx.core.types import Batch, Outputs
 from kdx.losses.base.heads import network_with
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 
 
 class StyblinskiTang(nn.Module):

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.types import Batch, Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.memo_table import MemoTable
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError
-from kdx.core.types import Outputs
+from kdx.core.outputs import Outputs
 from kdx.models.tap import plain
 from kdx.models.teachers.folding import fold
 

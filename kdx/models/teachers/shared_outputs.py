@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
 from kdx.core.teacher import BatchTeacher
-from kdx.core.types import Batch, Outputs
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kdx.config.compose import Config
+from kdx.core.batch import Batch
 from kdx.core.distributed import size
 from kdx.core.method import Method
 from kdx.core.schedule import Progress, Watched, at
-from kdx.core.types import Batch, DataSpec
+from kdx.core.spec import DataSpec
 from kdx.data.views.augment import MultiView
 from kdx.engine.optim.cuda_graph import reads_tensor_rate, unreplayable
 from kdx.engine.settings import Settings

@@ -17,16 +17,16 @@ from kdx.config.compose import Config, ConfigError
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
-from kdx.core.types import DataSpec
+from kdx.core.spec import DataSpec
 from kdx.data.views.augment import MultiView
 from kdx.models.build import input_statistics
 from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.runs.build import UNTRAINED, build_network, image_statistics, make, make_method, specialised, untrained
-from kdx.runs.check_cuda_graph import unrecordable
-from kdx.runs.check_distributed import indivisible
+from kdx.runs.checks.cuda_graph import unrecordable
+from kdx.runs.checks.distributed import indivisible
+from kdx.runs.checks.task_fit import unfit
 from kdx.runs.ensemble_config import each_teacher, ensemble
-from kdx.runs.task_fit import unfit
 
 # of a training set that no term finds too small; the real one is checked when it is there
 EXAMPLES = 65536

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from kdx.config.compose import Config
 from kdx.core.distributed import size
 from kdx.core.method import Method
-from kdx.core.types import DataSpec
+from kdx.core.spec import DataSpec
 
 
 def indivisible(config: Config, method: Method, spec: DataSpec) -> Iterator[str]:

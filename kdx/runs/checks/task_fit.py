@@ -24,7 +24,9 @@ def unfit(config: Config, task: Task) -> Iterator[str]:
         if task.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
             needs[" or ".join(sorted(part.tasks))].append(part.__name__)
     if needs:
-        told = "; ".join(f"{' and '.join(names)} needs {kinds}" for kinds, names in needs.items())
+        told = "; ".join(
+            f"{' and '.join(names)} {'needs' if len(names) == 1 else 'need'} {kinds}" for kinds, names in needs.items()
+        )
         yield f"method={config['choices']['method']} does not fit dataset={name}, which has {task.kind}: {told}"
     if make(config["augmentation"]).mixing is not None:
         yield f"augmentation.mixing needs a task with classes, and dataset={name} has {task.kind}; augmentation=none"

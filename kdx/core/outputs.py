@@ -1,0 +1,153 @@
+"""Outputs of a network and their shapes; the terms of a step."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What every network returns, teacher or student.
+
+    Attributes:
+        logits: [B, C].
+        features: Tensors by role ("stage2", "stage2.preact", "pooled"), never by module path.
+        members: Outputs of the parts of an ensemble; empty for a single network.
+        owner: Position in the batch of the example that each row of logits [N, V] belongs to, int64 [N], where rows
+            are regions; None otherwise.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    members: tuple["Outputs", ...] = ()
+    owner: Tensor | None = None
+
+    def feature(self, role: str) -> Tensor:
+        """The feature of a role, see `find_role`."""
+        return self.features[find_role(role, self.features, "network")]
+
+    def detach(self) -> "Outputs":
+        return self._map(Tensor.detach)
+
+    def primal(self) -> "Outputs":
+        """Without the tangents that forward-mode differentiation carries along; the graph stays."""
+        return self._map(lambda t: forward_ad.unpack_dual(t).primal)
+
+    def float(self) -> "Outputs":
+        """Half precision, as autocast leaves it, made float32: features once they are read. Others stay."""
+        members = tuple(m.float() for m in self.members)
+        return Outputs(_in_full(self.logits), _InFull(self.features), members, self.owner)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
+        late = self.features if isinstance(self.features, _InFull) else None
+        changed = {role: change(f) for role, f in (self.features if late is None else late.raw).items()}
+        features = changed if late is None else _InFull(changed)
+        members = tuple(m._map(change) for m in self.members)
+        return Outputs(change(self.logits), features, members, self.owner)
+
+
+def _in_full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+class _InFull(Mapping[str, Tensor]):
+    """Features in float32, each converted when it is first read: of a dozen a method reads a few, or none."""
+
+    def __init__(self, features: Mapping[str, Tensor]):
+        self.raw, self._read = features, dict[str, Tensor]()
+
+    def __getitem__(self, role: str) -> Tensor:
+        if role in self._read:
+            return self._read[role]
+        feature = self.raw[role]
+        full = _in_full(feature)
+        # what is read without a graph first may be read with one later
+        if torch.is_grad_enabled() or not feature.requires_grad:
+            self._read[role] = full
+        return full
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What every method returns for a batch.
+
+    Attributes:
+        terms: Unweighted scalars with a graph, by name; the names equal those of the weights.
+        report: Detached scalars that are logged and never summed.
+        outputs: The student's outputs, for training accuracy; None where there is no single student.
+    """
+
+    terms: Mapping[str, Tensor]
+    report: Mapping[str, Tensor] = field(default_factory=dict)
+    outputs: Outputs | None = None
+
+
+class Turn(NamedTuple):
+    """A part of a step.
+
+    Attributes:
+        party: Who takes it: whose parameters learn from its terms, and no other's.
+        step: Its terms, some or all of the method's.
+    """
+
+    party: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of a network's outputs without the batch axis, found by a probe before training."""
+
+    logits: tuple[int, ...]
+    features: Mapping[str, tuple[int, ...]]
+
+    def feature(self, role: str, whose: str = "network") -> tuple[int, ...]:
+        """The shape of a role, see `find_role`."""
+        return self.features[find_role(role, self.features, whose)]
+
+    def inner_stages(self, whose: str = "network") -> list[str]:
+        """Roles of the stages between the stem ("stage0") and the last stage, in order.
+
+        Raises:
+            ValueError: There are none.
+        """
+        stages = sorted(_stages(self.features) - {"stage0"}, key=_number)
+        if len(stages) < 2:
+            raise ValueError(f"the {whose} needs at least two stages; it has: {', '.join(stages) or 'none'}")
+        return stages[:-1]
+
+
+def _stages(roles: Iterable[str]) -> set[str]:
+    return {r for r in roles if r.startswith("stage") and r.removeprefix("stage").isdigit()}
+
+
+def _number(stage: str) -> int:
+    return int(stage.removeprefix("stage"))
+
+
+def find_role(role: str, roles: Iterable[str], whose: str) -> str:
+    """The role itself, or for "last" the deepest stage.
+
+    Raises:
+        ValueError: There is no such role; the message names the known roles.
+
+    Example:
+        >>> find_role("last", ["stage1", "stage2", "pooled"], "student")
+        'stage2'
+    """
+    roles = list(roles)
+    if role == "last" and _stages(roles):
+        return max(_stages(roles), key=_number)
+    if role not in roles:
+        raise ValueError(f"the {whose} has no feature with role '{role}'; it has: {', '.join(roles) or 'none'}")
+    return role

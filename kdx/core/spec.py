@@ -1,0 +1,118 @@
+"""Facts of a data set that networks, methods and terms are built from."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdx.core.errors import UserError
+from kdx.core.task import CLASSES, Task
+from kdx.core.tree import Tree
+
+
+class InputSpec(Protocol):
+    """Facts of one example's inputs.
+
+    Attributes:
+        shape: Shape without the batch axis, of the inputs where these are a single tensor.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def fake(self, size: int, device: torch.device | str) -> Tree:
+        """A batch of zeros that a network can read, for a probe of its shapes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images [B, C, H, W].
+
+    Attributes:
+        shape: (C, H, W).
+        mean: Mean of each channel that inputs were normalised with.
+        std: Standard deviation of each channel that inputs were normalised with.
+    """
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def fake(self, size: int, device: torch.device | str) -> Tensor:
+        return torch.zeros(size, *self.shape, device=device)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors [B, D] of numbers.
+
+    Attributes:
+        size: D.
+    """
+
+    size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    def fake(self, size: int, device: torch.device | str) -> Tensor:
+        return torch.zeros(size, self.size, device=device)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Facts of the training data that networks, methods and terms are built from.
+
+    Attributes:
+        task: What is learned, and how it is measured.
+        inputs: Facts of one example's inputs.
+        num_examples: Length of the training set after every restriction; bounds `Batch.index`.
+        labels: Class of each training example, int64 [num_examples], -1 for one without; contrastive terms choose
+            their negatives by it. None where the task has no classes.
+    """
+
+    task: Task
+    inputs: InputSpec
+    num_examples: int
+    labels: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C. Raises UserError where the task has none."""
+        if self.task.kind == CLASSES:
+            return self.task.num_outputs
+        raise UserError(f"this part needs a number of classes, and the task has {self.task.kind}")
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch axis."""
+        return self.inputs.shape
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel that images were normalised with. Raises UserError where inputs are no images."""
+        return self._images.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel, likewise."""
+        return self._images.std
+
+    @property
+    def _images(self) -> Images:
+        if isinstance(self.inputs, Images):
+            return self.inputs
+        raise UserError(f"this part needs images, and the data set has {type(self.inputs).__name__.lower()}")
+
+    @property
+    def has_labelled(self) -> bool:
+        """Whether some training example has a label."""
+        return self.labels is None or bool((self.labels >= 0).any())
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether some training example has no label."""
+        return self.labels is not None and bool((self.labels < 0).any())
