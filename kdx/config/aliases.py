@@ -81,6 +81,12 @@ MOVED: Sequence[Move] = (
 # Classes and functions by full name, the module as it is after MOVED. The latest rename comes last.
 MOVED_NAMES: Mapping[str, str] = {
     "kdx.losses.wrappers.staged.During": "kdx.losses.wrappers.staged.Staged",
+    "kdx.losses.base.weighting.Dropped": "kdx.losses.base.weighting.DropMembers",
+    "kdx.losses.base.weighting.OneOfThem": "kdx.losses.base.weighting.RandomMember",
+    "kdx.losses.online.dml.Mutual": "kdx.losses.online.dml.MutualDivergence",
+    "kdx.losses.online.okddip.GroupLed": "kdx.losses.online.okddip.PeerAttention",
+    "kdx.losses.online.one.Gated": "kdx.losses.online.one.GatedEnsemble",
+    "kdx.evals.classification.Classification": "kdx.evals.task_metrics.TaskMetrics",
     "kdx.methods.data_free.DataFree": "kdx.methods.generator_distill.GeneratorDistill",
 }
 

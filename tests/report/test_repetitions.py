@@ -32,12 +32,12 @@ def teacher_run(folder: Path, tiny, seed: int, *overrides: str) -> Path:
 @pytest.fixture
 def fresh(tmp_path, tiny):
     """Configs that are prepared anew, as a checkpoint's file may have come since."""
-    from conftest import STUDENT, TINY
+    from conftest import CLASSES, STUDENT, TINY
 
     from kdx.config.compose import compose
     from kdx.runs.prepare import examine
 
-    return lambda *overrides: examine(compose([*TINY, *STUDENT, f"paths.outputs={tmp_path}", *overrides]))
+    return lambda *overrides: examine(compose([*CLASSES, *TINY, *STUDENT, f"paths.outputs={tmp_path}", *overrides]))
 
 
 def test_seeds_of_a_chain_are_one_group(tmp_path, tiny, fresh):
