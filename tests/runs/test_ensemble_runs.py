@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from deaths import Moment, kill_at
 from traces import outcome
 
@@ -24,12 +24,12 @@ SEEDS = "teacher.seeds=[0,1]"
 
 
 def composed(*overrides: str) -> dict:
-    return examine(compose([*TINY, *STUDENT, *overrides]))
+    return examine(compose([*CLASSES, *TINY, *STUDENT, *overrides]))
 
 
 def problems(*overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        prepare(compose([*TINY, *STUDENT, *overrides]))
+        prepare(compose([*CLASSES, *TINY, *STUDENT, *overrides]))
     return "\n".join(caught.value.problems)
 
 

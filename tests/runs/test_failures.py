@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 import pytest
 import torch
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from traces import outcome
 
 from kdx.core.errors import UserError
@@ -56,7 +56,7 @@ def test_weights_that_the_last_step_breaks_are_not_delivered(tiny):
 def test_a_failed_command_is_one_line_and_an_exit_code(tmp_path, capsys):
     from kdx.train import main
 
-    overrides = [*TINY, *STUDENT, f"paths.outputs={tmp_path}", "method=supervised", "optimizer.lr=1e30"]
+    overrides = [*CLASSES, *TINY, *STUDENT, f"paths.outputs={tmp_path}", "method=supervised", "optimizer.lr=1e30"]
     with pytest.raises(SystemExit) as exit:
         main(overrides)
     said = capsys.readouterr()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from safetensors.torch import load_file
 
 from kdx.config.compose import ConfigError, compose
@@ -91,5 +91,5 @@ def test_specialists_teach_what_they_agree_on(tiny):
 )
 def test_mistakes_are_told_before_anything_trains(overrides: tuple[str, ...], sentence: str):
     with pytest.raises(ConfigError) as caught:
-        prepare(compose([*TINY, *STUDENT, *overrides]))
+        prepare(compose([*CLASSES, *TINY, *STUDENT, *overrides]))
     assert sentence in "\n".join(caught.value.problems)

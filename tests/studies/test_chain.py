@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from deaths import Moment, die_at
 from traces import outcome
 
@@ -32,7 +32,7 @@ def chain(**changed: Any) -> Chain:
     settings = {
         "name": "tiny_chain",
         "title": "A tiny chain",
-        "overrides": [*TINY, *STUDENT, *FAST],
+        "overrides": [*CLASSES, *TINY, *STUDENT, *FAST],
         "seeds": [0, 1],
         "links": LINKS,
         "rows": None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from safetensors.torch import load_file
 
 from kdx.core.errors import UserError
@@ -33,7 +33,7 @@ def study(folder: Path) -> DataFree:
     grid = Grid(
         name="free",
         title="Free",
-        overrides=[*TINY, *STUDENT, "trainer.duration.steps=2", "evals.test.every=null"],
+        overrides=[*CLASSES, *TINY, *STUDENT, "trainer.duration.steps=2", "evals.test.every=null"],
         seeds=[0],
         seed_overrides=["seed={seed}"],
         rows={"DI": own, "ADI": [own[0], own[1].replace("di-", "adi-")]},

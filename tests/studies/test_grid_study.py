@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 
 from kdx.core.errors import UserError
 from kdx.runs.results import Result
@@ -134,7 +134,7 @@ def study(**changed) -> Grid:
     settings = {
         "name": "tiny",
         "title": "A tiny study",
-        "overrides": [*TINY, *STUDENT],
+        "overrides": [*CLASSES, *TINY, *STUDENT],
         "seeds": [0, 1],
         "seed_overrides": ["seed={seed}", "teacher.seed={seed}"],
         "rows": {"alone": ["method=alone"], "KD": ["method=kd"]},

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from safetensors.torch import load_file
 from test_study import PLAIN
 from torch import nn
@@ -23,14 +23,14 @@ from kdx.studies.measurements import Boundaries, Predictions, pair
 from kdx.studies.networks import Networks
 from kdx.studies.options import Options
 
-CLASSES, EXAMPLES = 4, 23
+NUM_CLASSES, EXAMPLES = 4, 23
 
 
 class Linear(nn.Module):
     def __init__(self, seed: int):
         super().__init__()
         g = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(torch.randn(6, CLASSES, generator=g, dtype=torch.float64))
+        self.weight = nn.Parameter(torch.randn(6, NUM_CLASSES, generator=g, dtype=torch.float64))
 
     def forward(self, inputs: torch.Tensor) -> Outputs:
         return Outputs(inputs.flatten(1) @ self.weight)
@@ -42,7 +42,7 @@ class Split:
     def __init__(self):
         g = torch.Generator().manual_seed(9)
         self.inputs = torch.randn(EXAMPLES, 1, 2, 3, generator=g, dtype=torch.float64)
-        self.labels = torch.randint(CLASSES, (EXAMPLES,), generator=g)
+        self.labels = torch.randint(NUM_CLASSES, (EXAMPLES,), generator=g)
         self.reads = 0
 
     def __iter__(self) -> Iterator[Batch]:
@@ -116,7 +116,7 @@ def study(**changed: Any) -> Networks:
     settings: dict[str, Any] = {
         "name": "tiny",
         "title": "Tiny networks",
-        "overrides": [*TINY, *STUDENT, "trainer.duration.steps=3", "evals.test.every=null"],
+        "overrides": [*CLASSES, *TINY, *STUDENT, "trainer.duration.steps=3", "evals.test.every=null"],
         "seeds": [0, 1],
         "networks": {
             "student": ["method=kd", "teacher.net.widths=[4,4,6,6]", "teacher.checkpoint='{teacher}'"],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STUDENT, TINY
+from conftest import CLASSES, STUDENT, TINY
 from deaths import Moment, die_at
 from traces import outcome
 
@@ -17,7 +17,14 @@ from kdx.studies.specialists import Specialists
 STUDY = Specialists(
     name="tiny_specialists",
     title="Tiny specialists",
-    overrides=[*TINY, *STUDENT, "teacher.net.widths=[4,4,8,8]", "trainer.duration.steps=3", "evals.test.every=null"],
+    overrides=[
+        *CLASSES,
+        *TINY,
+        *STUDENT,
+        "teacher.net.widths=[4,4,8,8]",
+        "trainer.duration.steps=3",
+        "evals.test.every=null",
+    ],
     seeds=[0],
     clustering=Clustering(split="train", examples=None, clusters=2, components=None, seed=0, restarts=3, steps=20),
     generalist=["method=supervised"],
