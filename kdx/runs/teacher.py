@@ -30,6 +30,7 @@ from kdx.runs.memo import agrees, memoised
 from kdx.runs.optimize import optimized
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result
+from kdx.tasks.classes import Classes
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,12 @@ def _seen_by(classes: Sequence[int] | None, loaders: Loaders) -> Iterable[Batch]
 
 
 def _load(config: Config, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
-    settings, task = config["teacher"], loaders.spec.task
+    settings = config["teacher"]
+    classes = settings["special_classes"]
+    # a specialist has an output for each of its classes and one for all others
+    task = loaders.spec.task if classes is None else Classes(len(classes) + 1)
     network, told = optimized(config, build_teacher(config, weights).to(device), loaders, device)
-    test = {"test": _seen_by(settings["special_classes"], loaders)}
+    test = {"test": _seen_by(classes, loaders)}
     measured = TaskMetrics(test, device, task, "test", "teacher", None).measure(network)
     expected, tolerance, primary = settings["expected"], settings["tolerance"], task.primary
     reached = measured[primary.name]

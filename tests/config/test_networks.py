@@ -60,7 +60,7 @@ def test_peers_are_measured_only_where_there_are_any():
     "override, told",
     [
         ("method.peers=[same,mlp30]", "method.peers[1]: there is no network 'mlp30'; did you mean 'mlp_30'?"),
-        ("method.peers=[]", "mutual learning needs at least one peer: method.peers=[same]"),
+        ("method.peers=[]", "mutual learning needs at least one peer, such as method.peers=[same]"),
         ("method.peers=3", "method.peers: must be a list, found 3"),
         ("method.peers=[{model: mlp_30, hiden: [3]}]", "unknown key 'method.peers[0].hiden'; did you mean 'hidden'?"),
         ("method.peers=[{model: mlp_30, num_classes: 3}]", "peer1 has 3 classes and the student"),

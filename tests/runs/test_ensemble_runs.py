@@ -187,7 +187,7 @@ def test_members_differ_in_whatever_a_teacher_has(tmp_path):
         (("teacher.members={a: 3}",), "teacher.members.a: must be keys with values"),
         (("teacher.members={a: {checkpoint: /nowhere}}",), "teacher.checkpoint=/nowhere: no such file"),
         ((SEEDS, "teacher.combine=harmonic"), "must be 'arithmetic', 'geometric' or 'specialists'"),
-        ((SEEDS, "teacher.features=seed7"), "there is no member 'seed7'; members: seed0, seed1"),
+        ((SEEDS, "teacher.features=seed7"), "no member 'seed7'; members: seed0, seed1"),
         ((SEEDS, "method=fitnet"), "method=fitnet reads features, and an ensemble has those of one member: name it"),
         ((SEEDS, "method=simkd"), "teacher.features=seed0"),
         ((SEEDS, "teacher.optimize=int8", "method=sobolev"), "and this ensemble has no derivatives"),

@@ -85,8 +85,8 @@ def test_specialists_teach_what_they_agree_on(tiny):
     [
         (("teacher.combine=specialists",), "needs a generalist and specialists"),
         (("teacher.special_classes=[1]",), "with teacher.combine=specialists"),
-        ((*Q, "teacher.members.some.special_classes=null"), "found 2 of these and 0 specialists"),
-        (("transfer=specialist", "transfer.special_classes=[1]"), "has 5 classes and the student 2"),
+        ((*Q, "teacher.members.some.special_classes=null"), "found 2 generalists and 0 specialists"),
+        (("transfer=specialist", "transfer.special_classes=[1]"), "has 5 outputs and the student 2"),
     ],
 )
 def test_mistakes_are_told_before_anything_trains(overrides: tuple[str, ...], sentence: str):
