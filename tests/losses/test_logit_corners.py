@@ -28,7 +28,10 @@ def case(request: pytest.FixtureRequest) -> Case:
 def data(size: int, classes: int, dtype: torch.dtype = torch.float32) -> tuple[Outputs, Outputs, Batch]:
     outputs = (reference.random_outputs(size, classes, shapes, dtype) for shapes in (STUDENT, TEACHER))
     labels = torch.arange(size) % classes
-    return *outputs, Batch.of_classes(torch.zeros(size, 1), labels, torch.arange(size))
+    drawn = torch.Generator().manual_seed(size)
+    values, presence = (make(size, classes, generator=drawn).to(dtype) for make in (torch.randn, torch.rand))
+    batch = Batch.of_classes(torch.zeros(size, 1), labels, torch.arange(size))
+    return *outputs, batch.with_targets(values=values, presence=presence)
 
 
 def with_logits(outputs: Outputs, logits: Tensor) -> Outputs:
@@ -107,7 +110,7 @@ def test_a_batch_of_one(case: Case):
 def test_classes_that_nobody_in_the_batch_has(case: Case):
     term = build(case, STUDENT, TEACHER, torch.float32)
     student, teacher, batch = data(6, 5)
-    batch = Batch.of_classes(batch.inputs, torch.zeros(6, dtype=torch.long), batch.index)
+    batch = batch.with_targets(labels=torch.zeros(6, dtype=torch.long))
     # and that neither network ever believes in
     gone = torch.tensor([0.0, 0.0, 0.0, -HUGE, -HUGE])
     for outputs in ((student, teacher), (with_logits(o, o.logits.detach() + gone) for o in (student, teacher))):
@@ -122,7 +125,7 @@ def test_terms_that_mix_samples_do_so_on_purpose(case: Case):
     student, teacher, batch = data(6, 5, torch.float64)
     whole = term(student, teacher, batch, START)
     parts = [Outputs(o.logits[:1], {role: f[:1] for role, f in o.features.items()}) for o in (student, teacher)]
-    alone = term(*parts, Batch.of_classes(batch.inputs[:1], batch.labels[:1], batch.index[:1]), START)
+    alone = term(*parts, batch.chunk(len(batch))[0], START)
     mixing = {"DIST", "LeastConfident", "SampleAlignment", "ClassAlignment"}
     same = torch.allclose(alone, whole[:1], rtol=1e-9, atol=1e-12)
     assert same or any(type(t).__name__ in mixing for t in term.modules())

@@ -58,6 +58,7 @@ def test_any_term_on_logits_may_wear_it(name: str):
     student, teacher = (reference.random_outputs(6, 5, shapes) for shapes in (STUDENT, TEACHER))
     labels = torch.arange(6) % 5
     batch = Batch.of_classes(torch.zeros(6, 1), labels, labels)
+    batch = batch.with_targets(values=torch.randn(6, 5).double(), presence=torch.rand(6, 5).double())
     expected = term(student, teacher, batch, START)
     moved = [replace(o, logits=k * o.logits + b) for o, k, b in ((student, 30.0, -4.0), (teacher, 0.2, 9.0))]
     torch.testing.assert_close(term(*moved, batch, START), expected, rtol=1e-5, atol=1e-6)

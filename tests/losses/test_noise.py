@@ -29,7 +29,9 @@ def pair(size: int = 6) -> tuple[Outputs, Outputs, Batch]:
     torch.manual_seed(1)
     student, teacher = (reference.random_outputs(size, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
     labels = torch.arange(size) % CLASSES
-    return student, teacher, Batch.of_classes(labels, labels, labels)
+    batch = Batch.of_classes(labels, labels, labels)
+    values, presence = torch.randn(size, CLASSES).double(), torch.rand(size, CLASSES).double()
+    return student, teacher, batch.with_targets(values=values, presence=presence)
 
 
 @pytest.mark.parametrize(("mode", "granularity", "select"), EVERY)

@@ -63,5 +63,5 @@ def test_the_memory_is_saved_and_evaluation_leaves_it():
 def test_mixed_examples_are_refused():
     _, logits, batch = next(iter(epochs(1)))
     mixed = Batch.of_classes(batch.inputs, batch.labels, batch.index, soft_labels=torch.full((4, C), 0.25))
-    with pytest.raises(UserError, match="cannot where examples are mixed; choose an augmentation without mixing"):
+    with pytest.raises(UserError, match="mixed examples do not have; choose an augmentation without mixing"):
         term()(Outputs(logits), Outputs(logits), mixed, Progress(0, 4, 4))

@@ -45,5 +45,5 @@ def test_all_parts_learn_from_batches_of_any_size_up_to_the_whole(size: int):
 def test_refuses_more_examples_than_it_was_built_for():
     outputs = [random_outputs(9, CLASSES, dict(s.features), torch.float32) for s in (STUDENT, TEACHER)]
     labels = torch.zeros(9, dtype=torch.int64)
-    with pytest.raises(ValueError, match="batches of 8 examples, this one has 9"):
+    with pytest.raises(ValueError, match="batches of at most batch_size=8 examples, this one has 9"):
         built(8)(*outputs, Batch.of_classes(torch.zeros(9, 1), labels, labels), START)
