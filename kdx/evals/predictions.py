@@ -1,4 +1,4 @@
-"""Predictions of networks for each example of a split, as the task keeps them."""
+"""Per-example predictions of networks on a split."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import gathered
+from kdx.core.distributed import all_gather_values
 from kdx.core.task import Task
 from kdx.data.on_device import on_device
 from kdx.evals.base import dealt, divided
@@ -18,13 +18,13 @@ from kdx.evals.cached_outputs import Asked
 def predictions(
     models: Mapping[str, nn.Module], loader: Iterable[Batch], device: torch.device, task: Task
 ) -> dict[str, Tensor]:
-    """Predictions of networks, in one pass over the data that several processes divide.
+    """Predictions of networks, in one pass over the data; several processes divide the batches.
 
     Args:
         models: Networks in evaluation mode, by role.
         loader: Batches of the split, in order.
-        device: Where the networks are.
-        task: Says what is kept.
+        device: Device of the networks.
+        task: Defines the predictions and targets to keep.
 
     Returns:
         In each process, on the CPU, tensors [N, ...]: the task's `kept_targets` by their names, and for each role its
@@ -40,11 +40,11 @@ def predictions(
         for name, column in row.items():
             columns.setdefault(name, []).append(column)
     own = {name: [part.cpu() for part in parts] for name, parts in columns.items()}
-    every = gathered(own) if divided(*models.values()) else [own]
+    every = all_gather_values(own) if divided(*models.values()) else [own]
     return {name: torch.cat(parts) for name, parts in _in_order(every).items()}
 
 
 def _in_order(hands: Sequence[Mapping[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
-    """What was dealt out in turn, as it was before."""
+    """Parts that were dealt round-robin, back in their original order."""
     rounds = {name: zip_longest(*(hand[name] for hand in hands if name in hand)) for name in hands[0]}
     return {name: [part for turn in turns for part in turn if part is not None] for name, turns in rounds.items()}
