@@ -6,6 +6,8 @@ batch (`kdx.models.sync_norms`), and terms that relate the examples of a batch a
 process draws randomness within a step, such as dropout, from its own stream. All processes hold the same weights and
 compute the same metrics; rank 0, the leader, writes files. With one process, every function here is the identity or
 does nothing.
+
+One file, since all functions share the state of one process group.
 """
 
 import io

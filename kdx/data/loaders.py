@@ -1,4 +1,7 @@
-"""Batches of an epoch, as a pure function of (data seed, epoch, step)."""
+"""Batches of an epoch, as a pure function of (data seed, epoch, step).
+
+Training and evaluation loaders share how steps become batches, so they stay in one file.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace

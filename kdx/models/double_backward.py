@@ -2,6 +2,8 @@
 
 torch's own second derivative of a convolution convolves with kernels as large as the maps, and that of a batch norm
 takes two dozen passes over them. Here both are built from the operations of the first derivative.
+
+Both layers share the mode that installs them, so they stay in one file.
 """
 
 from collections.abc import Callable, Iterator, Sequence

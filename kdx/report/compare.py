@@ -1,4 +1,7 @@
-"""`kdx compare`: differences between two experiments, in config and results."""
+"""`kdx compare`: differences between two experiments, in config and results.
+
+The command's checks, comparison and text share one small vocabulary of groups, so they stay in one file.
+"""
 
 import glob
 import json

@@ -1,4 +1,7 @@
-"""Runs one training, from its prepared config to its result on disk."""
+"""Runs one training, from its prepared config to its result on disk.
+
+One file, to be read from top to bottom: claim the folder, build the parts, train, export, record a failure.
+"""
 
 import contextlib
 import sys

@@ -1,4 +1,7 @@
-"""A study that repeats a paper's table and compares it with the published numbers."""
+"""A study that repeats a paper's table and compares it with the published numbers.
+
+The dataclass is the config's schema; its methods read most of its fields, so they stay in one file.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -8,7 +8,8 @@ import torch
 
 from kdx.core.ranges import PositiveInt
 from kdx.data.dataset import LabelledImages, missing
-from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet
+from kdx.data.encoded import EncodedSet, ImageFiles
+from kdx.data.sets import DataError, ImageSet
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 

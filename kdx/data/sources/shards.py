@@ -23,7 +23,8 @@ from torch import Tensor
 
 from kdx.core.ranges import PositiveInt
 from kdx.data.dataset import LabelledImages, missing
-from kdx.data.sets import DataError, EncodedSet, ImageSet, Nearby
+from kdx.data.encoded import EncodedSet
+from kdx.data.sets import DataError, ImageSet, Nearby
 from kdx.data.sources.decode import decode_content
 from kdx.data.sources.shard_index import BLOCK, Stamp, build, load, stamp
 

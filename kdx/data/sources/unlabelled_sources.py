@@ -13,7 +13,8 @@ from kdx.core.batch import UNLABELLED
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
 from kdx.data.dataset import Dataset, ImageDataset
-from kdx.data.sets import DataError, EncodedSet, ImageFiles, ImageSet, TensorSet, resized
+from kdx.data.encoded import EncodedSet, ImageFiles, resized
+from kdx.data.sets import DataError, ImageSet, TensorSet
 from kdx.data.sources.folder import SUFFIXES
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey

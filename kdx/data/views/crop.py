@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kdx.core.ranges import Count
-from kdx.data.sets import ImageSet, resized
+from kdx.data.encoded import resized
+from kdx.data.sets import ImageSet
 from kdx.data.views.pixels import windows
 
 
