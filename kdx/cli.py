@@ -1,7 +1,4 @@
-"""The command line: `kdx train`, `kdx study`, `kdx status`, `kdx list`, `kdx completion`.
-
-Nothing heavy is imported before the command is known.
-"""
+"""The command line of kdx. Each command imports its own module, so that `kdx --help` needs neither torch nor Hydra."""
 
 import signal
 import sys
@@ -11,11 +8,11 @@ USAGE = """\
 kdx: experiments in knowledge distillation
 
   kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
-  kdx study study=NAME [key=value] ...       run many trainings and print the table they make
-  kdx status [outputs/...]                   which runs are done, running, failed or waiting
-  kdx report FOLDER ...                      a page of tables and figures of the runs below folders
-  kdx compare A B                            what differs between two runs, or groups of them over seeds
-  kdx list methods|models|datasets|...       what a group offers; `kdx list` names the groups
+  kdx study study=NAME [key=value] ...       run the trainings of a study and print its table
+  kdx status [outputs/...]                   list the runs that are running, failed or waiting; count those done
+  kdx report FOLDER ...                      write a page of tables and figures of the runs below folders
+  kdx compare A B                            compare two runs, or groups of runs over seeds
+  kdx list methods|models|datasets|...       list the options of a group; `kdx list` names the groups
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
   kdx --version
 
@@ -28,7 +25,7 @@ Examples
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Hand over to a command. Exits with 2 where there is no such command."""
+    """Run a command. Exits with 2 if the command does not exist."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")

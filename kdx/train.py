@@ -1,6 +1,6 @@
 """The training entry: `kdx train`, or `python -m kdx.train`.
 
-Hydra composes and sweeps; this module checks what it composed and hands it to a run.
+Hydra composes and sweeps; this module checks the composed config and runs it.
 """
 
 import gc
@@ -33,8 +33,8 @@ _failed: list[int] = []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line says and exit: 0 done, 1 a run failed, 2 the command is wrong."""
-    # the objects of a start stay; a search for garbage among them takes a tenth of its time
+    """Train the runs of a command line and exit: 0 done, 1 a run failed, 2 the command is wrong."""
+    # objects made at start-up live on; garbage collection among them takes a tenth of the start-up time
     gc.disable()
     try:
         _main(arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _main(arguments: Sequence[str] | None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # Hydra instantiates plugins of this package alone; a folder of that name would have to lie beside `kdx`
+    # Hydra instantiates plugins of the package `hydra_plugins` alone, which would need a folder beside `kdx`
     Plugins.instance().class_name_to_class |= {
         "hydra_plugins.kdx.Fused": FusedLauncher,
         "hydra_plugins.kdx.Search": Search,
@@ -57,7 +57,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     sweeps = ready_made or any(a in ("-m", "--multirun") for a in arguments)
     if sweeps and size() > 1:
         exit_with([SWEEPS])
-    if sweeps:  # in front, since Hydra takes no overrides after a flag that follows some
+    if sweeps:  # in front, since Hydra takes no overrides after a flag that follows overrides
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
     composed = None
     if _asks_about(arguments):
@@ -81,7 +81,7 @@ def _main(arguments: Sequence[str] | None) -> None:
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
 def _hydra_main(cfg: DictConfig) -> float | str | None:
-    """One job; its return value is what a sweeper maximises or minimises."""
+    """One job; returns the objective for a sweeper."""
     hydra_config = HydraConfig.get()
     composed = plain(cfg, dict(hydra_config.runtime.choices))
     sweeps = hydra_config.mode == RunMode.MULTIRUN
@@ -89,7 +89,7 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
 
 
 def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
-    """Train one run and print its result, or the reason why it has none.
+    """Train one run and print its result or its error.
 
     Args:
         composed: The run's config.
@@ -97,7 +97,7 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
         sweeps: Whether other jobs follow.
 
     Returns:
-        The metric that a search looks at; `PRUNED` where a search gave the run up; None where the run failed.
+        The objective of a search; `PRUNED` if the search pruned the run; None if the run failed.
     """
     try:
         return _train(composed, sweeps)
@@ -119,7 +119,7 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.commands.show import show
     from kdx.engine.record.loggers import asked_by_agent
     from kdx.pool.task import folder_of
-    from kdx.runs.prepare import prepare  # torch comes with these
+    from kdx.runs.prepare import prepare  # these import torch
     from kdx.runs.run import run, run_or_wait
     from kdx.sweeps.agent import show_again
 
@@ -127,7 +127,7 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     config = as_launched(prepare(composed))
     if asked_by_agent() and leads():
         show_again(config)
-    # another sweep may be at a run that this one needs, too; two commands for one run are a mistake
+    # another sweep may train a run that this one needs too, so wait; two commands for a single run are an error
     _collect_from_now()
     try:
         result = (run_or_wait if sweeps else run)(config, trial_views)
@@ -145,14 +145,14 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
 
 
 def _collect_from_now() -> None:
-    """Turn the garbage collector on; it leaves the objects of the start alone."""
+    """Turn the garbage collector on; it ignores the objects made at start-up."""
     if not gc.get_freeze_count():
         gc.freeze()
     gc.enable()
 
 
 def _report(error: Exception, job: str) -> None:
-    """A failed run in a line, or a line for each thing that is wrong; the traceback is in its directory."""
+    """Print the error of a failed run, or a line for each error of its config; the traceback is in its directory."""
     if isinstance(error, ToldError) or not fails_first():
         return
     prefix = f"kdx: {job}: " if job else "kdx: "
@@ -160,14 +160,14 @@ def _report(error: Exception, job: str) -> None:
         text = str(error) or type(error).__name__
     else:
         text = f"{type(error).__name__}: {error}; the traceback is in error.txt in the run's directory"
-    if job:  # one of many: where it lies, for those that came as far
+    if job:  # one of several: name its folder, if the run got that far
         text += "".join(f" ({folder})" for folder in getattr(error, "__notes__", ()))
     for line in text.splitlines():
         print(prefix + line, file=sys.stderr)
 
 
 def _asks_about(arguments: Sequence[str]) -> bool:
-    """Whether the command asks Hydra for something instead of training."""
+    """Whether the command uses an option of Hydra that trains nothing, such as --help."""
     asking = ("-h", "--help", "--hydra-help", "--version", "-i", "--info", "-c", "--cfg", "-sc", "--shell-completion")
     return any(a in asking or a.startswith(("--cfg=", "--info=", "--shell-completion=")) for a in arguments)
 

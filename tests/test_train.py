@@ -225,19 +225,19 @@ MISTAKES = {
     "a recipe without quotes": (
         ["teacher.recipe=[optimizer.lr=1]"],
         [
-            r"cannot read 'teacher.recipe=\[optimizer.lr=1\]'; a value with signs in it wants quotes inside quotes: "
+            r"cannot read 'teacher.recipe=\[optimizer.lr=1\]'; a value with an equals sign needs quotes inside quotes: "
             r"'teacher.recipe=\[\"optimizer.lr=1\"\]'"
         ],
     ),
     "a recipe of two without quotes": (
         ["teacher.recipe=[method=kd, teacher=resnet20]"],
-        [r".* wants quotes inside quotes: 'teacher.recipe=\[\"method=kd\",\"teacher=resnet20\"\]'"],
+        [r".* needs quotes inside quotes: 'teacher.recipe=\[\"method=kd\",\"teacher=resnet20\"\]'"],
     ),
     "a recipe of a teacher that is not trained": (
         ["teacher.recipe=['optimizer.lr=1']", "teacher.checkpoint=null"],
         [
-            "teacher.recipe says how a teacher is trained here, and checkpoint=null trains none; leave one of the two "
-            "out"
+            "teacher.recipe configures the training of a teacher, but checkpoint=null trains none; leave one of "
+            "the two out"
         ],
     ),
     "an interpolation to nowhere": (
@@ -273,7 +273,7 @@ MISTAKES = {
     "a sweep over nothing": (["-m", "method=glob(x*)"], [r"method=glob\(x\*\) matches no option; method has: .*"]),
     "a sweep over an interval": (
         ["-m", "dataset.fraction=interval(0.1,0.3)"],
-        [r"dataset.fraction=interval\(0.1,0.3\) is for sweepers that search; .*"],
+        [r"dataset.fraction=interval\(0.1,0.3\) needs a sweeper that searches; .*"],
     ),
 }
 

@@ -12,7 +12,7 @@ from kdx.config.layout import config_file, is_group, options
 from kdx.core.errors import did_you_mean
 
 FIELDS: tuple[str, ...] = ("acronym", "paper", "year", "link", "needs", "source")
-# kind: its folder in configs/
+# folder in configs/ by kind
 KINDS = {
     "methods": "method",
     "models": "model",
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"kdx: unknown kind '{arguments[0]}'{did_you_mean(arguments[0], KINDS)}", file=sys.stderr)
         sys.exit(2)
     if len(arguments) != 1:
-        print(f"kdx: say which kind: kdx list {'|'.join(KINDS)}", file=sys.stderr)
+        print(f"kdx: name a kind: kdx list {'|'.join(KINDS)}", file=sys.stderr)
         sys.exit(2)
     group = groups[arguments[0]]
     if group == "method":
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def methods() -> list[list[str]]:
-    """A header and a row for each method: option, acronym, year, what it reads, defaults, paper."""
+    """A header and a row for each method: option, acronym, year, inputs that it needs, defaults, paper."""
     rows = [["method", "acronym", "year", "needs", "defaults", "paper"]]
     for name in options("method"):
         path = config_file("method", name)
@@ -86,7 +86,7 @@ def methods_markdown() -> str:
 
 
 def front_matter(path: Path) -> dict[str, str]:
-    """The facts in the comments that open a method's file; empty where one is missing."""
+    """The facts in the comments at the top of a method's file; an empty text for a missing one."""
     facts: dict[str, str] = dict.fromkeys(FIELDS, "")
     for line in path.read_text().splitlines():
         found = re.fullmatch(r"# (\w+): (.*)", line)

@@ -1,4 +1,4 @@
-"""Whether a `kdx train` command is right, told in a line for each mistake before its first run starts."""
+"""Checks a `kdx train` command before its first run starts, and prints a line for each error."""
 
 import sys
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from kdx.sweeps.sweeps import missing_plugins
 
 
 def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
-    """Exit with all that is wrong with a command before its first run starts.
+    """Print all errors of a command and exit with 2 if there are any.
 
-    The config of a single run is checked by the run itself; of a sweep, every value is checked once.
+    A single run checks its own config; for a sweep, this function checks every value once.
 
     Returns:
-        The config of a single run that Hydra need not compose again; None where Hydra has to start the run.
+        The config of a single run that Hydra need not compose again; None if Hydra has to start the run.
     """
     problems, overrides = _split_options(arguments)
     wrong: list[str] = []
@@ -50,12 +50,12 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
 
 
 def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
-    """A line where the command itself asks for a recipe that nothing follows; a study's or an experiment's may rest."""
+    """An error if the command sets a teacher's recipe that has no effect; one set by a config file is no error."""
     teacher = composed.config["teacher"]
     typed = any(override.partition("=")[0] == "teacher.recipe" for override in overrides)
     if not typed or not isinstance(teacher, dict) or teacher["checkpoint"] == "auto":
         return []
-    from kdx.runs.ensemble_config import idle_recipe  # torch comes with it
+    from kdx.runs.ensemble_config import idle_recipe  # imports torch
 
     return [f"teacher.{idle_recipe(teacher['checkpoint'])}"]
 
@@ -74,7 +74,7 @@ def _problems_of(overrides: Sequence[str]) -> list[str]:
 
 
 def _problems(composed: Composed) -> list[str]:
-    from kdx.runs.prepare import examine  # torch comes with it
+    from kdx.runs.prepare import examine  # imports torch
 
     try:
         examine(composed)

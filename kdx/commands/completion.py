@@ -1,6 +1,6 @@
-"""`kdx completion`: groups, options and keys for the shell, from the configs as they are.
+"""`kdx completion`: completes groups, options and keys in the shell from the config files.
 
-Hydra completes a program, not a command of one; the scripts hand it the line without the command.
+Hydra completes a program without subcommands, so the scripts pass it the line without the command.
 """
 
 import sys
@@ -45,10 +45,10 @@ def main(arguments: Sequence[str], commands: Sequence[str]) -> None:
 
     Args:
         arguments: The name of the shell.
-        commands: What kdx can be told to do.
+        commands: Names of kdx's commands.
     """
     if len(arguments) != 1 or arguments[0] not in SHELLS:
-        print('kdx: say which shell: eval "$(kdx completion bash)" or zsh', file=sys.stderr)
+        print('kdx: name a shell, bash or zsh: eval "$(kdx completion bash)"', file=sys.stderr)
         sys.exit(2)
     script = SHELLS[arguments[0]].replace("@COMMANDS@", " ".join(commands)).replace("@KINDS@", " ".join(KINDS))
     print(script, end="")

@@ -1,4 +1,4 @@
-"""A result as a person reads it in a terminal."""
+"""Formats a result for the terminal."""
 
 import re
 
@@ -9,7 +9,7 @@ OWN = re.compile(r"((fidelity|derivatives)/)?test/[^/]+")  # of the student on t
 
 
 def show(result: Result) -> str:
-    """The result's main numbers, each with its protocol, and where the rest is."""
+    """The result's main metrics with their protocol, the speed, and the folder of the run."""
     data, known = result.data, Shown([result])
     main, last = known[known.main], data["metrics"]["last"]
     lines = [f"{data['name']}"]

@@ -1,4 +1,4 @@
-"""`kdx status`: which runs are done, running, failed or waiting, read from their directories alone."""
+"""`kdx status`: lists runs that are done, running, failed or waiting, from their directories alone."""
 
 import json
 import os
@@ -16,26 +16,26 @@ from kdx.runs.lock import is_locked
 
 State = Literal["done", "running", "failed", "waiting"]
 ORDER: tuple[State, ...] = ("running", "failed", "waiting", "done")
-TAIL = 65536  # bytes of the record that surely hold its last line
+TAIL = 65536  # bytes at the end of the record that are searched for its last line
 HELP = """\
 kdx status [outputs/...] [--all]
 
 Lists the runs in the given folders (outputs, unless given) that are running, failed or waiting, and
-counts those that are done; --all lists them too. A waiting run was begun and is held by no process:
-the command that began it goes on with it.
+counts those that are done; --all lists them too. A waiting run is unfinished, and no process trains it:
+the command that started it resumes it.
 """
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run's directory at a glance.
+    """State of a run's directory.
 
     Attributes:
         folder: The directory.
-        state: done; running (a living process holds it); failed (with an error and nobody at it); else waiting.
-        progress: Fraction of the training that is done, by the last line of its record; None where unknown.
-        seconds_left: Until the end of training at the pace so far; None where unknown.
-        error: Last line of a failure; empty otherwise.
+        state: done; running (a living process holds the lock); failed (an error and no such process); else waiting.
+        progress: Completed fraction of the training, by the last line of its record; None if unknown.
+        seconds_left: Estimated seconds until the end of training at the mean speed so far; None if unknown.
+        error: Error message of a failed run; empty otherwise.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def survey(root: Path) -> list[Entry]:
-    """All runs under a folder, however deep."""
+    """All runs below a folder, at any depth."""
     return [look(folder) for folder in sorted(runs(root))]
 
 
@@ -95,7 +95,7 @@ def look(folder: Path) -> Entry:
 
 
 def _pace(folder: Path) -> tuple[float | None, float | None]:
-    """Progress, and the seconds that the rest takes at the pace so far."""
+    """Progress, and the estimated remaining seconds at the mean speed so far."""
     line = _last_line(folder / RECORD)
     if line is None:
         return None, None
@@ -110,14 +110,14 @@ def _pace(folder: Path) -> tuple[float | None, float | None]:
 
 
 def _last_line(path: Path) -> dict[str, Any] | None:
-    """The last whole line of a record; None where there is none."""
+    """The last complete line of a record; None if there is none."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             lines = file.read().split(b"\n")
     except OSError:
         return None
-    # what follows the last newline is half a line, or nothing
+    # the text after the last newline is incomplete or empty
     for line in reversed(lines[:-1]):
         try:
             return json.loads(line)

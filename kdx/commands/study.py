@@ -14,12 +14,12 @@ kdx study study=NAME [key=value] ...
 Trains the unfinished runs of a study and prints its table. The same command continues an interrupted study;
 fresh=true trains everything again. A failed run stops no other.
 
-  jobs=2                 processes at a time, each with its share of the threads
+  jobs=2                 concurrent processes, each with its share of the threads
   fused=true             runs with the same data_seed, data and teacher train together: each batch is loaded once and
                          the teacher computes it once; the results are the same, only the seconds of a run differ
   retry=failed           trains failed runs again; without it they are only reported
   only=render            writes the table from finished runs and trains nothing
-  scale=smoke            a preset of a table: smoke (does it run), cpu (a stated part of it), paper (as published)
+  scale=smoke            a preset of a table: smoke (a short test), cpu (a part of the table), paper (as published)
   overrides=["dataset.root=/data","teacher.checkpoint=net.pt"]     overrides of every run
   rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
                 file=sys.stderr,
             )
         sys.exit(2)
-    from kdx.config.validate import check  # the validation library takes a tenth of a second
+    from kdx.config.validate import check  # importing pydantic takes a tenth of a second
 
     try:
         composed = compose(arguments, "study")

@@ -1,9 +1,9 @@
-"""Old names of classes and functions that configs refer to by `_target_`, so that renames lose no finished run.
+"""Old names of classes and functions that configs refer to by `_target_`, so that finished runs stay readable.
 
-Two tables. `MOVED` holds the renames before names were frozen: they are followed where the config
-of a finished run is read. `RENAMED` holds the renames since. They are followed too, and a run's identity is a hash of
-the names as they were frozen, so that a rename does not change it. A commit that renames a module or class that a
-config can name adds a line to `RENAMED`.
+`MOVED` and `MOVED_NAMES` hold the renames before names were frozen; they apply where the config of a finished run is
+read. `RENAMED` holds the later renames. They apply there too, and a run's identity is a hash of the frozen names, so
+that a rename does not change it. A commit that renames a module or class that a config can name adds a line to
+`RENAMED`.
 
 Example:
     >>> current_target("kdx.losses.dkd.DKD")
@@ -95,7 +95,7 @@ RENAMED: Mapping[str, str] = {}
 
 
 def current_target(target: str) -> str:
-    """The name that a `_target_` has today; other names come back as they are."""
+    """The present name of a `_target_`; unknown names are returned unchanged."""
     module, _, name = target.rpartition(".")
     found = f"{_moved_modules()[module]}.{name}" if module in _moved_modules() else target
     for table in (MOVED_NAMES, RENAMED):
@@ -105,7 +105,7 @@ def current_target(target: str) -> str:
 
 
 def frozen_target(target: str) -> str:
-    """The name that a `_target_` of today had when names were frozen, which identities are made of."""
+    """The frozen name of a present `_target_`, for identities."""
     found = target
     for old, new in reversed(list(RENAMED.items())):
         found = _replaced(found, new, old)
@@ -113,7 +113,7 @@ def frozen_target(target: str) -> str:
 
 
 def with_current_targets(node: Any) -> Any:
-    """A config, or a part of one, in which each `_target_` has the name of today."""
+    """A config, or a part of one, with the present name in each `_target_`."""
     if isinstance(node, dict):
         return {
             key: current_target(value) if key == "_target_" and isinstance(value, str) else with_current_targets(value)

@@ -1,4 +1,4 @@
-"""Composition of configs by Hydra, with its errors told in one line each."""
+"""Composes configs with Hydra, and reports errors in one line each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,11 @@ Config = dict[str, Any]
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a config, one line each.
+    """The errors of a config, one line each.
 
     Attributes:
         problems: The lines.
-        rest: Overrides that compose all the same, in which further mistakes can be looked for; None
-            where there are none.
+        rest: Overrides that compose, for a search for further errors; None if there are none.
     """
 
     def __init__(self, problems: Sequence[str], rest: list[str] | None = None):
@@ -41,8 +40,8 @@ class Composed:
     Attributes:
         config: The values.
         choices: The option chosen of each group, such as {"dataset": "cifar100"}.
-        interpolated: Paths whose value comes from elsewhere in the config, where it is checked.
-        needs_hydra: Whether Hydra's own node asks for something around the run, such as an environment or a callback.
+        interpolated: Paths whose value comes from another path of the config, where it is checked.
+        needs_hydra: Whether Hydra's node sets something around the run, such as an environment or a callback.
     """
 
     config: Config
@@ -59,7 +58,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> Composed:
         config_name: A file at the top of `configs/`.
 
     Raises:
-        ConfigError: With a line for each override that is wrong.
+        ConfigError: With a line for each wrong override.
     """
     register_networks()
     previous = GlobalHydra.instance().hydra  # a run inside `hydra.main` has one already
@@ -86,12 +85,12 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
         choices: The option of each group.
 
     Raises:
-        ConfigError: A value is missing, or refers to one that does not exist.
+        ConfigError: A value is missing, or refers to a path that does not exist.
     """
     needs_hydra = choices is None and _needs_hydra(cfg.hydra)
     if choices is None:
         choices = dict(cfg.hydra.runtime.choices)
-    # as a whole, since interpolations cross nodes; hydra's own node has missing values
+    # in one piece, since interpolations cross nodes; Hydra's own node has missing values
     cfg = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     interpolated = frozenset(_paths(cfg, "", OmegaConf.is_interpolation))
     if missing := [path for path in _paths(cfg, "", OmegaConf.is_missing) if path not in interpolated]:
@@ -116,7 +115,7 @@ def _needs_hydra(node: DictConfig) -> bool:
 
 
 def _paths(node: Any, prefix: str, has: Callable[[DictConfig, str], bool]) -> Iterator[str]:
-    """Full paths of the values with a property."""
+    """Full paths of the values for which `has` is true."""
     if isinstance(node, DictConfig):
         for name in map(str, node):
             if has(node, name):
@@ -128,12 +127,12 @@ def _paths(node: Any, prefix: str, has: Callable[[DictConfig, str], bool]) -> It
 def points(overrides: Sequence[str], searched: bool = False) -> list[list[str]]:
     """Override lists without sweeps that together use every value of a sweep once.
 
-    Values are varied one axis at a time from the first of each: enough to find a mistake without
-    composing the whole product.
+    Values vary one axis at a time from the first value of each axis. This finds errors without composing the whole
+    product.
 
     Args:
         overrides: In Hydra's grammar.
-        searched: Whether a sweeper searches intervals, of which both ends are used.
+        searched: Whether a sweeper searches intervals; both ends of an interval are then used.
     """
     if problems := unreadable(overrides):
         raise ConfigError(problems)
@@ -149,7 +148,7 @@ def points(overrides: Sequence[str], searched: bool = False) -> list[list[str]]:
             interval: Any = value
             axes.append([f"{key}={interval.start}", f"{key}={interval.end}"])
         elif override.is_interval_sweep():
-            raise ConfigError([f"{text} is for sweepers that search; name the values: {key}=a,b or range(0,10,2)"])
+            raise ConfigError([f"{text} needs a sweeper that searches; list the values: {key}=a,b or range(0,10,2)"])
         elif override.is_sweep_override():
             axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
         else:

@@ -1,4 +1,4 @@
-"""Which overrides of a command are wrong, and what would be right: one line for each mistake."""
+"""Finds the wrong overrides of a command, and suggests corrections: one line for each error."""
 
 import re
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from omegaconf.errors import OmegaConfBaseException
 from kdx.config.layout import ROLES, is_group, options
 from kdx.core.errors import did_you_mean
 
-# what Hydra raises; a ValueError where a group is given null
+# errors of Hydra; ValueError is raised for a group set to null
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is wrong with a list of overrides.
+    """Errors of a list of overrides.
 
     Attributes:
-        problems: A line for each mistake.
-        rest: Overrides that compose, with what was surely meant in place of a misspelt option, so that
-            further mistakes can be looked for; None where a wrong option leaves open which keys exist.
+        problems: A line for each error.
+        rest: Overrides that compose, with the closest option in place of a misspelt one, for a search for further
+            errors; None if a wrong option leaves open which keys exist.
     """
 
     problems: list[str]
@@ -34,15 +34,15 @@ class Diagnosis:
 
 
 def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Diagnosis:
-    """Try overrides one by one; to be called where Hydra is initialised.
+    """Try overrides one by one. Hydra must be initialised.
 
     Args:
-        overrides: Those that do not compose together.
+        overrides: Overrides that do not compose together.
         config_name: A file at the top of `configs/`.
-        error: What they raised together.
+        error: The error that composing them together raised.
     """
     readable, problems = _split_readable(overrides)
-    # group choices first: whether a key exists depends on them
+    # group choices first: they determine which keys exist
     choosing = [o for o in readable if is_group(_key(o).split("@", 1)[0])]
     good, known, again = _choose(config_name, choosing, problems)
     if not known:
@@ -59,13 +59,13 @@ def unreadable(overrides: Sequence[str]) -> list[str]:
 
 
 def _sift(config_name: str, good: list[str], candidates: Sequence[str]) -> list[tuple[str, Exception]]:
-    """Append the candidates that compose to the good ones, and return the others, each with its error."""
+    """Append the candidates that compose to `good`, and return the others, each with its error."""
     try:
         hydra_compose(config_name, [*good, *candidates])
     except COMPOSE_ERRORS as error:
         if len(candidates) == 1:
             return [(candidates[0], error)]
-        # by halves, since few of many are wrong and each composition takes a while
+        # bisect, since few of many are wrong and composing is slow
         half = len(candidates) // 2
         left = _sift(config_name, good, candidates[:half])
         return left + _sift(config_name, good, candidates[half:])
@@ -74,7 +74,7 @@ def _sift(config_name: str, good: list[str], candidates: Sequence[str]) -> list[
 
 
 def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> tuple[list[str], bool, list[str]]:
-    """The group choices that compose, whether all others could be guessed, and those to be tried once more."""
+    """The group choices that compose, whether each other one has a close match, and choices to retry later."""
     good: list[str] = []
     again: list[str] = []
     known = True
@@ -84,7 +84,7 @@ def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> t
             good.append(override)
         except COMPOSE_ERRORS as found:
             group, name = _not_found(found)
-            # a folder that is no choice, or a data set without a recipe where another choice names one
+            # a folder that is not an option, or a data set without the recipe that another choice names
             if "Could not override" in str(found) or (group is not None and group != _key(override)):
                 again.append(override)
                 continue
@@ -96,12 +96,12 @@ def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> t
 
 
 def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
-    """One line for an error of Hydra's or OmegaConf's.
+    """One line for an error of Hydra or OmegaConf.
 
     Args:
-        error: What composing raised.
-        override: The override that is to blame; empty where it is not known.
-        cfg: The config without that override, Hydra's node included, for suggestions.
+        error: The error that composing raised.
+        override: The override that caused it; empty if unknown.
+        cfg: The config without that override, with Hydra's node, for suggestions.
     """
     text = str(error)
     key = _key(override)
@@ -122,11 +122,11 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
     unknown = r"is not in struct|Could not override|Could not delete|Could not append"
     if re.search(unknown, text) and override and cfg is not None:
         inside = re.search(r"Key '([^']+)' is not in struct", f"{text} {error.__cause__}")
-        if inside and key in _paths(cfg, ""):  # a mapping was given, with a key that the node does not have
+        if inside and key in _paths(cfg, ""):  # the value is a mapping with a key that the node lacks
             key = f"{key}.{inside[1]}"
         return f"unknown key '{key}'{_suggest(key, cfg)}"
     if "invalid literal for int()" in text and override:
-        return f"{override}: {key.rpartition('.')[0]} is a list, which is given as a whole: [a,b]"
+        return f"{override}: {key.rpartition('.')[0]} is a list; set the whole list: [a,b]"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{override}: {first}" if override else first
 
@@ -136,19 +136,19 @@ def _choose_one(group: str) -> str:
 
 
 def _known(error: Exception, group: str) -> Sequence[str]:
-    """Options of a group; Hydra and its plugins bring launchers and sweepers that are no files here."""
+    """Options of a group; those of Hydra's groups also come from Hydra and its plugins."""
     if group.startswith("hydra/") and isinstance(error, MissingConfigException):
         return error.options or []
     return options(group)
 
 
 def _not_found(error: Exception) -> tuple[str | None, str]:
-    """Group and name of an option that does not exist, where that is what the error says."""
+    """Group and name of the missing option, if the error reports one; else None and an empty name."""
     found = re.search(r"Could not find '([^']*)'", str(error))
     if found is None:
         return None, ""
     parts = found[1].split("/")
-    # the first folder is the group: options may lie in folders of their own, as experiments do
+    # the first folder is the group: options may lie in subfolders, as experiments do
     depth = 2 if parts[0] in ("hydra",) else 1
     return "/".join(parts[:depth]), "/".join(parts[depth:])
 
@@ -170,7 +170,7 @@ def _split_readable(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _without_spaced_signs(overrides: Sequence[str], problems: list[str]) -> list[str]:
-    """The overrides without those that were cut apart by spaces around the sign."""
+    """The overrides without those that the shell split at spaces around the equals sign."""
     kept = list(overrides)
     while "=" in kept:
         at = kept.index("=")
@@ -191,15 +191,15 @@ def _unreadable(override: str) -> str:
             parts = [inner]
         quoted = ",".join(f'"{part}"' for part in parts)
         hint = f"'{key}=[{quoted}]'" if value.startswith("[") else f"'{key}={quoted}'"
-        return f"cannot read '{override}'; a value with signs in it wants quotes inside quotes: {hint}"
-    return f"cannot read '{override}'; a value that holds brackets, commas, quotes or spaces of its own wants quotes"
+        return f"cannot read '{override}'; a value with an equals sign needs quotes inside quotes: {hint}"
+    return f"cannot read '{override}'; a value with brackets, commas, quotes or spaces of its own needs quotes"
 
 
 def _suggest(key: str, cfg: DictConfig) -> str:
-    """What may have been meant by a key that does not exist."""
+    """A hint for a key that does not exist: the keys that are close to it, or those of its node."""
     top = key.split(".")[0]
     if not _trains(cfg) and top not in cfg and (is_group(top) or top in ("seed", "data_seed")):
-        return "; it is one of a study's runs, not of the study: see overrides in kdx study --help"
+        return "; it is a key of the study's runs, not of the study: see overrides in kdx study --help"
     if key == "model":
         return "; a network is chosen with student=NAME and teacher=NAME"
     paths = [p for p in _paths(cfg, "") if not p.rpartition(".")[2].startswith("_")]
@@ -219,7 +219,7 @@ def _suggest(key: str, cfg: DictConfig) -> str:
 
 
 def _deepest(key: str, paths: set[str]) -> tuple[str, str, str]:
-    """The part of a key that exists, the first segment that does not, and what follows."""
+    """The part of a key that exists, the first segment that does not, and the rest."""
     segments = key.split(".")
     depth = next((d for d in range(len(segments)) if ".".join(segments[: d + 1]) not in paths), len(segments) - 1)
     rest = segments[depth + 1 :]
@@ -241,5 +241,5 @@ def _paths(node: Any, prefix: str) -> list[str]:
 
 
 def _trains(cfg: DictConfig) -> bool:
-    """Whether a config is that of a training, not of a study of many."""
+    """Whether a config is that of a training, not of a study."""
     return "dataset" in cfg

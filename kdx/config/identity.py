@@ -14,8 +14,8 @@ from typing import Any
 from kdx.config.aliases import frozen_target
 from kdx.config.compose import Config
 
-# Keys that change no training bit: where a run is written, how it is shown and which machine computes it. A student's
-# bits do not depend on trainer.eval_batch_size; its measurements do, by rounding in the last digits.
+# Keys that do not change the trained weights: output folders, display, machine. trainer.eval_batch_size changes the
+# last digits of measurements by rounding.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -48,7 +48,7 @@ NOT_IDENTITY = (
     "student.checkpoint",
     "student.experiment",
 )
-# Keys that matter, but repeat what other keys say in full: the teacher's own training is `teacher.training`.
+# Keys that change results, but repeat others: `teacher.training` holds the full config of the teacher's own training.
 REPEATED = ("teacher.recipe",)
 # Seeds tell repetitions of one experiment apart.
 SEEDS = ("seed", "data_seed")
@@ -59,8 +59,8 @@ MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
 def identity(config: Config) -> str:
     """Hash of a resolved config, as 16 hex digits.
 
-    Keys for which `counts` is false are left out. A given checkpoint counts by its content (`sha256`), a teacher that
-    is trained first by its config (`training`), a class by its name at the time that names were frozen.
+    Keys for which `counts` is false are left out. A given checkpoint enters by its content (`sha256`), a teacher that
+    is trained first by its config (`training`), a class by its frozen name.
     """
     return fingerprint({path: _frozen(path, value) for path, value in leaves(config).items() if counts(path)})
 
@@ -68,8 +68,8 @@ def identity(config: Config) -> str:
 def experiment(config: Config) -> dict[str, Any]:
     """The values that repetitions of a run share, by dotted path: its identity without the seeds.
 
-    A given checkpoint of a finished run counts by that run's experiment, so that the seeds of a chain are repetitions
-    of each other. Values that are null are left out, as if the key were missing.
+    A given checkpoint of a finished run enters by that run's experiment, so that the seeds of a chain are repetitions
+    of each other. Null values are left out, like missing keys.
     """
     whole = leaves(config)
     kept = {path: value for path, value in whole.items() if counts(path) and not is_seed(path, whole)}
@@ -90,20 +90,20 @@ def seeds(config: Config) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> Any:
-    """A value with whole numbers written in one way: 4.0 is 4."""
+    """A value with whole floats converted to int: 4.0 becomes 4."""
     if isinstance(value, list):
         return [canonical(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fingerprint(facts: Any) -> str:
-    """Hash of plain values, whatever the order of their keys, as 16 hex digits; files are named by it."""
+    """Hash of plain values, independent of the order of keys, as 16 hex digits; part of file names."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@cache  # runs of a report share their paths
+@cache  # the runs of a report share most paths
 def left_out(path: str) -> bool:
-    """Whether a key of the config changes no number of a run."""
+    """Whether a key of the config changes no result of a run."""
     return _is_below(path, NOT_IDENTITY)
 
 
@@ -114,11 +114,11 @@ def counts(path: str) -> bool:
 
 
 def is_seed(path: str, whole: dict[str, Any]) -> bool:
-    """Whether a key tells repetitions apart.
+    """Whether a key distinguishes repetitions of one experiment.
 
     Args:
         path: The key.
-        whole: All leaves of the config; a checksum is a seed where they name the run that made the weights.
+        whole: All leaves of the config; a checksum counts as a seed if they name the run that trained the weights.
     """
     owner, _, key = path.rpartition(".")
     if key == "sha256":
@@ -132,7 +132,7 @@ def leaves(config: Config) -> dict[str, Any]:
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
-    """Paths at which two configs differ, with both values; None where one lacks the path."""
+    """Paths at which two configs differ, with both values; None for a missing path."""
     left, right = leaves(a), leaves(b)
     return {
         path: (left.get(path), right.get(path))
@@ -152,7 +152,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def _frozen(path: str, value: Any) -> Any:
     if path.endswith("_target_"):
         return frozen_target(value)
-    if isinstance(value, list):  # nodes in a list, such as peers, are no leaves of their own
+    if isinstance(value, list):  # nodes in a list, such as peers, are part of this leaf
         return [_frozen_node(item) for item in value]
     return canonical(value)
 
@@ -167,7 +167,7 @@ def _frozen_node(node: Any) -> Any:
 
 
 def _is_below(path: str, names: tuple[str, ...]) -> bool:
-    # a member of an ensemble is a teacher, and the config that trains a teacher is a config like any other
+    # keys of an ensemble's members and of a teacher's training follow the same rules
     path = MEMBER.sub("teacher.", path).removeprefix("teacher.training.")
     return any(path == name or path.startswith(f"{name}.") for name in names)
 

@@ -1,4 +1,4 @@
-"""Where the YAML files are, and which options each group has."""
+"""Finds the folders of YAML files and the options of each group."""
 
 import os
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from kdx.core.errors import UserError
 
 ROLES = ("student", "teacher")
-OWN = "KDX_CONFIGS"  # folders with a user's own groups, as PATH lists folders; worker processes inherit it
+OWN = "KDX_CONFIGS"  # a user's folders of groups, separated as in PATH; worker processes inherit it
 
 
 def config_dir() -> Path:
-    """Where the shipped YAML files are: beside the code in a wheel, at the top of the repository otherwise."""
+    """Folder of the shipped YAML files: inside the package in a wheel, at the top of the repository otherwise."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "configs"
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
 def config_dirs() -> list[Path]:
-    """The shipped folder, and those of a user.
+    """The shipped folder, then the user's folders.
 
     Raises:
-        UserError: One is no folder, or has a file of a name that is taken.
+        UserError: A path is not a folder, or two folders have a file of the same name.
     """
     return [config_dir(), *_own(os.environ.get(OWN) or "")]
 
 
 def add_config_dir(folder: str) -> None:
-    """Take the YAML files of one more folder, in this process and those it starts.
+    """Add a folder of YAML files, for this process and the processes that it starts.
 
     Raises:
         UserError: As `config_dirs`.
@@ -44,10 +44,10 @@ def add_config_dir(folder: str) -> None:
 
 
 def take_config_dirs(arguments: Sequence[str]) -> list[str]:
-    """Add the folders of `--config-dir` on a command line, as Hydra calls it, and return the rest of the line.
+    """Add the folders of Hydra's option `--config-dir` on a command line, and return the other arguments.
 
     Raises:
-        UserError: As `add_config_dir`, or no folder is named.
+        UserError: As in `add_config_dir`, or the option has no value.
     """
     rest, ahead = [], iter(arguments)
     for argument in ahead:
@@ -63,7 +63,7 @@ def take_config_dirs(arguments: Sequence[str]) -> list[str]:
 
 
 def config_file(group: str, name: str) -> Path:
-    """The file of an option that exists."""
+    """The file of an existing option."""
     return next(path for root in config_dirs() if (path := root / group / f"{name}.yaml").is_file())
 
 
@@ -80,7 +80,7 @@ def is_group(key: str) -> bool:
 
 
 class OwnConfigs(SearchPathPlugin):
-    """Shows a user's folders to Hydra."""
+    """Adds the user's folders to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in config_dirs()[1:]:
@@ -88,7 +88,7 @@ class OwnConfigs(SearchPathPlugin):
 
 
 def register_networks() -> None:
-    """Offer each file of `model/` as an option of `student` and of `teacher`, so that it is written once."""
+    """Register each file of `model/` as an option of both `student` and `teacher`."""
     _register(os.environ.get(OWN))
 
 
@@ -96,8 +96,8 @@ def register_networks() -> None:
 def _register(_own_folders: str | None) -> None:
     Plugins.instance().register(OwnConfigs)
     store = ConfigStore.instance()
-    # Hydra copies its sources for each config, and for each group of its help, and copying the nodes takes most of the
-    # time; what it reads from the store it copies again
+    # Hydra deep-copies its sources for each config, and for each group of its help, which takes most of the start-up
+    # time. It copies each node again when it reads it, so the store itself needs no copy.
     vars(store)["__deepcopy__"] = lambda memo: store
     for role in ROLES:
         present = set(_files(role))
@@ -109,16 +109,16 @@ def _register(_own_folders: str | None) -> None:
 @cache
 def _own(listed: str) -> tuple[Path, ...]:
     entries = filter(None, listed.split(os.pathsep))
-    folders = list(dict.fromkeys(Path(entry).expanduser().absolute() for entry in entries))  # given in two ways: once
+    folders = list(dict.fromkeys(Path(entry).expanduser().absolute() for entry in entries))  # without duplicates
     if not folders:
         return ()
     taken = {path: config_dir() for path in _below(config_dir())}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder of configs; it should hold groups, such as {folder}/method/")
+            raise UserError(f"{folder} is not a folder; config folders hold groups, such as {folder}/method/")
         for path in _below(folder):
             if path in taken:
-                raise UserError(f"{folder / path} has the name of {taken[path] / path}; give it another")
+                raise UserError(f"{folder / path} has the same name as {taken[path] / path}; rename it")
         taken |= {path: folder for path in _below(folder)}
     return tuple(folders)
 

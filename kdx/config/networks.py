@@ -1,4 +1,4 @@
-"""Networks that a config names in a list: peers, and whoever comes next."""
+"""Networks that a config names in a list, such as peers and members of an ensemble."""
 
 from typing import Any
 
@@ -16,14 +16,13 @@ def network_node(word: Any, same: Config, dataset: Config) -> Config:
     """The node of a network.
 
     Args:
-        word: "same", or an option of `model/`; with changes to it, the keys "model" (either of these words) and
-            whatever the network's own file has: {model: resnet8, widths: [4, 4, 8, 8]}. A node with a `_target_`
-            stands for itself.
-        same: The node that "same" means.
-        dataset: What networks take their facts from, such as the number of classes.
+        word: "same", an option of `model/`, or a mapping with one of these under "model" and changed keys of the
+            network's file: {model: resnet8, widths: [4, 4, 8, 8]}. A node with a `_target_` is returned unchanged.
+        same: The node that "same" stands for.
+        dataset: The config of the data set, for interpolations such as the number of classes.
 
     Raises:
-        UserError: There is no such network, or a value of it is missing.
+        UserError: The network does not exist, or a value is missing.
     """
     changes = {}
     if isinstance(word, dict):

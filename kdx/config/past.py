@@ -1,4 +1,4 @@
-"""The config of a run as its directory keeps it, read in the words of today."""
+"""Reads the config in a run's directory, and converts older versions to the present one."""
 
 import re
 from functools import cache
@@ -9,18 +9,18 @@ import yaml
 from kdx.config.aliases import with_current_targets
 from kdx.config.compose import Config
 
-# in C where PyYAML was built with it: ten times as fast
+# the C loader, where PyYAML has it, is ten times as fast
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_config(path: Path) -> Config:
-    """Read the `config.yaml` of a run, of this version or of an older one.
+    """Read the `config.yaml` of a run of this or an older version.
 
     Raises:
         OSError: The file cannot be read.
-        yaml.YAMLError: It is no YAML.
+        yaml.YAMLError: The file is not valid YAML.
     """
-    # runs of a sweep share most of their config: each block at the top level is parsed once
+    # runs of a sweep share most of their config, so each top-level block is cached
     config: Config = {}
     for block in re.split(r"^(?=\w)", path.read_text(), flags=re.MULTILINE):
         if block.strip():
@@ -29,7 +29,7 @@ def read_config(path: Path) -> Config:
 
 
 def _with_role(config: Config) -> Config:
-    """The config with the role that a run had before configs named one: random streams were those of a student."""
+    """Add the role to a config of a version without roles: all runs then had the random streams of a student."""
     teacher = config.get("teacher")
     if isinstance(teacher, dict):
         config = {**config, "teacher": _with_trained_roles(teacher)}

@@ -1,4 +1,4 @@
-"""The parts of a config that are not built from a class of their own."""
+"""Schema of the parts of a config that have no `_target_`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Optimize = Literal["exact", "folded", "bf16", "int8"]
 
 
 class Given:
-    """Marks a node with a `_target_`, and the arguments that the program itself adds."""
+    """Marks a node with a `_target_`, and names the arguments that the program adds to it."""
 
     def __init__(self, *names: str):
         self.names = frozenset(names)
@@ -26,7 +26,7 @@ class Student:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A network that teaches, by itself or with others."""
+    """A teacher, alone or as a member of an ensemble."""
 
     net: Annotated[Any, Given()]
     checkpoint: str | None
@@ -54,7 +54,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How a generalist and specialists come to one answer."""
+    """Settings of the rule that combines a generalist with specialists."""
 
     top: PositiveInt
     direction: Literal["forward", "reverse"]
@@ -83,7 +83,7 @@ class Paths:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The table of contents of a training config."""
+    """The top-level keys of a training config."""
 
     seed: Count
     data_seed: Count

@@ -1,4 +1,4 @@
-"""Checks of a composed config against the signatures it will be bound to, before anything loads.
+"""Checks a composed config against the signatures of its targets, before anything loads.
 
 The signature is the schema: parameter names are the keys, annotations are the types and ranges.
 """
@@ -23,26 +23,26 @@ Problem = tuple[str, str]  # path, sentence
 
 
 def validate(config: Config, interpolated: frozenset[str]) -> None:
-    """Raise ConfigError with a line for every key that is unknown or missing and every value that is wrong.
+    """Raise ConfigError with a line for every unknown key, missing key and wrong value.
 
     Args:
         config: Resolved.
-        interpolated: Paths whose value is that of another path; a mistake is told once, where it was made.
+        interpolated: Paths whose value is interpolated; an error is reported once, at the path of its origin.
     """
     wrong = list(_check(config, Run, ""))
-    # kept where nothing else would be told, as when a fact does not suit the network that takes it
+    # report them if there are no others, as when a network does not accept a fact of the data set
     problems = [text for path, text in wrong if path not in interpolated] or [text for _, text in wrong]
     if problems:
         raise ConfigError(problems)
 
 
 def check(node: Config, path: str) -> list[str]:
-    """A line for everything that is wrong with one node that has a `_target_`."""
+    """A line for each error of one node with a `_target_`."""
     return [text for _, text in _check(node, Annotated[Any, Given()], path)]
 
 
 def locate(target: str) -> Any:
-    """The class or function that a `_target_` names. Raises ValueError, in a sentence, where there is none."""
+    """The class or function of a `_target_`. Raises ValueError if there is none."""
     module, _, name = target.rpartition(".")
     if not module or not name or module.startswith("."):
         raise ValueError(
@@ -87,7 +87,7 @@ def _check(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
 
 
 def _unwrap(annotation: Any, value: Any) -> tuple[Any, Given | None]:
-    """The annotation without its optional part, and the mark of a node that is built, if it is one."""
+    """The annotation without its optional part, and its `Given` mark if it has one."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         parts = [a for a in typing.get_args(annotation) if a is not type(None)]
         structured = [
@@ -135,7 +135,7 @@ def _check_keys(
 
 @cache
 def signature(target: Any) -> tuple[dict[str, Any], set[str]]:
-    """Annotations of a target's parameters by name, and the names without a default."""
+    """Annotations of a target's parameters by name, and the names of required parameters."""
     parameters = [p for p in inspect.signature(target).parameters.values() if p.kind not in (p.VAR_POSITIONAL,)]
     if isinstance(target, type) and not dataclasses.is_dataclass(target):
         hints = typing.get_type_hints(target.__init__, include_extras=True)
@@ -156,7 +156,7 @@ def signature(target: Any) -> tuple[dict[str, Any], set[str]]:
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
-    except PydanticUserError:  # a dataclass brings its own config
+    except PydanticUserError:  # a dataclass has its own config
         return TypeAdapter(annotation)
 
 
@@ -164,14 +164,14 @@ def _check_value(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
     if annotation is Any:
         return
     if typing.get_origin(annotation) in (tuple, Sequence) and isinstance(value, list):
-        # YAML has lists only
+        # YAML has no tuples
         value = tuple(value) if typing.get_origin(annotation) is tuple else value
     adapter = _adapter(annotation)
     assert adapter is not None
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        # alternatives of a union that are no plain values, such as schedules, say nothing of use here
+        # skip the alternatives of a union that are classes, such as schedules: their errors do not help
         said = [e for e in error.errors() if e["type"] != "is_instance_of"] or error.errors()
         first = said[0]
         where = "".join(f"[{p}]" for p in first["loc"] if isinstance(p, int))
@@ -179,7 +179,7 @@ def _check_value(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
         yield path, f"{path}{where}: {_rule(first)}{' or null' if optional else ''}, found {_show(first['input'])}"
 
 
-# pydantic's kinds of errors in the words of a YAML file
+# messages for pydantic's kinds of errors, in YAML's terms
 RULES = {
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",

@@ -22,10 +22,10 @@ class Batch:
             regression, `presence` [B, C] for several labels an example.
         index: Position of each example in its data set, int64 [B]; memory banks are keyed by it.
         views: Further views of the same examples, each like `inputs`, where an augmentation makes them.
-        view: Number of each input among all views of the source's training set, int64 [B]: equal numbers are equal
-            pixels, in any run over the same source. None where views are endless or not of the training set. It stays
-            on the CPU, where the tables are that it addresses. Code that changes `inputs` must drop it.
-        whole: Size of the whole batch where this is one process's share; None where this is all of it.
+        view: Number of each input among all views of the source's training set, int64 [B]: equal numbers mean equal
+            pixels, in any run over the same source. None if the number of views is infinite, or for other sets. It
+            stays on the CPU, with the tables that it indexes. Code that changes `inputs` must drop it.
+        whole: Size of the whole batch if this is one process's share; None if this is the whole batch.
     """
 
     inputs: Tree
@@ -50,11 +50,11 @@ class Batch:
 
         Args:
             inputs, index, views, view, whole: As in `Batch`.
-            labels: Class index of each example, int64 [B]; `UNLABELLED` (-1) where a transfer set gives none. Under
-                mixing, the dominant class. A reader of labels either counts the labelled examples alone, as
-                cross-entropy and accuracy do, or refuses such a transfer set in `build` (`DataSpec.has_unlabelled`).
-            soft_labels: Class probabilities [B, C] where an augmentation mixes examples; zeros for an example without a
-                label. None without mixing.
+            labels: Class index of each example, int64 [B]; `UNLABELLED` (-1) for an unlabelled example. With mixing,
+                the dominant class. Code that reads labels either ignores unlabelled examples, as cross-entropy and
+                accuracy do, or refuses such a transfer set in `build` (`DataSpec.has_unlabelled`).
+            soft_labels: Class probabilities [B, C] if an augmentation mixes examples; zeros for an unlabelled example.
+                None without mixing.
 
         Example:
             >>> Batch.of_classes(torch.zeros(2, 1), torch.tensor([0, 1]), torch.arange(2)).labels
@@ -68,23 +68,23 @@ class Batch:
 
     @property
     def device(self) -> torch.device:
-        """Where the batch is."""
+        """Device of the batch."""
         return self.index.device
 
     @property
     def total(self) -> int:
-        """Examples of the batch over all processes."""
+        """Number of examples in the whole batch, over all processes."""
         return len(self) if self.whole is None else self.whole
 
     @property
     def input_tensor(self) -> Tensor:
-        """The inputs where these are a single tensor. Raises UserError where they are a nest of several."""
+        """The inputs as a single tensor. Raises UserError if they are a nest of tensors."""
         if isinstance(self.inputs, Tensor):
             return self.inputs
-        raise UserError("this method reads inputs that are one tensor, and a batch of this data set holds several")
+        raise UserError("this method needs inputs that are a single tensor, and this data set gives several")
 
     def target(self, name: str) -> Tensor:
-        """The target of a name, a single tensor. Raises UserError that names those there are, where it is missing."""
+        """The target of a name, a single tensor. Raises UserError with the known names if it is missing."""
         found = self.targets.get(name)
         if isinstance(found, Tensor):
             return found
@@ -93,13 +93,13 @@ class Batch:
 
     @property
     def labels(self) -> Tensor:
-        """Class index of each example, int64 [B], see `of_classes`. Raises UserError where the task has no classes."""
+        """Class index of each example, int64 [B], see `of_classes`. Raises UserError if the task has no classes."""
         found = self.targets.get("labels")
         return found if isinstance(found, Tensor) else self.target("labels")
 
     @property
     def soft_labels(self) -> Tensor | None:
-        """Class probabilities [B, C] under mixing, else None. Raises UserError where the task has no classes."""
+        """Class probabilities [B, C] with mixing, else None. Raises UserError if the task has no classes."""
         found = self.targets.get("soft_labels")
         if isinstance(found, Tensor):
             return found
@@ -107,7 +107,7 @@ class Batch:
         return None
 
     def with_targets(self, **targets: Tree) -> "Batch":
-        """The batch with some of its targets set."""
+        """A copy of the batch with some targets set."""
         return replace(self, targets={**self.targets, **targets})
 
     def share(self, rank: int, size: int) -> "Batch":
@@ -126,11 +126,11 @@ class Batch:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that go to the device, so all but `view`."""
+        """The tensors that move to the device: all but `view`."""
         return [*leaves(self.inputs), *leaves(self.targets), self.index, *leaves(self.views)]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """The batch with each of `tensors` changed."""
+        """A copy of the batch with `change` applied to each of `tensors`."""
         return Batch(
             map_tree(change, self.inputs),
             {name: map_tree(change, target) for name, target in self.targets.items()},

@@ -14,23 +14,23 @@ from kdx.core.task import ONLY_CLASSES, Kinds, Task
 
 
 class Method(nn.Module):
-    """A learning scene: which networks run, on which inputs, in which gradient mode.
+    """A training method: decides which networks run, on which inputs and with which gradients.
 
-    It returns unweighted, named terms and knows neither the trainer nor the optimiser.
+    It returns unweighted, named terms, and does not depend on the trainer or the optimiser.
 
     Attributes:
-        tasks: Kinds of tasks that the method itself fits, see `kdx.core.task.Part`; None where its terms decide.
-        uses_teacher: Whether a teacher is loaded for this method at all.
-        frozen: Names of the children that are given and never trained; checkpoints leave them out.
-        has_peers: Whether networks learn beside the student, which are measured as well.
-        needs_turns: Whether the terms make no sense as one sum, since parties work against each other.
-        divisible: Whether a step is made of examples alone, so that several processes may each take a part of the
-            batch. Its terms have their own say, see `relating`.
-        compilable: Whether the student may go through `torch.compile`, which has neither second derivatives nor a
-            forward mode.
-        num_views: How many views of each example a batch must have; see `Batch.views`.
+        tasks: Kinds of tasks that the method fits, see `kdx.core.task.Part`; None if its terms decide.
+        uses_teacher: Whether the method needs a teacher.
+        frozen: Names of the children that are never trained; checkpoints leave them out.
+        has_peers: Whether the method trains other networks beside the student; evaluators measure them too.
+        needs_turns: Whether the terms must not be summed, since parties have opposed objectives.
+        divisible: Whether a step's loss is a mean over examples, so that several processes can split the batch. Terms
+            have the same attribute, see `relating`.
+        compilable: Whether `torch.compile` supports the student in this method; it lacks second derivatives and
+            forward-mode differentiation.
+        num_views: Number of views of each example that a batch must have; see `Batch.views`.
         weights: A number or a schedule for each term.
-        student: The deliverable, exported alone.
+        student: The trained network that is exported.
     """
 
     tasks: ClassVar[Kinds | None] = ONLY_CLASSES
@@ -52,32 +52,32 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def parties(self) -> Mapping[str, Sequence[nn.Module]]:
-        """Modules by who owns them, in the order of the turns; each party can have an optimiser of its own.
+        """Modules by party, in the order of the turns; each party can have its own optimiser.
 
-        Together they hold every trainable parameter once, and one of them is called "student". Empty where all
-        parameters are one party's.
+        Together the parties hold every trainable parameter exactly once, and one of them is named "student". Empty if
+        there is a single party.
         """
         return {}
 
     def turns(self, batch: Batch, progress: Progress) -> Iterator[Turn]:
-        """The parts of a step that are taken one after the other, each by one party.
+        """The turns of a step: each updates the parameters of one party.
 
-        What follows a `yield` runs after that party's parameters have moved. The same term may occur in several
-        turns. Only for methods with parties.
+        Code after a `yield` runs after that party's update. A term may occur in several turns. Only for methods with
+        parties.
         """
         raise NotImplementedError
 
     def relating(self) -> str | None:
-        """The name of a part, or of the method, that needs the whole batch at once; None where there is none."""
+        """Class name of a part, or of the method, that needs the whole batch at once; None if there is none."""
         parts = (m for m in self.modules() if not getattr(m, "divisible", True))
         return next((type(part).__name__ for part in parts), None)
 
     def training_state(self) -> dict[str, Tensor]:
-        """The state of everything that training changes."""
+        """The state that training changes."""
         return {name: t for name, t in self.state_dict().items() if name.split(".", 1)[0] not in self.frozen}
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
-        """Put back a `training_state`. Raises UserError where it belongs to another method or network."""
+        """Load a `training_state`. Raises UserError if it belongs to another method or network."""
         expected = self.training_state()
         differ = expected.keys() ^ state.keys()
         differ |= {name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape}
@@ -90,12 +90,12 @@ class Method(nn.Module):
 
 
 class Evaluator:
-    """Measures networks; named and scheduled by the config.
+    """Measures networks; the config names and schedules it.
 
     Attributes:
         tasks: Kinds of tasks that it can measure, see `kdx.core.task.Part`; None for all.
-        described: How its metrics are shown. A name is a pattern, see `Metric`.
-        every: Epochs between two evaluations; None for the end of the run alone.
+        described: Display settings of its metrics. A name is a pattern, see `Metric`.
+        every: Epochs between two evaluations; None evaluates only at the end of the run.
     """
 
     tasks: ClassVar[Kinds | None] = ONLY_CLASSES
@@ -103,7 +103,7 @@ class Evaluator:
     every: float | None
 
     def misfits(self, task: Task) -> Iterator[str]:
-        """A sentence for everything about it that does not fit networks for such a task."""
+        """A sentence for each setting that does not fit the task."""
         return iter(())
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

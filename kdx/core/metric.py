@@ -1,4 +1,4 @@
-"""How a metric is named, written and judged; each says it once, where it is computed."""
+"""Name, unit, format and direction of a metric; defined once, beside the class that computes it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,13 @@ class Metric:
     """A measured number.
 
     Attributes:
-        name: "top1", for every "SPLIT/top1" and "ROLE/SPLIT/top1"; or a full name, in which "*" stands for any part:
-            "derivatives/*/rmse".
-        label: For people: "top-1".
-        unit: Written behind the label; "%" marks a fraction, which is shown as a percentage.
-        digits: Digits after the point, of the number as it is shown.
-        better: Which way is better; None for neither.
-        shown: Whether it belongs to the main numbers, which terminals and reports show first.
+        name: A short name such as "top1", for every "SPLIT/top1" and "ROLE/SPLIT/top1"; or a full name in which "*"
+            stands for any part, such as "derivatives/*/rmse".
+        label: Name for people: "top-1".
+        unit: Unit after the label; "%" marks a fraction, which is shown as a percentage.
+        digits: Digits after the decimal point of the shown number.
+        better: Direction of improvement; None for neither.
+        shown: Whether terminals and reports show it among the main metrics.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """1 where higher is better, -1 where lower is, 0 for neither."""
+        """1 if higher is better, -1 if lower is better, 0 for neither."""
         return {"higher": 1, "lower": -1, None: 0}[self.better]
 
     def beats(self, value: float, other: float) -> bool:
-        """Whether a value is better than another. Never for a metric without a direction, nor for NaN.
+        """Whether a value is better than another; False for a metric without a direction, and for NaN.
 
         Example:
             >>> Metric(name="nll", label="NLL", better="lower").beats(0.1, 0.2)
@@ -56,7 +56,7 @@ class Metric:
         return self.sign * value > self.sign * other
 
     def show(self, value: float) -> str:
-        """A value as people read it, without its unit.
+        """A value formatted for people, without its unit.
 
         Example:
             >>> Metric(name="top1", label="top-1", unit="%", digits=2).show(0.98765)
@@ -65,15 +65,15 @@ class Metric:
         return f"{value * self.scale:.{self.digits}f}"
 
     def record(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The attributes as JSON values."""
         return asdict(self)
 
 
 class Catalogue:
-    """Looks up how measured numbers are shown.
+    """Looks up the `Metric` of a measurement by its full name.
 
     Args:
-        metrics: The known metrics. Of several that fit a name, the longest pattern counts, then the first.
+        metrics: The known metrics. If several match a name, the longest pattern is used, then the first.
 
     Example:
         >>> known = Catalogue([Metric(name="top1", label="top-1", unit="%", digits=2, better="higher")])
@@ -92,7 +92,7 @@ class Catalogue:
         return self._find(name) is not None
 
     def __getitem__(self, name: str) -> Metric:
-        """The metric of a full name, its label qualified by role and split; a plain number where none is known."""
+        """The metric of a full name, its label qualified by role and split; a default metric if the name is unknown."""
         return self._find(name) or Metric(name=name, label=name)
 
     def _find(self, name: str) -> Metric | None:
@@ -108,7 +108,7 @@ class Catalogue:
 
 
 def _split_of(name: str, pattern: str) -> str:
-    """The first part of a name that a pattern leaves open."""
+    """The part of a name that matches the first "*" of a pattern."""
     return next((n for n, p in zip(name.split("/"), pattern.split("/"), strict=False) if p == "*"), "")
 
 

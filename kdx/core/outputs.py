@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 @dataclass(frozen=True)
 class Outputs:
-    """What every network returns, teacher or student.
+    """Outputs of a network, teacher or student.
 
     Attributes:
         logits: [B, C].
@@ -34,11 +34,11 @@ class Outputs:
         return self._map(Tensor.detach)
 
     def primal(self) -> "Outputs":
-        """Without the tangents that forward-mode differentiation carries along; the graph stays."""
+        """A copy without the tangents of forward-mode differentiation, with the graph."""
         return self._map(lambda t: forward_ad.unpack_dual(t).primal)
 
     def float(self) -> "Outputs":
-        """Half precision, as autocast leaves it, made float32: features once they are read. Others stay."""
+        """A copy with half-precision tensors as float32; a feature is converted when it is first read."""
         members = tuple(m.float() for m in self.members)
         return Outputs(_in_full(self.logits), _InFull(self.features), members, self.owner)
 
@@ -55,7 +55,7 @@ def _in_full(tensor: Tensor) -> Tensor:
 
 
 class _InFull(Mapping[str, Tensor]):
-    """Features in float32, each converted when it is first read: of a dozen a method reads a few, or none."""
+    """Features in float32, each converted when it is first read, since a method reads few of them."""
 
     def __init__(self, features: Mapping[str, Tensor]):
         self.raw, self._read = features, dict[str, Tensor]()
@@ -65,7 +65,7 @@ class _InFull(Mapping[str, Tensor]):
             return self._read[role]
         feature = self.raw[role]
         full = _in_full(feature)
-        # what is read without a graph first may be read with one later
+        # do not cache a feature that lacks a graph: a later read may need one
         if torch.is_grad_enabled() or not feature.requires_grad:
             self._read[role] = full
         return full
@@ -79,12 +79,12 @@ class _InFull(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Step:
-    """What every method returns for a batch.
+    """The result of a method for a batch.
 
     Attributes:
         terms: Unweighted scalars with a graph, by name; the names equal those of the weights.
-        report: Detached scalars that are logged and never summed.
-        outputs: The student's outputs, for training accuracy; None where there is no single student.
+        report: Detached scalars that are logged and not part of the loss.
+        outputs: The student's outputs, for training metrics; None if there is no single student.
     """
 
     terms: Mapping[str, Tensor]
@@ -96,8 +96,8 @@ class Turn(NamedTuple):
     """A part of a step.
 
     Attributes:
-        party: Who takes it: whose parameters learn from its terms, and no other's.
-        step: Its terms, some or all of the method's.
+        party: Name of the party; only its parameters learn from the terms.
+        step: Terms of this turn, some or all of the method's.
     """
 
     party: str
@@ -106,7 +106,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of a network's outputs without the batch axis, found by a probe before training."""
+    """Shapes of a network's outputs without the batch axis, measured by a probe before training."""
 
     logits: tuple[int, ...]
     features: Mapping[str, tuple[int, ...]]

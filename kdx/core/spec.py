@@ -1,4 +1,4 @@
-"""Facts of a data set that networks, methods and terms are built from."""
+"""Facts of a data set, from which networks, methods and terms are built."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,14 +15,14 @@ class InputSpec(Protocol):
     """Facts of one example's inputs.
 
     Attributes:
-        shape: Shape without the batch axis, of the inputs where these are a single tensor.
+        shape: Shape without the batch axis; only for inputs that are a single tensor.
     """
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     def fake(self, size: int, device: torch.device | str) -> Tree:
-        """A batch of zeros that a network can read, for a probe of its shapes."""
+        """A batch of zeros, to probe the shapes of a network."""
         ...
 
 
@@ -32,8 +32,8 @@ class Images:
 
     Attributes:
         shape: (C, H, W).
-        mean: Mean of each channel that inputs were normalised with.
-        std: Standard deviation of each channel that inputs were normalised with.
+        mean: Mean of each channel, used to normalise inputs.
+        std: Standard deviation of each channel, used to normalise inputs.
     """
 
     shape: tuple[int, ...]
@@ -64,14 +64,14 @@ class Vectors:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Facts of the training data that networks, methods and terms are built from.
+    """Facts of the training data, from which networks, methods and terms are built.
 
     Attributes:
-        task: What is learned, and how it is measured.
+        task: The task: targets and metrics.
         inputs: Facts of one example's inputs.
-        num_examples: Length of the training set after every restriction; bounds `Batch.index`.
-        labels: Class of each training example, int64 [num_examples], -1 for one without; contrastive terms choose
-            their negatives by it. None where the task has no classes.
+        num_examples: Length of the training set that the run uses; bounds `Batch.index`.
+        labels: Class of each training example, int64 [num_examples], -1 for an unlabelled one; contrastive terms choose
+            their negatives by it. None if the task has no classes.
     """
 
     task: Task
@@ -81,7 +81,7 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes C. Raises UserError where the task has none."""
+        """Number of classes C. Raises UserError if the task has none."""
         if self.task.kind == CLASSES:
             return self.task.num_outputs
         raise UserError(f"this part needs a number of classes, and the task has {self.task.kind}")
@@ -93,12 +93,12 @@ class DataSpec:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel that images were normalised with. Raises UserError where inputs are no images."""
+        """Mean of each channel, used to normalise images. Raises UserError if inputs are not images."""
         return self._images.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel, likewise."""
+        """Standard deviation of each channel, used to normalise images. Raises UserError if inputs are not images."""
         return self._images.std
 
     @property

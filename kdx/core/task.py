@@ -1,4 +1,4 @@
-"""The contract of a task: what a network's outputs are compared with, and how it is measured."""
+"""The contract of a task: its targets, metrics and predictions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PairMetric(Protocol):
 
 
 class Part(Protocol):
-    """Something of a run that may fit some tasks alone.
+    """A method, term or evaluator, which may be restricted to some tasks.
 
     Attributes:
         tasks: Kinds of tasks that it fits; None for all.
@@ -44,11 +44,11 @@ class Part(Protocol):
 
 
 class Task(Protocol):
-    """What a data set asks of a network.
+    """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels" or a kind of one's own; terms and methods name the kinds that they fit.
-        num_outputs: Numbers that a network gives for each example.
+        kind: "classes", "values", "labels" or a new kind; terms and methods name the kinds that they fit.
+        num_outputs: Number of outputs of a network for each example.
     """
 
     @property
@@ -59,40 +59,40 @@ class Task(Protocol):
 
     @property
     def described(self) -> Sequence[Metric]:
-        """The metrics that `metrics` give, by their short names, in the order in which people see them."""
+        """The metrics that `metrics` compute, with short names, in display order."""
         ...
 
     @property
     def primary(self) -> Metric:
-        """The metric, by its short name, that epochs, trials of a search and teachers are judged by."""
+        """The metric, with its short name, that selects epochs, ranks trials of a search and gates teachers."""
         ...
 
     def training_metric(self, outputs: Outputs, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Measurements of a training batch by name: numerator and denominator, each a sum over examples."""
+        """Metrics of a training batch by name: numerator and denominator, each a sum over examples."""
         ...
 
     def metrics(self) -> Mapping[str, PairMetric]:
-        """New metrics of a network; each is given the two tensors of `pair`."""
+        """New streaming metrics by name; they are updated with the two tensors of `pair`."""
         ...
 
     def pair(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What metrics compare: predictions and targets. Raises UserError where targets are missing."""
+        """Predictions and targets for the metrics. Raises UserError if targets are missing."""
         ...
 
     def fidelity(self) -> PairMetric:
-        """A new metric of how closely a network follows another; it is given the logits of the two."""
+        """A new metric of how closely one network follows another; it is updated with the logits of the two."""
         ...
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:
-        """Logits of several networks' joint prediction, each [B, K]."""
+        """Logits of the joint prediction of several networks, [B, K] as each of theirs."""
         ...
 
     def predictions(self, outputs: Outputs) -> Mapping[str, Tensor]:
-        """What is kept of a network's outputs for each example."""
+        """Per-example outputs to keep."""
         ...
 
     def kept_targets(self, batch: Batch) -> Mapping[str, Tensor]:
-        """What is kept of the targets, beside the predictions."""
+        """Per-example targets to keep, beside the predictions."""
         ...
 
     def made_up(self, size: int) -> Mapping[str, Tensor]:
@@ -100,5 +100,5 @@ class Task(Protocol):
         ...
 
     def fits(self, part: type[Part] | Part) -> str | None:
-        """Why a part of a run cannot be used with this task, in a sentence; None where it can."""
+        """The reason why a part does not fit this task, in a sentence; None if it fits."""
         ...

@@ -1,4 +1,4 @@
-"""The config object of a data set: its facts, and the regime under which a run sees it."""
+"""The config object of a data set: its facts, and the regime that selects a run's examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from kdx.tasks.classes import Classes
 
 @dataclass(frozen=True)
 class Splits:
-    """What a run sees of a data set.
+    """The splits of a data set that a run uses.
 
     Attributes:
         spec: Facts of the training set.
-        train: Examples that are learned from.
-        test: The source's test set, whole.
-        val: Cut from the source's training set; None where `val_fraction` is 0.
-        train_subset: A class-balanced part of the labelled examples of `train`, or of all examples where
-            none is, that evaluators see without augmentation.
-        mix: Two kinds of examples that share each batch; None for one order of all examples.
+        train: Training examples.
+        test: The source's whole test set.
+        val: Part of the source's training set, not in `train`; None if `val_fraction` is 0.
+        train_subset: A class-balanced part of the labelled examples of `train`, or of all examples if none is
+            labelled, for evaluators, without augmentation.
+        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
     """
 
     spec: DataSpec
@@ -39,15 +39,15 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Task and regime of a data set; a subclass knows where the examples come from.
+    """Task and regime of a data set; a subclass loads the examples.
 
     Attributes:
-        name: What results are filed under.
-        fraction: Share of the training set that is learned from; class-balanced, and nested for one seed.
-        fraction_seed: Chooses which share; the seed of a run never does.
+        name: Name of the data set in results.
+        fraction: Share of the training set to train on; class-balanced, and nested for one seed.
+        fraction_seed: Seed of that share, independent of the run's seed.
         val_fraction: Share of the training set held out for validation, cut before `fraction`.
-        val_seed: Chooses the held-out share.
-        train_subset: Number of training examples that evaluators see as the split "train".
+        val_seed: Seed of the held-out share.
+        train_subset: Number of training examples in the split "train" of evaluators.
     """
 
     name: str
@@ -59,12 +59,12 @@ class Dataset:
 
     @property
     def task(self) -> Task:
-        """What is learned; known before anything loads."""
+        """The task; known before anything loads."""
         raise NotImplementedError
 
     @property
     def inputs(self) -> InputSpec:
-        """Facts of an example's inputs. Raises DataError where they contradict each other."""
+        """Facts of an example's inputs. Raises DataError if they contradict each other."""
         raise NotImplementedError
 
     def load(self) -> tuple[ExampleSet, ExampleSet]:
@@ -72,15 +72,15 @@ class Dataset:
         raise NotImplementedError
 
     def splits(self) -> Splits:
-        """What a run sees that learns from the training set as it is. Raises as `pools` and `share` do."""
+        """The splits of a run without a transfer set. Raises as `pools` and `share` do."""
         train, test, val = self.pools()
         return self.seen(self.share(train), test, val)
 
     def pools(self) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
-        """Load, check and cut the validation set: what there is to train on, test set, validation set.
+        """Load and check the data, and cut the validation set: training pool, test set, validation set.
 
         Raises:
-            DataError: The data is missing or damaged, differs from the facts, or a share leaves a class empty.
+            DataError: The data is missing or damaged, contradicts the config, or a share leaves a class empty.
         """
         expected = self.inputs.shape
         train, test = self.load()
@@ -102,14 +102,14 @@ class Dataset:
         return train.subset((~held).nonzero().flatten()), test, train.subset(held.nonzero().flatten())
 
     def share(self, train: ExampleSet) -> ExampleSet:
-        """The `fraction` of what there is to train on. Raises DataError where it leaves a class empty."""
+        """The `fraction` of the training pool. Raises DataError if it leaves a class empty."""
         if self.fraction == 1:
             return train
         chosen = stratified(train.strata, self.fraction, self.fraction_seed, "fraction")
         return train.subset(chosen.nonzero().flatten())
 
     def seen(self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | None = None) -> Splits:
-        """The splits of a run that learns from `train`."""
+        """The splits of a run that trains on `train`."""
         strata = train.strata
         among = (strata >= 0).nonzero().flatten()
         if not len(among):
@@ -120,10 +120,10 @@ class Dataset:
         return Splits(spec, train, test, val, subset, mix)
 
     def check(self, split: str, data: ExampleSet) -> None:
-        """Raise DataError where targets contradict the task.
+        """Raise DataError if targets contradict the task.
 
         Args:
-            split: Which set, for the message.
+            split: Name of the set, for the message.
             data: The set.
         """
 
@@ -157,7 +157,7 @@ class ImageDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages(ImageDataset):
-    """A data set of images, each of one class.
+    """A data set of images with one class each.
 
     Attributes:
         num_classes: Number of classes C.
@@ -170,7 +170,7 @@ class LabelledImages(ImageDataset):
         return Classes(self.num_classes)
 
     def class_names(self) -> list[str]:
-        """What a reader calls each class; its number where the source has no names."""
+        """Name of each class for people; its number if the source has no names."""
         return [str(label) for label in range(self.num_classes)]
 
     def check(self, split: str, data: ExampleSet) -> None:
@@ -184,7 +184,7 @@ class LabelledImages(ImageDataset):
 
 
 def check_outputs(num_outputs: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise DataError where the statistics of target values do not fit their number."""
+    """Raise DataError unless there is one mean and one positive standard deviation per target value."""
     if not len(mean) == len(std) == num_outputs or min(std) <= 0:
         raise DataError(
             f"target_mean and target_std need one number for each of num_outputs={num_outputs}, and a positive std; "
@@ -193,5 +193,5 @@ def check_outputs(num_outputs: int, mean: Sequence[float], std: Sequence[float])
 
 
 def missing(path: Path, what: str, remedy: str) -> DataError:
-    """The error for data that is not there: where it was looked for, and how to get it."""
+    """The error for missing data: the path that was tried, and how to get the data."""
     return DataError(f"{what} not found: looked for {path}; {remedy}, or point KDX_DATA (paths.data) at the folder")

@@ -19,15 +19,15 @@ from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
-# views, each uint8 [B, H, W, C]; positions [B]; numbers of the first view [B], where it has one
+# views, each uint8 [B, H, W, C]; positions [B]; numbers of the first view [B] or None
 Bytes = tuple[tuple[Tensor, ...], Tensor, Tensor | None]
 
 
 class _Steps(Dataset):
     """The bytes of a step by (epoch, step); picklable, so that worker processes can hold a copy.
 
-    Workers hand over whole batches of bytes: a quarter of the traffic of floats. Of several processes that train a
-    run each reads its share alone, but where examples of a batch are mixed.
+    Workers send whole batches of bytes, a quarter of the size of floats. With several training processes, each reads
+    only its share of a batch, unless the augmentation mixes examples of the batch.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class _Steps(Dataset):
             return (self.data.vectors[index],), index, None
         assert isinstance(self.data, ImageSet)
         views = self.augmentation.all_views(self.data, index, self._draws)
-        # numbers are of the training source; what is evaluated, and images from elsewhere, are of another
+        # views are numbered in the training source alone, not in evaluation sets or images of other sources
         home = self.seed is not None and not self.data.foreign
         number = self.augmentation.number(self.data.origin[index], self._draws) if home else None
         return views, index, number
 
 
 class _Quiet(Dataset):
-    """Hands an error over as a value: worker processes would wrap its sentence in a traceback."""
+    """Returns a DataError as a value, since DataLoader would wrap its message in a worker's traceback."""
 
     def __init__(self, steps: _Steps):
         self.steps = steps
@@ -100,7 +100,7 @@ class _Loader:
             batch_size=None,
             sampler=where,
             num_workers=self._num_workers,
-            # one of its own: the loader would take a number from the global stream for each epoch
+            # an own generator, since DataLoader would draw from the global stream in each epoch
             generator=torch.Generator(),
         )
         for part in parts:
@@ -119,21 +119,21 @@ def _normaliser(data: ExampleSet, spec: DataSpec) -> Callable[[Tensor], Tensor]:
 class TrainLoader(_Loader):
     """Shuffled, augmented batches.
 
-    Everything is a function of (data seed, epoch, step): to resume, ask for the rest of the epoch.
+    Batches are a function of (data seed, epoch, step): to resume, call `epoch` with the next step.
 
     Args:
         data: The examples; positions in it are `Batch.index`.
         spec: Facts for normalising.
-        augmentation: What is done to them.
+        augmentation: The augmentation.
         batch_size: Examples in a batch.
         data_seed: Seed of order and augmentation.
-        num_workers: Processes that decode files, see `worker_count`; images in memory never use any.
-        drop_last: Whether a short last batch is left out.
+        num_workers: Processes that decode files, see `worker_count`; sets in memory use none.
+        drop_last: Whether to leave out a short last batch.
         channels_last: Memory format of the inputs.
-        mix: Two kinds of examples that share each batch; None for one order of all examples.
+        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
 
     Raises:
-        DataError: No batch is left.
+        DataError: An epoch has no batch, or the augmentation does not fit the data.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class TrainLoader(_Loader):
             raise DataError("an augmentation changes images, and these inputs are vectors: augmentation=none")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on; of several processes, this one's shares."""
+        """The batches of an epoch, from step `start` on, both counted from 0; this process's shares of them."""
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
                 batch = self._mixing.apply(batch, self._spec.num_classes, self._seed, epoch, step)
@@ -191,13 +191,13 @@ def _order(data: ExampleSet, batch_size: int, mix: Mix | None) -> Order:
 
 
 class EvalLoader(_Loader):
-    """Every example once, in order, without augmentation.
+    """Batches of all examples in order, without augmentation.
 
     Args:
         data: The examples.
         spec: Facts for normalising.
         batch_size: Examples in a batch; the last one may be short.
-        num_workers: Processes that decode files, see `worker_count`; images in memory never use any.
+        num_workers: Processes that decode files, see `worker_count`; sets in memory use none.
         channels_last: Memory format of the inputs.
     """
 
@@ -211,13 +211,13 @@ class EvalLoader(_Loader):
         return self.dealt(0, 1)
 
     def dealt(self, first: int, hands: int) -> Iterator[Batch]:
-        """Every batch that falls to one of several readers: of number `first`, and each `hands`-th from there."""
+        """One reader's share of the batches, dealt round-robin: batch `first`, then every `hands`-th."""
         for _, batch in self._batches(0, first, len(self), hands):
             yield batch
 
 
 class Epochs(Protocol):
-    """Batches of each epoch, however they come about."""
+    """Source of the batches of each epoch."""
 
     steps_per_epoch: int
 
@@ -231,9 +231,9 @@ class Loaders:
     Attributes:
         spec: Facts of the training set.
         train: Training batches.
-        evals: Batches by split: "test", "val" where there is one, and "train" for a part of the training set.
-        num_views: Bound on `Batch.view` of training batches; None where views are endless.
-        view_space: What these numbers depend on beside the source, see `Augmentation.space`.
+        evals: Batches by split: "test", "val" if there is one, and "train" for a part of the training set.
+        num_views: Bound on `Batch.view` of training batches; None if the number of views is infinite.
+        view_space: Settings that `Batch.view` depends on beside the source, see `Augmentation.space`.
     """
 
     spec: DataSpec
@@ -253,7 +253,7 @@ def make_loaders(
     drop_last: bool,
     channels_last: bool,
 ) -> Loaders:
-    """Loaders for what a run sees of a data set; see `TrainLoader` and `EvalLoader` for the arguments."""
+    """Loaders of a run's splits; see `TrainLoader` and `EvalLoader` for the arguments."""
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
     return Loaders(
         splits.spec,

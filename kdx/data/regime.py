@@ -1,4 +1,4 @@
-"""Which examples a run may learn from: fractions and subsets that depend on their own seed alone."""
+"""Selects fractions and subsets of a training set; they depend on their own seed alone."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,9 @@ from kdx.data.sets import DataError
 
 
 def class_ranks(labels: Tensor, seed: int, purpose: str) -> Tensor:
-    """A random place of each example within its class, counted from 0, int64 [N].
+    """A random rank of each example within its class, from 0, int64 [N].
 
-    Taking the examples whose rank is below a number that grows with the fraction gives nested,
-    balanced subsets.
+    The examples whose rank is below a bound form balanced subsets, nested for growing bounds.
     """
     order = torch.randperm(len(labels), generator=generator(seed, purpose))
     order = order[labels[order].argsort(stable=True)]
@@ -28,15 +27,15 @@ def class_ranks(labels: Tensor, seed: int, purpose: str) -> Tensor:
 def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tensor:
     """Mask of a class-balanced share, bool [N].
 
-    The share has `fraction` of all examples, rounded, and of each class as many to within one. For one
-    seed and purpose the share of a smaller fraction lies within that of a larger one.
+    The share has `fraction` of all examples, rounded, and the same fraction of each class to within one example. For
+    one seed and purpose, a smaller fraction selects a subset of a larger one.
 
     Raises:
-        DataError: Some class would be left without an example.
+        DataError: A class would have no example.
     """
     counts = labels.bincount()
-    # each class is spread evenly over [0, 1), so that any prefix of the whole takes equal shares; the
-    # label only decides between equals
+    # each class is spread evenly over [0, 1), so that any prefix takes equal shares of the classes; the label breaks
+    # ties
     place = (class_ranks(labels, seed, purpose).double() + 0.5) / counts[labels] + labels * 1e-12
     chosen = place.argsort(stable=True)[: math.floor(fraction * len(labels) + 0.5 + 1e-9)]
     mask = torch.zeros(len(labels), dtype=torch.bool)
@@ -52,7 +51,7 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tens
 
 
 def special(labels: Tensor, classes: Sequence[int], num_classes: int) -> Tensor:
-    """Labels as a specialist has them: the place of each in `classes`, or their number for all others, int64 [N]."""
+    """Labels of a specialist: the position in `classes`, or the length of `classes` for all others, int64 [N]."""
     places = torch.full((num_classes,), len(classes))
     places[list(classes)] = torch.arange(len(classes))
     return places[labels]
@@ -61,7 +60,7 @@ def special(labels: Tensor, classes: Sequence[int], num_classes: int) -> Tensor:
 def balanced(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
     """Positions of `count` examples with class counts that differ by at most one, ascending, int64.
 
-    Where a class runs out the others fill its place; all examples where `count` exceeds them.
+    If a class has too few examples, the others fill up. All examples if `count` exceeds their number.
     """
     turn = class_ranks(labels, seed, purpose) * (int(labels.max()) + 1) + labels
     return turn.argsort()[:count].sort().values

@@ -1,4 +1,4 @@
-"""Examples with targets, in memory or in files, addressed by position."""
+"""Sets of examples with targets, in memory or in files, indexed by position."""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -13,15 +13,15 @@ from kdx.data.sources.decode import decode
 
 
 class DataError(UserError, ValueError):
-    """The data at hand is not what the configuration says."""
+    """The data is missing, damaged or contradicts the config."""
 
 
 class Nearby(NamedTuple):
-    """Which examples lie together, for an order that keeps reads together.
+    """Groups of examples in common files, for an order that reads few files at a time.
 
     Attributes:
-        group: Where each example lies, int64 [N].
-        at_once: Groups that are read from at a time.
+        group: Group of each example, int64 [N].
+        at_once: Number of groups to read from at a time.
     """
 
     group: Tensor
@@ -35,15 +35,15 @@ class ExampleSet:
     """Examples with targets, numbered from 0.
 
     Attributes:
-        targets: Targets [N, ...] by name, see `kdx.core.batch.Batch`. Of class indices, -1 is an example without one.
-        origin: Position of each example in the source's training set, int64 [N]. Augmentation draws by
-            origin, so that an example looks the same whatever part of the source is in use.
+        targets: Targets [N, ...] by name, see `kdx.core.batch.Batch`. A class index of -1 marks an unlabelled example.
+        origin: Position of each example in the source's training set, int64 [N]. Random augmentation depends on it,
+            so that an example has the same views in every subset of the source.
         pool: Number of examples of the source; bounds `origin`.
         shape: Shape of every input.
-        dtype: Of the arrays that hold the inputs: uint8, or float32 with a `scale` of 1.
-        decodes: Whether reading costs enough for worker processes to pay.
-        foreign: Whether there are examples of other sources, so that `origin` is no place in the training set.
-        nearby: What an epoch's order has to keep together; None for nothing.
+        dtype: Type of the arrays that hold the inputs: uint8, or float32 with a `scale` of 1.
+        decodes: Whether reading is slow enough for worker processes to help.
+        foreign: Whether there are examples of other sources, for which `origin` is no position in the training set.
+        nearby: Groups that an epoch's order keeps together; None for a plain shuffle.
     """
 
     decodes: bool
@@ -68,28 +68,28 @@ class ExampleSet:
 
     @property
     def labels(self) -> Tensor:
-        """Class indices, int64 [N]. Raises DataError where the examples have no classes."""
+        """Class indices, int64 [N]. Raises DataError if the examples have no classes."""
         if self.has_classes:
             return self.targets["labels"]
         raise DataError(f"these examples have no classes; their targets are: {', '.join(self.targets)}")
 
     @property
     def strata(self) -> Tensor:
-        """Groups that shares of the set keep their proportions of, int64 [N]: the classes, or one for all."""
+        """Groups for stratified subsets, int64 [N]: the classes, or a single group."""
         return self.labels if self.has_classes else torch.zeros(len(self), dtype=torch.int64)
 
     def subset(self, indices: Tensor) -> Self:
-        """The examples at these positions, numbered anew from 0."""
+        """The examples at these positions, numbered from 0."""
         raise NotImplementedError
 
     def with_targets(self, **targets: Tensor) -> Self:
-        """The same inputs with some targets set."""
+        """A copy with some targets set."""
         other = copy(self)
         other.targets = {**self.targets, **targets}
         return other
 
     def labelled(self, labels: Tensor) -> Self:
-        """The same inputs with other class indices."""
+        """A copy with other class indices."""
         return self.with_targets(labels=labels)
 
     def at(self, indices: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -134,11 +134,11 @@ class ImageSet(ExampleSet):
         self.scale = scale
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Where images lie: an array [M, H, W, C] and the row of each index in it, [B]."""
+        """Storage of images: an array [M, H, W, C] and the row of each index in it, [B]."""
         raise NotImplementedError
 
     def whole(self, index: int) -> np.ndarray:
-        """One image before it was brought to `shape`, [h, w, C]."""
+        """One image before it is resized to `shape`, [h, w, C]."""
         raise NotImplementedError
 
 
@@ -173,12 +173,12 @@ class TensorSet(ImageSet):
 
 
 class Encoded(Protocol):
-    """Images by number that are still to be decoded: files, or parts of an archive."""
+    """Encoded images by number: files, or parts of an archive."""
 
     def subset(self, indices: Tensor) -> "Encoded": ...
 
     def decode(self, index: int, channels: int) -> np.ndarray:
-        """uint8 [h, w, channels]. Raises DataError, where the image is not there or damaged, that names it."""
+        """uint8 [h, w, channels]. Raises DataError with the image's name if it is missing or damaged."""
         ...
 
 
@@ -206,14 +206,14 @@ class ImageFiles:
 class EncodedSet(ImageSet):
     """Images that are decoded at each access.
 
-    The short side is resized to `resize` (bilinear) and the centre is cut out; greyscale becomes RGB
-    where three channels are asked for, and the reverse.
+    The short side is resized to `resize` (bilinear), then the centre is cropped. Greyscale becomes RGB for three
+    channels, and RGB becomes greyscale for one.
 
     Args:
-        source: Where they come from.
+        source: The encoded images.
         targets: Class indices, int64 [N], or targets by name.
-        shape: (C, H, W) of every image after resizing and cutting; C is 1 or 3.
-        resize: Length of the short side before the cut; at least max(H, W).
+        shape: (C, H, W) of every image after resizing and cropping; C is 1 or 3.
+        resize: Length of the short side before cropping; at least max(H, W).
         origin, pool, nearby: See `ImageSet`.
     """
 
@@ -252,7 +252,7 @@ class EncodedSet(ImageSet):
         return self.source.decode(index, self.shape[0])
 
     def in_memory(self) -> TensorSet:
-        """Every image decoded, resized and cut once."""
+        """All images, decoded, resized and cropped, as a set in memory."""
         images, _ = self.rows(torch.arange(len(self)))
         return TensorSet(torch.from_numpy(images), self.targets, self.scale, self.origin, self.pool)
 
@@ -261,7 +261,7 @@ class EncodedSet(ImageSet):
         _, height, width = self.shape
         h, w = pixels.shape[:2]
         if min(h, w) != self.resize:
-            # the long side is cut to a whole number, like torchvision.transforms.Resize
+            # the long side is rounded down, as in torchvision.transforms.Resize
             h, w = (self.resize, int(self.resize * w / h)) if h <= w else (int(self.resize * h / w), self.resize)
             pixels = resized(pixels, h, w)
         top, left = round((h - height) / 2), round((w - width) / 2)
@@ -269,7 +269,7 @@ class EncodedSet(ImageSet):
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """uint8 [h, w, C] brought to [height, width, C] by Pillow's antialiased bilinear filter."""
+    """Resize uint8 [h, w, C] to [height, width, C] with Pillow's antialiased bilinear filter."""
     from PIL import Image
 
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])

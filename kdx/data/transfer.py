@@ -1,4 +1,4 @@
-"""The transfer set: what a student learns from, where that is not the plain training set."""
+"""The transfer set: the student's training examples, if they differ from the plain training set."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,29 +21,29 @@ from kdx.tasks.classes import Classes
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """Which examples a student sees, and of which it sees the labels; validation and test sets stay whole.
+    """Selects the student's training examples, and those with labels; validation and test sets stay whole.
 
-    From the training set without its validation share: first `held_out` is cut, so that a teacher trained by this
-    program sees one part and its student the other; of the student's part, `dataset.fraction` is labelled; then
-    come the unlabelled images; last, classes are left out. So runs that differ in one of these share the rest.
-    Everything is a function of this and the data set alone.
+    It starts from the training set without its validation share, in this order: `held_out` is cut, so that a teacher
+    trained by kdx sees one part and its student the other; `dataset.fraction` of the student's part is labelled;
+    unlabelled images are added; classes are left out. So runs that differ in one of these settings share the others.
+    The selection depends on this config and the data set alone.
 
     The label of an unlabelled example is -1; see `kdx.core.batch.Batch`.
 
     Attributes:
-        held_out: Share of the training set that the teacher's own training does not see and the student learns
-            from; 0 where both learn from all of it. It cannot reach into a teacher that was given.
-        held_out_seed: Chooses the share.
-        part: Which of the two a run learns from; the teacher's own training has "rest".
-        unlabelled: "rest" for what `dataset.fraction` leaves of the training set, images of another source, or None.
-        labelled_share: Labelled part of each batch; an epoch is then one pass over the unlabelled ones. 0 leaves the
-            labelled examples out, None puts all into one order.
-        omit_classes: Classes of which the student sees no example.
-        only_classes: The only classes of which it sees examples; None for all. Neither reaches images of another
-            source, which have no class.
-        special_classes: Classes of a specialist; all others are one for it, the last, in every split. An epoch is one
-            pass over the examples of its own. None for all classes as they are.
-        special_share: Their part of each batch; the others are drawn at random.
+        held_out: Share of the training set for the student alone, which the teacher's own training does not see; 0
+            gives both the whole set. It has no effect on a teacher with given weights.
+        held_out_seed: Seed of the share.
+        part: Part of the training set that the run uses; the teacher's own training uses "rest".
+        unlabelled: "rest" for the examples outside `dataset.fraction`, images of another source, or None.
+        labelled_share: Labelled part of each batch; an epoch is then one pass over the unlabelled examples. 0 leaves
+            out the labelled examples, None shuffles all examples together.
+        omit_classes: Classes without examples in the transfer set.
+        only_classes: The only classes with examples; None for all. Neither key affects images of another source, which
+            have no class.
+        special_classes: Classes of a specialist; the others form one class, the last, in every split. An epoch is one
+            pass over the examples of these classes. None leaves the classes as they are.
+        special_share: Part of these classes in each batch; the other examples are drawn at random.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (transfer sets, omitted
@@ -62,11 +62,11 @@ class Transfer:
 
     @property
     def has_foreign(self) -> bool:
-        """Whether there are images of another source."""
+        """Whether images of another source are added."""
         return isinstance(self.unlabelled, Source)
 
     def misfits(self, task: Task, fraction: float) -> Iterator[str]:
-        """A sentence for everything that is wrong by itself or with the data set's facts."""
+        """A sentence for each setting that contradicts another or the data set's facts."""
         if task.kind != CLASSES:
             yield from self._without_classes(task)
             return
@@ -91,7 +91,7 @@ class Transfer:
             if not 0 < len(set(self.special_classes)) == len(self.special_classes) < num_classes:
                 yield f"special_classes must be different classes, some but not all, found {list(self.special_classes)}"
             if self.unlabelled is not None:
-                yield "special_classes and the rest are told apart by labels, but unlabelled is not null"
+                yield "special_classes needs a label for every example, but unlabelled is not null"
 
     def _without_classes(self, task: Task) -> Iterator[str]:
         for key in ("omit_classes", "only_classes", "special_classes"):
@@ -103,13 +103,13 @@ class Transfer:
             yield f"labelled_share needs a task with classes, and this task has {task.kind}"
 
     def task(self, of: Task) -> Task:
-        """The student's task on a data set with a task: a specialist tells fewer classes apart."""
+        """The student's task on a data set of task `of`; a specialist has fewer classes."""
         return of if self.special_classes is None else Classes(len(self.special_classes) + 1)
 
     def marks(self, size: int, task: Task) -> Tensor | None:
-        """Labels like those of a transfer set, in which a class or all labels may be missing, int64 [size].
+        """Synthetic labels that lack the same classes or labels as the transfer set, int64 [size].
 
-        None where the task has no classes.
+        None if the task has no classes.
         """
         if task.kind != CLASSES:
             return None
@@ -125,10 +125,10 @@ class Transfer:
         return labels
 
     def splits(self, dataset: Dataset) -> Splits:
-        """What a run sees of a data set.
+        """The splits of a data set that a run uses.
 
         Raises:
-            DataError: The data is missing or not as it should be, or nothing is left to learn from.
+            DataError: The data is missing or contradicts the config, or the transfer set is empty.
         """
         for problem in self.misfits(dataset.task, dataset.fraction):
             raise DataError(problem)
@@ -170,7 +170,7 @@ class Transfer:
         return replace(splits, spec=replace(splits.spec, task=self.task(splits.spec.task)))
 
     def _keeps(self, labels: Tensor) -> Tensor:
-        """Which examples are of classes that are not left out, bool [N]."""
+        """Mask of the examples whose classes are kept, bool [N]."""
         if self.only_classes is not None:
             return torch.isin(labels, torch.tensor(list(self.only_classes)))
         return ~torch.isin(labels, torch.tensor(list(self.omit_classes), dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""What evaluators of networks on a split share."""
+"""Base class of evaluators of a split, and how processes divide its batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -25,13 +25,13 @@ class SplitEvaluator(Evaluator):
 
     Args:
         loaders: Batches by split: test, train (a subset, without augmentation), val where there is one.
-        device: Where the networks are.
-        task: The data set's task.
-        split: Which split to read.
-        every: Epochs between two evaluations; None for the end of the run alone.
+        device: Device of the networks.
+        task: Task of the data set.
+        split: Name of the split to read.
+        every: Epochs between two evaluations; None evaluates only at the end of the run.
 
     Raises:
-        UserError: There is no such split.
+        UserError: The split does not exist.
     """
 
     needs_teacher = False
@@ -54,23 +54,23 @@ class SplitEvaluator(Evaluator):
         return on_device(self.loader, self._device)
 
     def share(self, *nets: nn.Module) -> Iterator[Batch]:
-        """Those of its batches that this one of several processes shows to networks, see `dealt`."""
+        """This process's share of the split's batches, on the device, see `dealt`."""
         return on_device(dealt(self.loader, *nets), self._device)
 
 
 def divided(*nets: nn.Module) -> bool:
-    """Whether several processes divide what they show to networks: not where they must meet to run one of these."""
+    """Whether processes divide the batches for these networks; not if all must call a sharded one together."""
     return size() > 1 and not any(map(is_sharded, nets))
 
 
 def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:
-    """What falls to this one of several processes where whole batches are dealt out in turn; all if not `divided`.
+    """This process's share of the batches, dealt round-robin; all batches if not `divided`.
 
-    Whole, since what a network says of an example may differ by rounding with the batch that it is in.
+    Batches stay whole, since the outputs for an example may differ in rounding between batches.
     """
     if not divided(*nets):
         return batches
-    if isinstance(batches, EvalLoader):  # reads no others
+    if isinstance(batches, EvalLoader):  # reads only its share
         return batches.dealt(rank(), size())
     return islice(batches, rank(), None, size())
 
@@ -78,12 +78,12 @@ def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:
 def computed(
     metrics: Mapping[str, PairMetric | StreamingMetric], compute: Callable[[], dict[str, float]], *nets: nn.Module
 ) -> dict[str, float]:
-    """What metrics say once those of all processes are added up; in each process.
+    """Add up the metrics of all processes and return their values in each process.
 
     Args:
-        metrics: This process' own, by the same names in all; the leader has all of them, others may have seen no batch.
-        compute: Reads them. The leader calls it, when its metrics have the sums of all.
-        nets: What was measured, as given to `dealt`.
+        metrics: This process's metrics, under the same names in all processes; empty in one that read no batch.
+        compute: Reads the values. The leader calls it after it has merged the sums of all processes.
+        nets: The measured networks, as given to `dealt`.
     """
     if not divided(*nets):
         return compute()
@@ -99,13 +99,13 @@ def computed(
 
 
 def network(models: Mapping[str, nn.Module], role: str) -> nn.Module:
-    """A network by role. Raises UserError that names the roles there are, where it is missing."""
+    """A network by role. Raises UserError with the known roles if it is missing."""
     if role not in models:
         raise UserError(f"this method has no network '{role}'; it has: {', '.join(models)}")
     return models[role]
 
 
 def differentiable(net: nn.Module) -> AbstractContextManager[None]:
-    """Within the block a network's outputs have a graph back to its inputs, also where it is a frozen teacher."""
+    """Within the block, a network's outputs have a graph to its inputs, also those of a frozen teacher."""
     frozen = network_with(net, "through_inputs")
     return nullcontext() if frozen is None else frozen.through_inputs()

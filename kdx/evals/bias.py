@@ -16,26 +16,26 @@ WHICH = ("before", "match_prior", "test_optimal")
 
 
 class Bias(SplitEvaluator):
-    """Measures the student as it is and with the biases of some classes raised together by one number.
+    """Measures the student with and without a common shift of the biases of some classes.
 
-    `bias/{split}/{which}/top1`, `recall` of those classes, and `class_errors`, the wrong ones of their examples as
-    a share of all; `shift` is what was added. `which` is
+    It measures `bias/{split}/{which}/top1`, `recall` of those classes, `class_errors`, their misclassified examples
+    as a share of all examples, and `shift`, the added number. `which` is
 
-    - `before`: nothing is added;
-    - `match_prior`: the shift at which the student's mean probability of the classes on this split is their prior.
-      It looks at no label, so its numbers are a result like any other;
-    - `test_optimal`: the shift with the fewest errors on this very split, as in the paper. Its numbers are chosen on
-      what they are measured on: a bound on what a shift can do, not a result.
+    - `before`: no shift;
+    - `match_prior`: the shift at which the student's mean probability of the classes on this split equals their prior.
+      It uses no labels, so these measurements are valid results;
+    - `test_optimal`: the shift with the fewest errors on this split, as in the paper. It is chosen on the examples
+      that it is measured on, so these measurements bound the effect of a shift and are not results.
 
-    The network that is exported has the biases it was trained with.
+    The exported network keeps the biases of its training.
 
     Args:
-        classes: Classes whose biases are raised: those the student has never seen, or has seen alone.
-        prior: Their share of all examples, together; None for that of as many classes of equal size.
+        classes: Classes whose biases are shifted: those without training examples, or the only ones with some.
+        prior: Joint share of these classes among all examples; None for the share of as many equally frequent classes.
         loaders, device, task, split, every: As in `SplitEvaluator`.
 
     Raises:
-        ValueError: No class is named.
+        ValueError: `classes` is empty.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 3.
@@ -64,7 +64,7 @@ class Bias(SplitEvaluator):
     ):
         super().__init__(loaders, device, task, split, every)
         if not classes:
-            raise ValueError("classes must name those whose biases are moved; transfer.omit_classes=[3] does")
+            raise ValueError("classes must name at least one class; transfer.omit_classes=[3] gives one")
         self.classes, self.prior = tuple(classes), prior
 
     def misfits(self, task: Task) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""How alike two networks' decision boundaries are around the examples."""
+"""Similarity of two networks' decision boundaries near the examples."""
 
 from collections.abc import Iterable, Mapping
 
@@ -16,14 +16,14 @@ from kdx.models.attack import BoundaryAttack
 class Boundary(SplitEvaluator):
     """Measures `boundary/{split}/magsim`, `angsim` and `reached`.
 
-    Each example that both networks classify correctly is moved to the boundary of each, towards the same class.
+    The attack moves each example that both networks classify correctly to the boundary of each, towards the same class.
     With the two perturbations t and s, MagSim is the mean of `min(|t|, |s|) / max(|t|, |s|)`, in [0, 1], and AngSim
-    that of their cosine, in [-1, 1]; for both, 1 is the same boundary. Pairs where an attack did not cross in its
-    steps do not count; `reached` is the share that does.
+    the mean of their cosine, in [-1, 1]; both are 1 for equal boundaries. Pairs in which an attack does not cross the
+    boundary are left out; `reached` is the share of the other pairs.
 
     Args:
-        attack: How examples are moved; its steps should be small and many.
-        targets: Classes that each example is moved towards: the teacher's most likely others; None for all others.
+        attack: The attack that moves examples; it should take many small steps.
+        targets: Number of target classes per example, by the teacher's probability; None for all other classes.
         loaders, device, task, split, every: As in `SplitEvaluator`.
 
     References:
@@ -77,7 +77,7 @@ class Boundary(SplitEvaluator):
 
     @torch.no_grad()
     def _pairs(self, student: nn.Module, teacher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Examples that both classify correctly, each as often as it has targets, and the targets."""
+        """Examples that both classify correctly, repeated once per target, and the targets."""
         mine, theirs = student(batch.inputs).logits, teacher(batch.inputs).logits
         right = (mine.argmax(1) == batch.labels) & (theirs.argmax(1) == batch.labels)
         others = theirs[right].argsort(1, descending=True)[:, 1:]

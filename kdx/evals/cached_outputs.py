@@ -1,4 +1,4 @@
-"""What a network says of a split, asked once where it is frozen, however often it is measured."""
+"""Caches the outputs of frozen networks on a split, over all evaluations."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from kdx.data.loaders import EvalLoader
 from kdx.metrics.cka import as_vectors
 from kdx.models.teachers.sharded import is_sharded
 
-LIMIT = 256 * 2**20  # bytes that are kept of one network; CIFAR-100's test set takes 20 to 60 MB, ImageNet's 2.5 GB
+LIMIT = 256 * 2**20  # cached bytes of one network; CIFAR-100's test set takes 20 to 60 MB, ImageNet's 2.5 GB
 
 Roles = Callable[[Collection[str]], Sequence[str]]
 
@@ -21,7 +21,7 @@ Roles = Callable[[Collection[str]], Sequence[str]]
 class _Memory:
     state: tuple[tuple[int, int], ...]
     splits: WeakKeyDictionary[EvalLoader, dict[int, Outputs]] = field(default_factory=WeakKeyDictionary)
-    names: Collection[str] = ()  # of all its features
+    names: Collection[str] = ()  # of all the network's features
     size: int = 0
 
 
@@ -29,18 +29,17 @@ _memories: WeakKeyDictionary[nn.Module, _Memory] = WeakKeyDictionary()
 
 
 class Asked:
-    """A network that is asked about the batches of a split; where it is frozen, it is not run on any of them again.
+    """Calls a network on the batches of a split, and caches the outputs if the network is frozen.
 
-    The batches of a split are the same at each pass, and a frozen network is a function; so its answers outlast an
-    evaluation, and the runs of a fused sweep, which have loaders and teacher in common, share them. They live as long
-    as the network and the loader. What is beyond `LIMIT` is asked anew.
+    The batches of a split are equal in each pass, so a frozen network's outputs are too. The cache is shared by all
+    evaluations, and by the runs of a fused sweep, which share loaders and teacher. It lives as long as the network and
+    the loader. Outputs beyond `LIMIT` are computed again each time.
 
     Args:
-        net: In evaluation mode. It is taken for frozen where no parameter takes a gradient, and for another one as
-            soon as a parameter or buffer was changed or replaced. One whose parts processes must meet to run is always
-            run.
-        loader: The split's batches; only those of an `EvalLoader` are known to be the same each time, and where several
-            processes divide them, they do so in the same way each time.
+        net: A network in evaluation mode. It counts as frozen if no parameter requires a gradient. A change of a
+            parameter or buffer empties its cache. Outputs of a sharded network are never cached.
+        loader: The split's batches; only those of an `EvalLoader` are cached, since these are equal in each pass, as is
+            their division among processes.
     """
 
     def __init__(self, net: nn.Module, loader: Iterable[Batch]):
@@ -55,15 +54,15 @@ class Asked:
             self._known = self._memory.splits.setdefault(loader, {})
 
     def __call__(self, step: int, inputs: Tensor, roles: Roles) -> Outputs:
-        """What the network says of a batch, in full precision.
+        """The network's outputs for a batch, in full precision.
 
         Args:
-            step: Which batch of the split, counted from 0.
+            step: Number of the batch, from 0.
             inputs: The batch's inputs.
-            roles: Chooses features, given the names of those there are.
+            roles: Selects features from the names of all.
 
         Returns:
-            The logits; of each chosen feature one float64 vector an example, see `as_vectors`.
+            The logits, and each selected feature as one float64 vector per example, see `as_vectors`.
         """
         known = self._known.get(step)
         if known is not None and self._memory is not None:
@@ -91,5 +90,5 @@ def _bytes(outputs: Outputs) -> int:
 
 
 def _state(net: nn.Module) -> tuple[tuple[int, int], ...]:
-    """What changes when a weight is changed in place or put elsewhere, as by another memory format."""
+    """Addresses and versions of all weights; they change with a weight, its storage or its memory format."""
     return tuple((t.data_ptr(), t._version) for t in (*net.parameters(), *net.buffers()))

@@ -1,4 +1,4 @@
-"""How closely the student's outputs, and what they do when the input moves, follow the teacher's."""
+"""Distance of the student's outputs and Jacobians to the teacher's."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,9 @@ from kdx.models.derivatives import jacobian
 class Derivatives(SplitEvaluator):
     """Measures `derivatives/{split}/rmse` and `jacobian_rmse` between student and teacher.
 
-    Roots over the split's examples of the mean squared distance: of the outputs, summed over them, and of the whole
-    Jacobian (Frobenius norm), in units of the normalised inputs. A backward pass for each output: for small networks.
+    Both are root mean squares over the examples: of the Euclidean distance of the outputs, and of the Frobenius
+    distance of the Jacobians, in units of the normalised inputs. Each output takes a backward pass, so this evaluator
+    is for small networks.
 
     Args:
         loaders, device, task, split, every: As in `SplitEvaluator`.

@@ -1,4 +1,4 @@
-"""How closely the student follows the teacher."""
+"""Fidelity of the student to the teacher: agreement of outputs, and CKA of features."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,19 +18,19 @@ from kdx.metrics.cka import CKA
 
 
 def fidelity_metrics(task: Task) -> Sequence[Metric]:
-    """The metrics of a task's comparison of two networks, by the names that `Fidelity` gives them."""
+    """The metrics of a task's comparison of two networks, under their names in `Fidelity`."""
     return tuple(replace(metric, name=f"fidelity/*/{metric.name}") for metric in task.fidelity().described)
 
 
 class Fidelity(SplitEvaluator):
-    """Measures `fidelity/{split}/{metric}` for the task's own comparison of two networks, and `cka/{role}`.
+    """Measures `fidelity/{split}/{metric}` for the task's comparison of two networks, and `cka/{role}`.
 
-    Of classes, agreement is the share of examples with the same prediction; kl is KL(teacher || student) and
-    reverse_kl KL(student || teacher), in nats at temperature 1. Of values, rmse_to_teacher is the distance of the two.
-    CKA is linear, of pooled features.
+    For classes, agreement is the share of examples with the same prediction; kl is KL(teacher || student) and
+    reverse_kl KL(student || teacher), in nats at temperature 1. For values, rmse_to_teacher is the distance of the
+    two. CKA is linear, of pooled features.
 
     Args:
-        cka_roles: Features to compare; None for every stage (and "pooled") that both networks have.
+        cka_roles: Features to compare; None for all stages, and "pooled", that both networks have.
         loaders, device, task, split, every: As in `SplitEvaluator`.
 
     References:
@@ -69,7 +69,7 @@ class Fidelity(SplitEvaluator):
 
         def values() -> dict[str, float]:
             found = {name: cka.compute()["cka"] for name, cka in alike.items()}
-            # a feature that is constant is like nothing
+            # CKA of a constant feature is undefined
             return follows.compute() | {name: value for name, value in found.items() if not math.isnan(value)}
 
         measured = computed({"fidelity": follows, **alike}, values, student, teacher.net)
@@ -79,5 +79,5 @@ class Fidelity(SplitEvaluator):
         if self.cka_roles is not None:
             return self.cka_roles
         both = set(ours) & set(theirs)
-        # the stem and pre-activations say little that their stage does not
+        # the stem and pre-activations add little to the stages
         return sorted(r for r in both if r == "pooled" or (r.startswith("stage") and "." not in r and r != "stage0"))

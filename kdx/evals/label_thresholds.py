@@ -1,4 +1,4 @@
-"""F1 of several labels at thresholds that are chosen on validation."""
+"""F1 of multi-label predictions at thresholds chosen on validation."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,15 +19,15 @@ class LabelThresholds(SplitEvaluator):
     """Measures `thresholds/{split}/micro_f1`, `macro_f1` and `hamming`, at thresholds chosen by F1 on another split.
 
     Args:
-        choose_on: Split that thresholds are chosen on, such as "val" (dataset.val_fraction cuts one), never the one
-            that is measured.
-        per_label: Whether each label has a threshold of its own, chosen by its F1; otherwise one threshold, chosen by
-            micro F1, serves all.
+        choose_on: Split on which thresholds are chosen, such as "val" (dataset.val_fraction cuts one), other than
+            `split`.
+        per_label: Whether each label has its own threshold, chosen by its F1; otherwise all labels share one threshold,
+            chosen by micro F1.
         model: Role of the network to measure.
         loaders, device, task, split, every: As in `SplitEvaluator`.
 
     Raises:
-        UserError: There is no such split, or both are the same.
+        UserError: A split does not exist, or both are the same.
     """
 
     tasks = frozenset({LABELS})
@@ -49,7 +49,7 @@ class LabelThresholds(SplitEvaluator):
     ):
         super().__init__(loaders, device, task, split, every)
         if choose_on == split:
-            raise UserError(f"thresholds are chosen on another split than they are measured on, and both are '{split}'")
+            raise UserError(f"thresholds must be chosen on another split than they are measured on; both are '{split}'")
         if choose_on not in loaders:
             raise UserError(
                 f"there is no split '{choose_on}' to choose thresholds on; this data set has: {', '.join(loaders)} "
@@ -62,7 +62,7 @@ class LabelThresholds(SplitEvaluator):
         net = network(models, self.model)
         ranking = LabelRanking()
         self._measure(net, self._choose_on, ranking)
-        # a mapping of numbers, since this is how one process tells the others
+        # a mapping of numbers, as `computed` sends it to the other processes
         chosen = computed({"ranking": ranking}, lambda: _numbers(ranking.thresholds(self._per_label)), net)
         decisions = LabelDecisions(torch.tensor(list(chosen.values()), dtype=torch.float64))
         self._measure(net, self.loader, decisions)

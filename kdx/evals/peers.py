@@ -1,4 +1,4 @@
-"""The task's metrics of the networks that learn beside the student, and of all of them together."""
+"""The task's metrics of peers and exits, and of their ensemble."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,10 +13,10 @@ TOGETHER = "ensemble"
 
 
 class Peers(SplitEvaluator):
-    """Measures `{role}/{split}/{metric}`, as `TaskMetrics` does, for each further network and for all together.
+    """Measures `{role}/{split}/{metric}`, as `TaskMetrics` does, for each other network and for their ensemble.
 
-    The roles are those of the method: `peer1/test/top1`, `exit2/test/top1`. `ensemble` is what the method
-    itself makes of its networks, or else the task's joint prediction, the student's among them.
+    The roles are those of the method: `peer1/test/top1`, `exit2/test/top1`. `ensemble` is the method's own network of
+    that role if it has one, else the task's joint prediction of all networks, the student included.
 
     Args:
         loaders, device, task, split, every: As in `SplitEvaluator`.

@@ -1,4 +1,4 @@
-"""Predictions of networks for each example of a split, as the task keeps them."""
+"""Per-example predictions of networks on a split."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -18,13 +18,13 @@ from kdx.evals.cached_outputs import Asked
 def predictions(
     models: Mapping[str, nn.Module], loader: Iterable[Batch], device: torch.device, task: Task
 ) -> dict[str, Tensor]:
-    """Predictions of networks, in one pass over the data that several processes divide.
+    """Predictions of networks, in one pass over the data; several processes divide the batches.
 
     Args:
         models: Networks in evaluation mode, by role.
         loader: Batches of the split, in order.
-        device: Where the networks are.
-        task: Says what is kept.
+        device: Device of the networks.
+        task: Defines the predictions and targets to keep.
 
     Returns:
         In each process, on the CPU, tensors [N, ...]: the task's `kept_targets` by their names, and for each role its
@@ -45,6 +45,6 @@ def predictions(
 
 
 def _in_order(hands: Sequence[Mapping[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
-    """What was dealt out in turn, as it was before."""
+    """Parts that were dealt round-robin, back in their original order."""
     rounds = {name: zip_longest(*(hand[name] for hand in hands if name in hand)) for name in hands[0]}
     return {name: [part for turn in turns for part in turn if part is not None] for name, turns in rounds.items()}

@@ -1,4 +1,4 @@
-"""How many answers survive an attack."""
+"""Accuracy under adversarial attacks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,16 +15,16 @@ from kdx.models.attack import PGD
 
 
 class Robustness(SplitEvaluator):
-    """Measures `robustness/{split}/{attack}`: top-1 on inputs that the attack moved to raise the cross-entropy.
+    """Measures `robustness/{split}/{attack}`: top-1 on inputs that an attack changed to raise the cross-entropy.
 
-    White-box attacks of first order bound robust accuracy from above only.
+    First-order white-box attacks give an upper bound on robust accuracy.
 
     Args:
-        model: Role of the network that is attacked and measured. For roles other than the student, the metric
-            names carry the role: `teacher/robustness/test/pgd`.
-        attacks: Attacks by the name that their metric gets.
-        mean: Of each channel, that inputs were normalised with.
-        std: Of each channel.
+        model: Role of the network that is attacked and measured. For roles other than the student, the role is a
+            prefix of the metric: `teacher/robustness/test/pgd`.
+        attacks: Attacks by the name of their metric.
+        mean: Mean of each channel, used to normalise inputs.
+        std: Standard deviation of each channel, used to normalise inputs.
         loaders, device, task, split, every: As in `SplitEvaluator`.
     """
 

@@ -16,8 +16,8 @@ class TaskMetrics(SplitEvaluator):
     """Measures `{split}/{metric}` for each metric of the task, such as `test/top1` or `test/rmse`.
 
     Args:
-        model: Role of the network to measure. For roles other than the student, the metric names carry
-            the role: `teacher/test/top1`.
+        model: Role of the network to measure. For roles other than the student, the role is a prefix of the metric:
+            `teacher/test/top1`.
         loaders, device, task, split, every: As in `SplitEvaluator`.
     """
 
@@ -46,7 +46,7 @@ class TaskMetrics(SplitEvaluator):
 
     @torch.no_grad()
     def measure(self, net: nn.Module) -> dict[str, float]:
-        """The measurements of a network in evaluation mode, by short name; several processes divide the batches."""
+        """Metrics of a network in evaluation mode, by short name; several processes divide the batches."""
         metrics, seen = self.metrics(), False
         for batch in self.share(net):
             seen = True
@@ -59,10 +59,10 @@ class TaskMetrics(SplitEvaluator):
 
 
 class ExtraMetrics(TaskMetrics):
-    """Measures `{split}/{metric}` for metrics of one's own, on the pairs that the task's metrics read.
+    """Measures `{split}/{metric}` for additional metrics, on the predictions and targets of the task.
 
     Args:
-        metrics: Unused metrics, such as subclasses of `kdx.metrics.base.StreamingMetric`; each evaluation uses copies.
+        metrics: New metrics, such as subclasses of `kdx.metrics.base.StreamingMetric`; each evaluation uses copies.
         loaders, device, task, split, model, every: As in `TaskMetrics`.
     """
 

@@ -1,4 +1,4 @@
-"""From a prepared config to the objects of a run."""
+"""Builds the objects of a run from its prepared config."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,14 @@ UNTRAINED = {"pretrained": False, "weights": None}
 
 
 def make(node: Config, **given: Any) -> Any:
-    """Build what a node's `_target_` names, with the arguments that the program itself adds.
+    """Build an object from a node with a `_target_`.
 
-    Raises the error that the target raised, without Hydra's wrapping around it.
+    Args:
+        node: The node.
+        given: Arguments that the program adds to those of the node.
+
+    Raises:
+        Exception: The target's own error, without Hydra's wrapper.
     """
     try:
         built = instantiate({**node, "_partial_": True}, _convert_="all")
@@ -38,7 +43,7 @@ def make(node: Config, **given: Any) -> Any:
 
 @dataclass(frozen=True)
 class Light:
-    """What is built before any data or weights load, so that mistakes show at once."""
+    """Parts that are built before any data or weights load, so that their errors appear at once."""
 
     settings: Settings
     device: torch.device
@@ -51,7 +56,7 @@ class Light:
 
 
 def build_light(config: Config) -> Light:
-    """Build the parts that cost nothing. Raises UserError for values that do not fit each other."""
+    """Build the parts that need neither data nor weights. Raises UserError for values that contradict each other."""
     settings = make(config["trainer"])
     return Light(
         settings,
@@ -66,7 +71,7 @@ def build_light(config: Config) -> Light:
 
 
 def build_loaders(config: Config, light: Light) -> Loaders:
-    """Load the data and cut it as the regime and the transfer set say."""
+    """Load the data and select its splits by the regime and the transfer set."""
     settings = light.settings
     return make_loaders(
         light.transfer.splits(light.dataset),
@@ -81,22 +86,22 @@ def build_loaders(config: Config, light: Light) -> Loaders:
 
 
 def stream_seed(config: Config, key: Literal["seed", "data_seed"]) -> int:
-    """The seed that a run derives its random streams from.
+    """The seed of a run's random streams.
 
-    A run trained as a teacher has streams of its own. Otherwise a teacher and a student of the same seed would start
-    from the same weights and see the same batches.
+    A teacher's training derives its own seed. With the student's, both would start from the same weights and see the
+    same batches.
     """
     return config[key] if config["role"] == "student" else derive(config[key], "teacher")
 
 
 def build_network(node: Config, seed: int) -> nn.Module:
-    """A network with the initial weights of a seed; what else a run builds has no part in them."""
+    """A network whose initial weights depend on its seed alone, not on the other parts of the run."""
     with seeded(seed, "network"):
         return as_network(make(node))
 
 
 def start_student(config: Config, weights: Path | None) -> nn.Module:
-    """The student as its run begins: with its own initial weights or given ones, a specialist with a generalist's."""
+    """The student at the start of its run: weights of a seed or of a file, outputs of a specialist if it is one."""
     net = build_network(config["student"]["net"], stream_seed(config, "seed"))
     if weights is not None:
         load_weights(net, weights)
@@ -104,26 +109,26 @@ def start_student(config: Config, weights: Path | None) -> nn.Module:
 
 
 def build_student(config: Config, weights: Path) -> nn.Module:
-    """The student as its run leaves it."""
+    """The trained student, with the weights of a file."""
     net = start_student(config, None)
     load_weights(net, weights)
     return net
 
 
 def specialised(net: nn.Module, classes: Sequence[int] | None) -> nn.Module:
-    """A network of all classes as a specialist's; as it is where there are no classes of its own."""
+    """Turn a network of all classes into a specialist's in place; None for `classes` leaves it as it is."""
     if classes is not None:
         specialise(net, classes)
     return net
 
 
 def untrained(node: Config) -> Config:
-    """A network's node without the weights of the library that it comes from, which may be far away."""
+    """A network's node without its library's pretrained weights, which may need a download."""
     return {**node, **{key: value for key, value in UNTRAINED.items() if key in node}}
 
 
 def build_teacher(config: Config, weights: Path) -> Frozen:
-    """A frozen network with the weights of a file, and its own input statistics where it has any."""
+    """A frozen network with the weights of a file, and with its own input statistics if the config gives them."""
     teacher, dataset = config["teacher"], config["dataset"]
     net = specialised(build_network(untrained(teacher["net"]), teacher["seed"]), teacher["special_classes"])
     load_weights(net, weights)
@@ -134,12 +139,12 @@ def build_teacher(config: Config, weights: Path) -> Frozen:
 
 
 def image_statistics(dataset: Config) -> Statistics | None:
-    """Mean and standard deviation of each channel of a data set of images; None where inputs are no images."""
+    """Mean and standard deviation of each channel of a data set of images; None for other inputs."""
     return (tuple(dataset["mean"]), tuple(dataset["std"])) if "mean" in dataset else None
 
 
 def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: nn.Module | None) -> Method:
-    """The method over its networks, adapters included; they have initial weights of the same seed."""
+    """The method with its networks and adapters; the run's seed sets the initial weights of the adapters."""
     given: dict[str, Any] = {"student": student, "spec": loaders.spec}
     if teacher is not None:
         given["teacher"] = teacher
@@ -147,7 +152,7 @@ def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: 
 
 
 def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:
-    """The method of a config's node; each of its peers has initial weights of a seed of its own."""
+    """Build a method from its node; each peer gets its own initial weights, derived from the seed."""
     if "peers" in node:
         node = dict(node)
         given = {
@@ -159,7 +164,7 @@ def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:
 
 
 def build_evaluators(nodes: Mapping[str, Config], loaders: Loaders, device: torch.device) -> dict[str, Evaluator]:
-    """Evaluators by name; those of a validation split are left out where the regime cuts none."""
+    """Evaluators by name, without those of the validation split if the regime has none."""
     present = {name: node for name, node in nodes.items() if node.get("split") != "val" or "val" in loaders.evals}
     given = {"loaders": loaders.evals, "device": device, "task": loaders.spec.task}
     return {name: make(node, **given) for name, node in present.items()}

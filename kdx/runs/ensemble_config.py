@@ -1,4 +1,4 @@
-"""Several teachers in place of one: what each of them is, and how they become one."""
+"""The config of an ensemble of teachers: its members, and the rule that combines their outputs."""
 
 import hashlib
 import re
@@ -20,17 +20,17 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def name_members(config: Config) -> list[str]:
-    """Make each member that `teacher.seeds` or `teacher.members` name a whole teacher.
+    """Expand `teacher.seeds` or `teacher.members` to the full config of each member, in place.
 
-    Members are in the order of their names, so that the order in which they are written makes no other experiment.
-    `choices` gets the option of each member's network.
+    Members are sorted by name, so that their order in the config does not change the run's identity. `choices` gets
+    the option of each member's network.
 
     Returns:
-        A line for everything that is wrong.
+        A line for each error.
     """
     teacher = config.get("teacher")
     if not isinstance(teacher, dict) or not {"seeds", "members"} <= teacher.keys():
-        return []  # validation says what is wrong
+        return []  # validation reports the error
     seeds, members = teacher["seeds"], teacher["members"]
     config["teacher"] = {**teacher, "members": {}}
     if seeds is not None and members:
@@ -40,7 +40,7 @@ def name_members(config: Config) -> list[str]:
             return [f"teacher.seeds: must be different numbers, at least one, found {seeds}"]
         if (given := teacher["checkpoint"]) not in ("auto", None):
             return [
-                f"teacher.seeds are of teachers that are trained here, and teacher.checkpoint={given} is one already"
+                f"teacher.seeds trains a teacher for each seed, but teacher.checkpoint={given} is trained; drop one"
             ]
         members = {f"seed{seed}": {"seed": seed} for seed in seeds}
     if members is None:
@@ -69,13 +69,13 @@ def name_members(config: Config) -> list[str]:
 
 
 def idle_recipe(checkpoint: str | None) -> str:
-    """Why a recipe and a checkpoint that is no run to come do not go together."""
+    """The error for a recipe beside a checkpoint that needs no training."""
     given = "null" if checkpoint is None else checkpoint
-    return f"recipe says how a teacher is trained here, and checkpoint={given} trains none; leave one of the two out"
+    return f"recipe configures the training of a teacher, but checkpoint={given} trains none; leave one of the two out"
 
 
 def _network(net: Any, same: Config, config: Config) -> tuple[str | None, Config]:
-    """The option that a member's network comes from, and its node."""
+    """The option of a member's network, and its node."""
     if isinstance(net, dict) and "_target_" not in net and "model" not in net:
         net = {"model": SAME, **net}
     word = net["model"] if isinstance(net, dict) and "model" in net else net
@@ -90,7 +90,7 @@ def as_teacher(config: Config, name: str) -> Config:
 
 
 def each_teacher(config: Config) -> dict[str, Config]:
-    """The config once for each teacher, with it as the only one: under "" itself, or by name an ensemble's members."""
+    """The config for each teacher alone: by member name for an ensemble, under "" for a single teacher."""
     teacher = config.get("teacher")
     if not isinstance(teacher, dict):
         return {}
@@ -98,7 +98,7 @@ def each_teacher(config: Config) -> dict[str, Config]:
 
 
 def gather(config: Config, members: Mapping[str, Config]) -> None:
-    """Put filled members back, and leave nothing of what only they have a say in."""
+    """Put the filled members back into the config, and clear the keys that belong to members alone."""
     names = [_name(member) for member in members.values()]
     counts = {name: names.count(name) for name in names}
     called = "+".join(f"{n}x{name}" if n > 1 else name for name, n in counts.items())
@@ -119,16 +119,16 @@ def _name(config: Config) -> str:
 
 
 def together(checksums: list[str]) -> str:
-    """One checksum for several."""
+    """One checksum of several."""
     return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
 def ensemble(settings: Config, members: Mapping[str, nn.Module]) -> Ensemble:
-    """The teachers of an ensemble as one.
+    """Combine teachers into one network.
 
     Args:
         settings: The config's `teacher`.
-        members: By name.
+        members: Networks by name.
     """
     weights = [member["weight"] for member in settings["members"].values()]
     nets = {name: members[name] for name in settings["members"]}
@@ -146,7 +146,7 @@ def _rule(settings: Config, weights: list[float]) -> Rule:
 
 
 def strays(config: Config) -> Iterator[str]:
-    """A line for each specialist that would not be asked as one."""
+    """Errors of configs in which specialists and the rule of the ensemble do not match."""
     teacher = config["teacher"]
     if teacher is None:
         return

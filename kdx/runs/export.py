@@ -1,4 +1,4 @@
-"""What a run leaves in its directory: the exported student and the result, under the run's name."""
+"""Writes the result of a run: the exported student, its predictions and `result.json`."""
 
 import json
 import time
@@ -26,7 +26,7 @@ from kdx.runs.teacher import Teacher
 
 
 def name(config: Config) -> str:
-    """Directory name of a run: what a reader looks for first, then its identity."""
+    """Directory name of a run: data set, method, networks and seed for people, then its identity."""
     parts = [config["dataset"]["name"], config["choices"]["method"], network_name(config, "student")]
     if config["teacher"] is not None:
         parts.append(f"from-{network_name(config, 'teacher')}")
@@ -37,9 +37,9 @@ def name(config: Config) -> str:
 def export_run(
     config: Config, folder: Path, light: Light, loaders: Loaders, trainer: Trainer, teacher: Teacher | None
 ) -> Result:
-    """Write the exported student, its predictions and the result of a run that came to its end; `DONE` last.
+    """Write the exported student, its predictions and the result of a completed run; `DONE` last.
 
-    Several processes predict; their leader writes.
+    All processes compute predictions; the leader writes.
     """
     student = trainer.deliverable
     by_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
@@ -91,20 +91,20 @@ def _write(
     }
     write_json(folder / RESULT, data)
     (folder / ERROR).unlink(missing_ok=True)
-    # last: its presence says that everything else is whole
+    # last: its presence means that all other files are complete
     (folder / DONE).touch()
     trainer.checkpoints.clear()
     return Result(folder, data)
 
 
 def described(evaluators: Iterable[Evaluator], task: Task) -> list[dict[str, Any]]:
-    """How the metrics of a run are shown, each name once."""
+    """Display settings of a run's metrics as JSON values, without duplicates."""
     metrics = [*task.described, *(metric for evaluator in evaluators for metric in evaluator.described)]
     return list({metric.name: metric.record() for metric in metrics}.values())
 
 
 def save_selected(config: Config, folder: Path, student: nn.Module) -> None:
-    """Export the student that does best on validation so far."""
+    """Export the student that is best on validation so far."""
     if leads():
         save_weights(folder / SELECTED_STUDENT, student, _about(config))
 

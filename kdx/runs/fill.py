@@ -1,6 +1,6 @@
-"""Facts that a config leaves open: peers as whole networks, checksums of given files, folders in one spelling.
+"""Fills in values that a config implies: networks of peers, checksums of files, normalised folders.
 
-Each function changes a config in place and returns a line for everything that is wrong. `kdx.runs.prepare` calls them.
+Each function changes a config in place and returns a line for each error. `kdx.runs.prepare` calls them.
 """
 
 import os
@@ -18,7 +18,7 @@ from kdx.runs.folder import CONFIG, STUDENT
 
 
 def weights_file(checkpoint: str, key: str) -> Path:
-    """The weights that a checkpoint names: a file, or the exported student of a run's directory."""
+    """The weights file of a checkpoint: the file itself, or the exported student of a run's directory."""
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         found = path / STUDENT
@@ -31,11 +31,11 @@ def weights_file(checkpoint: str, key: str) -> Path:
 
 
 def fill_peers(config: Config) -> list[str]:
-    """Put whole networks where `method.peers` names them, so that they are part of the run's identity."""
+    """Replace names in `method.peers` by the networks' nodes, so that these are part of the run's identity."""
     method, student = config["method"], config["student"]
     words = method.get("peers") if isinstance(method, dict) else None
     if not isinstance(words, list) or not isinstance(student, dict):
-        return []  # validation says what is wrong
+        return []  # validation reports the error
     peers, problems = [], []
     for i, word in enumerate(words):
         try:
@@ -55,26 +55,26 @@ def fill_checksum(config: Config, role: str) -> list[str]:
         checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
     except UserError as error:
         return [str(error)]
-    # a given teacher draws nothing: its seed makes no other experiment
+    # a teacher with given weights draws nothing, so its seed must not change the identity
     unseeded = {"seed": 0} if role == "teacher" else {}
     config[role] = {**node, **unseeded, "sha256": checksum, "experiment": _experiment_of(Path(node["checkpoint"]))}
     return []
 
 
 def _experiment_of(checkpoint: Path) -> str | None:
-    """The experiment of the run that made a checkpoint; None where the checkpoint lies in no run's directory."""
+    """Hash of the experiment that trained a checkpoint; None if the checkpoint is not in a run's directory."""
     path = checkpoint.expanduser()
     file = (path if path.is_dir() else path.parent) / CONFIG
     try:
         return experiment_hash(read_config(file)) if file.is_file() else None
     except (OSError, ValueError, TypeError, yaml.YAMLError):
-        return None  # a file of that name that is no run's
+        return None  # a file of that name that is not the config of a run
 
 
 def fill_images(config: Config) -> list[str]:
     transfer = config.get("transfer")
     if not isinstance(transfer, dict):
-        return []  # validation says what is wrong
+        return []  # validation reports the error
     images = transfer.get("unlabelled")
     if not isinstance(images, dict) or not isinstance(images.get("path"), str):
         return []
@@ -86,7 +86,7 @@ def fill_images(config: Config) -> list[str]:
 
 
 def fill_folders(config: Config) -> list[str]:
-    """Write the folders of data sets in one way: `plain`, `./plain`, `plain/` and `root/plain` are one data set."""
+    """Normalise the folders of data sets: `plain`, `./plain`, `plain/` and `root/plain` are one data set."""
     problems = []
     if isinstance(dataset := config.get("dataset"), dict):
         config["dataset"] = _with_plain_folder(dataset, "dataset", problems)
@@ -101,7 +101,7 @@ def fill_folders(config: Config) -> list[str]:
 def _with_plain_folder(dataset: Config, key: str, problems: list[str]) -> Config:
     root, given = dataset.get("root"), dataset.get("folder")
     if not isinstance(root, str) or not isinstance(given, str):
-        return dataset  # made-up data has no folder; validation says what else is wrong
+        return dataset  # synthetic data has no folder; validation reports other errors
     whole = os.path.abspath(os.path.join(os.path.expanduser(root), os.path.expanduser(given)))
     folder = os.path.relpath(whole, os.path.abspath(os.path.expanduser(root)))
     if folder.split(os.sep)[0] in (os.pardir, os.curdir):

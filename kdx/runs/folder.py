@@ -1,4 +1,4 @@
-"""The files of a run's directory: their names, and what they say of the run's state.
+"""The files of a run's directory: their names, and the state of the run that they show.
 
 Every other module takes the names from here. Finished runs of older versions have the same names, so a change here
 makes them unreadable.
@@ -7,7 +7,7 @@ makes them unreadable.
 from pathlib import Path
 
 CONFIG = "config.yaml"  # the resolved config
-RECORD = "metrics.jsonl"  # one line an event
+RECORD = "metrics.jsonl"  # one line per event
 STUDENT = "student.safetensors"  # the student at the last step
 SELECTED_STUDENT = "student_val.safetensors"  # the student that was best on the validation split
 PREDICTIONS = "predictions.safetensors"  # predictions on the test split
@@ -24,7 +24,7 @@ def is_done(folder: Path) -> bool:
 
 
 def failure(folder: Path) -> str:
-    """The error message of a failed run, in one line; empty where it did not fail."""
+    """The error message of a failed run, in one line; empty if the run did not fail."""
     if is_done(folder):
         return ""
     try:
@@ -33,7 +33,7 @@ def failure(folder: Path) -> str:
         return ""
     if not lines:
         return "no reason given"
-    # the last traceback's last line that is not indented opens the message, of which there may be several
+    # the message, of one or more lines, starts at the last line of the last traceback that is not indented
     opening = max((i for i, line in enumerate(lines) if line[:1] not in (" ", "\t", "")), default=len(lines) - 1)
     kind, _, text = lines[opening].partition(": ")
     return text or kind

@@ -10,8 +10,8 @@ from typing import IO
 from kdx.core.errors import UserError
 from kdx.runs.folder import LOCK
 
-PATIENCE = 0.5  # seconds; a process that only looks at a lock lets go of it within an instant
-PAUSE = 1.0  # seconds between two looks at a run that another process holds
+PATIENCE = 0.5  # seconds; a process that only reads the lock's state releases it within milliseconds
+PAUSE = 1.0  # seconds between two attempts to lock a run that another process holds
 
 
 class LockedError(UserError):
@@ -20,11 +20,11 @@ class LockedError(UserError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a directory for the block; the system lets go of it when the process dies, however it dies.
+    """Hold the lock of a directory for the block; the system releases it when the process ends, also by a crash.
 
     Raises:
-        LockedError: Another process holds it.
-        UserError: It cannot be written.
+        LockedError: Another process holds the lock.
+        UserError: The directory cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which memo belongs to a run's teacher."""
+"""Finds the memo of a run's teacher by the facts that its outputs depend on."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from kdx.models.teachers.memo_table import MemoTable
 from kdx.runs.build import stream_seed
 from kdx.runs.results import write_json
 
-# Of a data set, what chooses among its examples changes none of them
+# Keys of a data set that select examples or files, and do not change an example
 CHOICE = (
     "fraction",
     "fraction_seed",
@@ -31,14 +31,14 @@ CHOICE = (
 
 
 def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, device: torch.device) -> Memo:
-    """The teacher with the memo that belongs to it; shared by all runs that ask the same questions of the same teacher.
+    """The teacher with its memo. Runs with the same teacher, data and views share one memo.
 
     Args:
-        config: Prepared, so that the augmentation has views by number.
-        teacher: As it is asked, optimised or not.
-        checksum: Of its weights.
-        loaders: Of the run.
-        device: Where it computes.
+        config: Prepared; its augmentation numbers its views.
+        teacher: The teacher as the run uses it, optimised or not.
+        checksum: Checksum of its weights.
+        loaders: Loaders of the run.
+        device: Device of the teacher.
     """
     settings = config["teacher"]
     facts = _facts(config, checksum, loaders, device)
@@ -49,12 +49,13 @@ def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, d
     rows = loaders.num_views
     assert rows is not None
     table = MemoTable(folder, rows, sum(sizes), settings["memo_dtype"])
-    write_json(folder / "memo.json", {**facts, "width": sum(sizes)})  # for who looks into the folder
+    # for people who open the folder; the program does not read it
+    write_json(folder / "memo.json", {**facts, "width": sum(sizes)})
     return Memo(teacher, settings["memo_features"], sizes, table)
 
 
 def _facts(config: Config, checksum: str, loaders: Loaders, device: torch.device) -> Config:
-    """All that an answer, bit by bit, or its place depends on."""
+    """Everything that the bits of a stored output, or its row in the table, depend on."""
     teacher, dataset = config["teacher"], config["dataset"]
     facts: dict[str, Any] = {
         "teacher": {"sha256": checksum, **{key: teacher[key] for key in ("net", "mean", "std", "optimize")}},
@@ -68,7 +69,7 @@ def _facts(config: Config, checksum: str, loaders: Loaders, device: torch.device
         },
     }
     if teacher["optimize"] == "int8":
-        # the ranges of its integers come from examples of the run
+        # calibration sets the integer ranges from examples of the run
         facts["calibration"] = {
             "examples": teacher["calibration_examples"],
             "dataset": dataset,
@@ -82,9 +83,9 @@ def _facts(config: Config, checksum: str, loaders: Loaders, device: torch.device
 
 @torch.no_grad()
 def agrees(teacher: Frozen, loaders: Loaders, device: torch.device) -> bool:
-    """Whether, here, the teacher gives an example the same bits in the batches that a memo asks as in the run's.
+    """Whether, on this machine, the teacher's outputs are bit-identical in the memo's batches and in the run's.
 
-    They have other sizes, and other examples at its place.
+    The memo's batches have other sizes and hold an example at another position.
     """
     batch = next(iter(loaders.train.epoch(0)))
     inputs = batch.input_tensor.to(device)

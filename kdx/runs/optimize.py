@@ -1,4 +1,4 @@
-"""A run's teacher at full tilt: built, measured against what it stands for, and refused where it strays."""
+"""Builds the optimised teacher of a run, and refuses it if it deviates too much from the exact one."""
 
 import time
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from kdx.models.teachers.optimized import optimize
 
 
 def optimized(config: Config, exact: Frozen, loaders: Loaders, device: torch.device) -> tuple[Frozen, dict[str, Any]]:
-    """The teacher as `teacher.optimize` says, and what results say of it.
+    """The teacher in the form of `teacher.optimize`, and its entries in the result.
 
-    Integers get their ranges from augmented examples of the run's first epoch; the deviation is measured on those of
-    the second, all of the training set. No other split is read.
+    int8 calibrates on augmented training examples of the run's first epoch. The deviation is measured on those of the
+    second. No other split is read.
 
     Raises:
-        UserError: The deviation exceeds `teacher.max_kl` or `teacher.min_agreement`, or the network cannot be
-            optimised so.
+        UserError: The KL divergence exceeds `teacher.max_kl`, the agreement is below `teacher.min_agreement`, or the
+            network does not support this form.
     """
     settings = config["teacher"]
     how, count = settings["optimize"], settings["calibration_examples"]
@@ -47,14 +47,14 @@ def _examples(loaders: Loaders, epoch: int, count: int) -> Iterator[Tensor]:
 
 
 def _compare(exact: Frozen, fast: Frozen, batches: list[Tensor]) -> tuple[dict[str, float], float]:
-    """The deviation, and how many times as fast it is here."""
+    """The deviation, and the speed-up on this machine."""
     deviation, seconds = Deviation(), {exact: 0.0, fast: 0.0}
     for i, x in enumerate(batches):
         logits = {}
         for net in seconds:
             began = _clock(x.device)
             logits[net] = net(x).logits
-            # the first time is not like the others
+            # the first call includes warm-up
             seconds[net] += _clock(x.device) - began if i or len(batches) == 1 else 0.0
         deviation.update(logits[exact], logits[fast])
     return deviation.compute(), seconds[exact] / max(seconds[fast], 1e-9)
@@ -69,10 +69,10 @@ def _clock(device: torch.device) -> float:
 
 def _gate(how: str, found: dict[str, float], max_kl: float, min_agreement: float) -> None:
     kl = max(found[f"kl_t{t}"] for t in TEMPERATURES)
-    # the wrong way round, so that what is no number does not pass
+    # negated, so that NaN fails the gate
     if not (kl <= max_kl and found["agreement"] >= min_agreement):
         raise UserError(
-            f"teacher.optimize={how} strays too far from the exact teacher: KL {kl:.2g} (max_kl {max_kl:g}), "
+            f"teacher.optimize={how} deviates too much from the exact teacher: KL {kl:.2g} (max_kl {max_kl:g}), "
             f"agreement {found['agreement']:.4f} (min_agreement {min_agreement:g}); use teacher.optimize=folded, "
-            "or move the limits (teacher.max_kl, teacher.min_agreement) if that will do"
+            "or relax the limits teacher.max_kl and teacher.min_agreement"
         )

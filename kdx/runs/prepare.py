@@ -1,4 +1,4 @@
-"""The last steps from a composed config to one that says everything about its run."""
+"""Checks a composed config and completes it to the full config of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,24 +19,24 @@ from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
 from kdx.runs.fill import fill_checksum, fill_folders, fill_images, fill_peers
 
-# Of the data set, a teacher shares everything but how much of it is learned from, which is the student's
-# affair. The validation split is shared: what a student is chosen on must be new to its teacher, too.
+# Keys of the data set that a teacher's own training does not share: they limit the student's training set. The
+# validation split is shared: examples that select a student must be unseen by its teacher, too.
 REGIME = ("fraction", "fraction_seed", "train_subset")
-# Groups whose choice a teacher's own training shares with the run that needs it
+# Groups whose option a teacher's own training takes from the run that needs it
 SHARED_CHOICES = ("dataset", "recipe", "trainer", "debug")
-# What depends on the machine is the same for both
+# Keys of the trainer that depend on the machine, the same for both
 SHARED_VALUES = ("device", "threads", "num_workers", "checkpoint_seconds")
 
 
 def prepare(composed: Composed) -> Config:
-    """Check a config and fill in what follows from it.
+    """Check a config and fill in the values that it implies.
 
-    A teacher that the method does not use is dropped, with the measurements against it, so that it is
-    no part of the run's identity; peers become whole networks, and members of an ensemble whole teachers; a given
-    checkpoint gets its checksum, a given teacher the seed 0, and a teacher to be trained its own full config.
+    A teacher that the method does not use is dropped, with the evaluators that need it, so that it is no part of the
+    run's identity. Peers become nodes of networks, and members of an ensemble full teachers. A given checkpoint gets
+    its checksum, a teacher with given weights the seed 0, and a teacher to be trained its own full config.
 
     Raises:
-        ConfigError: With a line for everything that is wrong.
+        ConfigError: With a line for each error.
     """
     config = examine(composed)
     rehearse(config)
@@ -48,17 +48,17 @@ def prepare(composed: Composed) -> Config:
 
 
 def examine(composed: Composed) -> Config:
-    """The part of `prepare` that builds no networks: what a config says by itself.
+    """The part of `prepare` that builds no networks: checks of the config's values.
 
     Raises:
-        ConfigError: With a line for everything that is wrong.
+        ConfigError: With a line for each error.
     """
     config = {**composed.config, "choices": composed.choices}
     config.pop("experiment", None)
     config.pop("debug", None)
     config.pop("recipe", None)
     if gone := [field.name for field in fields(Run) if field.name not in config]:
-        validate(config, composed.interpolated)  # tells these with what else is wrong
+        validate(config, composed.interpolated)  # reports these among all errors
         raise ConfigError([f"missing key '{key}'" for key in gone])
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
@@ -84,7 +84,7 @@ def examine(composed: Composed) -> Config:
 
 
 def _misfits(config: Config) -> Iterator[str]:
-    """What is wrong with parts whose values are right each by itself."""
+    """Errors of values that are valid by themselves but contradict each other."""
     duration = config["trainer"]["duration"]
     units = {unit: duration[unit] for unit in ("epochs", "steps", "examples") if duration[unit] is not None}
     if len(units) != 1:
@@ -105,24 +105,24 @@ def _misfits(config: Config) -> Iterator[str]:
                 dataset = make(config["dataset"])
                 yield from (f"transfer.{line}" for line in built.misfits(dataset.task, dataset.fraction))
                 if config["teacher"] is not None and config["teacher"]["memo"] and built.has_foreign:
-                    yield "teacher.memo=true keeps answers to views of the training set, and here are others"
+                    yield "teacher.memo=true stores outputs of the training set, not those of transfer.unlabelled"
             if part == "trainer" and config["teacher"] is not None and config["teacher"]["optimize"] == "int8":
                 device = built.pick_device()
                 if device.type != "cpu":
-                    yield f"teacher.optimize=int8 is for a CPU, and this run is on {device}; bf16 is the fast one there"
+                    yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {device}; choose bf16"
         except (UserError, ValueError) as error:
             yield str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}"
 
 
 def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:
-    """Why the teacher's answers cannot be kept by view; nothing where they can."""
+    """Reasons why a memo cannot store the teacher's outputs by view."""
     if isinstance(augmentation, MultiView):
-        yield "teacher.memo=true keeps answers to one view of each example, and this augmentation makes several"
+        yield "teacher.memo=true stores outputs for one view of each example, and this augmentation makes several"
     elif augmentation.mixing is not None:
-        yield "teacher.memo=true keeps answers to views of one example, and this augmentation mixes two; see mixing"
+        yield "teacher.memo=true stores outputs for single examples, and this augmentation mixes two; see mixing"
     elif augmentation.num_views is None:
         yield (
-            "teacher.memo=true needs views that can be counted, and this augmentation has endless ones; "
+            "teacher.memo=true needs a finite number of views, and this augmentation draws new ones each epoch; "
             "augmentation.cycle=30 makes 30 of each example"
         )
     if size < MIN_BATCH:
@@ -145,7 +145,7 @@ def _drop_unused(config: Config) -> None:
         method = locate(str(config["method"]["_target_"]))
         evaluators = {name: locate(str(node["_target_"])) for name, node in config["evals"].items()}
     except (KeyError, TypeError, ValueError):
-        return  # validation says what is wrong
+        return  # validation reports the error
     teacher, peers = getattr(method, "uses_teacher", True), getattr(method, "has_peers", False)
     config["teacher"] = config["teacher"] if teacher else None
     config["evals"] = {
@@ -157,7 +157,7 @@ def _drop_unused(config: Config) -> None:
 
 
 def network_name(config: Config, role: str) -> str:
-    """What a network is called: its name in timm or torchvision where it is one of theirs, else its option."""
+    """Name of a network: its name in timm or torchvision if it is one of theirs, else its option."""
     net = config[role]["net"]
     return str(net["name"] if "name" in net else config["choices"][role])
 
@@ -166,7 +166,7 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
     transfer = config["transfer"]
     own = ["role=teacher", "method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
-    # given again, since a config may not compose without them, as ImageFolder's does not without a folder
+    # repeated as overrides, since some configs do not compose without them: ImageFolder's needs a folder
     facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
     facts += _assignments("student.net", teacher["net"])
     if transfer["held_out"]:
@@ -177,7 +177,7 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
     if teacher["special_classes"] is not None:
         facts += _assignments("transfer", {key: teacher[key] for key in ("special_classes", "special_share")})
     if not any(str(o).startswith("teacher=") for o in teacher["recipe"]):
-        # it has no teacher, but the recipe's own may be one that does not compose without a name
+        # the training has no teacher, but the option that the recipe sets may not compose without a name
         own.append(f"teacher={choices['teacher']}")
         facts += _assignments("teacher.net", teacher["net"])
     with _told_as("teacher.recipe"):
@@ -193,7 +193,7 @@ def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | 
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:
-    """Overrides that set a node's plain values, and all of the parts that the node builds when they are needed."""
+    """Overrides that set a node's plain values and all values of its `_partial_` nodes."""
     plain = [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
     made = {k: v for k, v in node.items() if isinstance(v, dict) and v.get("_partial_")}
     return plain + [f"++{prefix}.{k}.{key}={_literal(v)}" for k, own in made.items() for key, v in own.items()]

@@ -1,4 +1,4 @@
-"""Where a number comes from: code, versions, machine."""
+"""Provenance of a result: code, versions, machine."""
 
 import platform
 import subprocess
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "torchvision", "timm", "hydra-core", "omegaconf", "numpy", 
 
 @cache
 def commit() -> dict[str, Any]:
-    """Commit of the code and whether it was changed since; both None outside a git checkout."""
+    """Commit of the code, and whether tracked files differ from it; both None outside a git checkout."""
     root = Path(kdx.__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
@@ -33,12 +33,12 @@ def commit() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of kdx, Python and the packages that numbers depend on."""
+    """Versions of kdx, of Python and of the packages that results depend on."""
     return {"kdx": kdx.__version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES}
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The device that trained, and the CPU's threads, which its rounding depends on."""
+    """The training device, and the number of CPU threads, which affects rounding."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {"type": device.type, "name": name, "threads": torch.get_num_threads()}
 

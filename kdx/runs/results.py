@@ -1,4 +1,4 @@
-"""What a run leaves behind."""
+"""The result of a finished run, and how result files are written."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Result:
 
     Attributes:
         folder: Its directory.
-        data: What `result.json` says.
+        data: Content of `result.json`.
     """
 
     folder: Path
@@ -36,23 +36,23 @@ class Result:
         return self.folder / STUDENT
 
     def metric(self, name: str, protocol: Protocol = "last") -> float | None:
-        """A measurement under a protocol; None where it was not made.
+        """A measurement under a protocol; None if it was not made.
 
         Args:
             name: Full metric name, such as "test/top1".
-            protocol: Which epoch's number: the last one's unless said otherwise.
+            protocol: Which epoch's measurement to read; the last epoch's by default.
         """
         metrics = self.data["metrics"][protocol]
         return None if metrics is None else metrics.get(name)
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     _write(path, json.dumps(data, indent=2) + "\n")
 
 
 def write_yaml(path: Path, data: Any) -> None:
-    """Write a YAML file whole or not at all."""
+    """Write a YAML file atomically."""
     _write(path, OmegaConf.to_yaml(OmegaConf.create(data)))
 
 
@@ -62,15 +62,15 @@ def _write(path: Path, text: str) -> None:
 
 
 def finished(folder: Path) -> Result | None:
-    """The result of a run's directory, where the run is finished."""
+    """The result in a run's directory; None if the run is not finished."""
     if not is_done(folder):
         return None
     return Result(folder, json.loads((folder / RESULT).read_text()))
 
 
 def save_predictions(folder: Path, tensors: Mapping[str, "Tensor"]) -> None:
-    """Write the file whole or not at all. Raises UserError where the folder cannot be written."""
-    from safetensors.torch import save  # torch comes with it; its save_file hides what the disk said
+    """Write the predictions atomically. Raises UserError if the folder cannot be written."""
+    from safetensors.torch import save  # imports torch; its save_file hides errors of the disk
 
     try:
         with atomic_write(folder / PREDICTIONS) as file:

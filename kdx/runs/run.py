@@ -1,4 +1,4 @@
-"""One training, from a prepared config to a result on disk."""
+"""Runs one training, from its prepared config to its result on disk."""
 
 import contextlib
 import sys
@@ -49,7 +49,7 @@ from kdx.runs.results import Result, finished, write_yaml
 from kdx.runs.teacher import find_weights, load_teacher
 
 Steps = Generator[int, None, Result]
-Views = Callable[[Sequence[Mapping[str, float | None]]], Sequence[View]]  # from what is recorded already
+Views = Callable[[Sequence[Mapping[str, float | None]]], Sequence[View]]  # from the lines recorded so far
 
 
 def no_views(_: object) -> Sequence[View]:
@@ -59,15 +59,15 @@ def no_views(_: object) -> Sequence[View]:
 def run(config: Config, views: Views = no_views) -> Result:
     """Run a prepared config, or resume it, or return its finished result.
 
-    Which of the three depends on the run's directory alone, which its identity names: so any command
-    and any sweep can be repeated until it is done.
+    The state of the run's directory, named by the run's identity, decides which of the three. So any command and any
+    sweep can be repeated until it is done.
 
     Args:
         config: From `prepare`.
         views: Makes further views of the run's record.
 
     Raises:
-        UserError: Data, weights, device or directory are not as the config says.
+        UserError: Data, weights, device or directory do not match the config.
     """
     steps = in_steps(config, FusedRuns(), views)
     while True:
@@ -82,7 +82,7 @@ def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps
 
     Args:
         config: From `prepare`.
-        fused: The runs that it takes turns with.
+        fused: The runs that train in turn with this one.
         views: As in `run`.
     """
     join()
@@ -91,10 +91,10 @@ def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps
         return result
     with contextlib.ExitStack() as claim:
         by_leader(lambda: claim.enter_context(locked(folder)))
-        # another process may have finished it between the look and the claim
+        # another process may have finished the run between the check and the lock
         if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
             return result
-        # while it is tried again it has not failed
+        # a new attempt starts: the run counts as running, not as failed
         by_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
         try:
             return (yield from _train(config, folder, fused, views))
@@ -108,11 +108,11 @@ def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps
 
 def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Steps:
     light = build_light(config)
-    # first, as missing data must be told before a teacher trains
+    # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     weights = None if config["teacher"] is None else find_weights(config, train_teacher)
     by_leader(lambda: _begin(config, folder))
-    _set_up_torch(light)  # after the teacher's own training, which has settings of its own
+    _set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None
     if weights is not None:
         teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device))
@@ -152,7 +152,7 @@ def _begin(config: Config, folder: Path) -> None:
 
 def train_teacher(config: Config) -> Result:
     config = {**config, "paths": {**config["paths"], "runs": config["paths"]["teachers"]}}
-    if asked_by_agent():  # who allots one W&B run, the student's
+    if asked_by_agent():  # W&B's agent expects one run, the student's
         config["logger"] = {"_target_": "kdx.engine.record.loggers.Jsonl"}
     folder = Path(config["paths"]["runs"]) / name(config)
     if leads() and finished(folder) is None:
@@ -160,14 +160,14 @@ def train_teacher(config: Config) -> Result:
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
         print(
             f"kdx: training the teacher first: {network_name(config, 'student')} on {config['dataset']['name']}, "
-            f"{length} ({folder}); teacher.checkpoint=PATH takes one that exists",
+            f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one",
             file=sys.stderr,
         )
     return run_or_wait(config)
 
 
 def run_or_wait(config: Config, views: Views = no_views) -> Result:
-    """`run`, which waits where another process is at it, and takes over where that process dies."""
+    """Like `run`, but wait if another process trains the run, and take over if that process dies."""
     told = False
     while True:
         try:
@@ -184,13 +184,13 @@ def _set_up_torch(light: Light) -> None:
         keep_freed_memory()
     if light.settings.threads is not None:
         torch.set_num_threads(light.settings.threads)
-    # asked first, since setting it imports the compiler, which takes seconds
+    # set only if it changes: setting it imports the compiler, which takes seconds
     if torch.are_deterministic_algorithms_enabled() != light.settings.deterministic:
         torch.use_deterministic_algorithms(light.settings.deterministic)
 
 
 def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
-    """The trainer of a run in its directory, at the last checkpoint where there is one."""
+    """The trainer of a run, resumed from the last checkpoint in its directory if there is one."""
     settings = light.settings
     evaluators = build_evaluators(config["evals"], loaders, light.device)
     task = loaders.spec.task
@@ -230,7 +230,7 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         checkpoint_seconds=settings.checkpoint_seconds,
         on_selected=lambda student: save_selected(config, folder, student),
     )
-    # streams of their own, so that what is drawn for an example differs between processes as between examples
+    # each process has its own streams, so that examples in different processes get different draws
     seed_all(derive(stream_seed(config, "seed"), "run", *([rank()] if rank() else [])))
     if state is not None:
         trainer.load(state)
@@ -253,6 +253,6 @@ def _start_over(folder: Path) -> None:
 
 
 def _note_failure(folder: Path) -> None:
-    # where a full or read-only disk is what failed, the error itself still goes on to the caller
+    # a full or read-only disk must not hide the error that the caller raises
     with contextlib.suppress(OSError):
         (folder / ERROR).write_text(traceback.format_exc())

@@ -1,4 +1,4 @@
-"""Where a run's teacher comes from, and whether it is the teacher that was meant."""
+"""Finds, loads and measures a run's teacher, and refuses it if it misses its expected accuracy."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,9 +38,9 @@ class Teacher:
     """A teacher that passed its gate.
 
     Attributes:
-        network: What methods ask.
-        told: What results say of it, but for its memo.
-        members: Of an ensemble, by name.
+        network: The network that methods call.
+        told: Its entries in the result, without those of the memo.
+        members: Members of an ensemble, by name.
     """
 
     network: Frozen | Memo | Ensemble
@@ -50,7 +50,7 @@ class Teacher:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What results say of it, as things stand."""
+        """Its entries in the result, with the present state of the memo."""
         if self.members:
             return {**self.told, "members": {name: member.facts for name, member in self.members.items()}}
         if not isinstance(self.network, Memo):
@@ -60,21 +60,21 @@ class Teacher:
         return {**self.told, "memo": {**self.told["memo"], "share_computed": round(asked, 4)}}
 
     def predictions(self, loader: Iterable[Batch], device: torch.device, task: Task) -> dict[str, Tensor]:
-        """Its predictions on the test set, computed once."""
+        """Predictions on the test set, computed once."""
         if not self._predicted:
             self._predicted.update(predictions({"teacher": self.network}, loader, device, task))
         return self._predicted
 
 
-Weights = Mapping[str, Path]  # of each teacher: under "" itself, or by name an ensemble's members
+Weights = Mapping[str, Path]  # by member name for an ensemble, under "" for a single teacher
 
 
 def find_weights(config: Config, train: Callable[[Config], Result]) -> Weights:
-    """The teachers' weights: those given, or those of their own runs, trained now where there are none.
+    """Find the weights of each teacher, and train the teachers that have none.
 
     Args:
         config: Prepared config of the student's run.
-        train: The entry that runs a config; a teacher's run is a run like any other.
+        train: Runs the config of a teacher's own training.
     """
     return {name: _find(own, train) for name, own in each_teacher(config).items()}
 
@@ -89,9 +89,9 @@ def _find(config: Config, train: Callable[[Config], Result]) -> Path:
 
 
 def _as_built(config: Config) -> Path:
-    """The weights that a network is built with, kept: later runs have the same, with or without a network."""
+    """Cache of pretrained weights, so that later runs need no download."""
     teacher, name = config["teacher"], network_name(config, "teacher").replace("/", "_")
-    seed = derive(teacher["seed"], "teacher")  # not the weights that a student of this seed starts from
+    seed = derive(teacher["seed"], "teacher")  # differs from the initial weights of a student of this seed
     key = fingerprint([teacher["net"], seed])
     path = Path(config["paths"]["teachers"]) / f"{name}-as-built-{key}.safetensors"
     if not path.exists():
@@ -100,13 +100,13 @@ def _as_built(config: Config) -> Path:
 
 
 def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: torch.device) -> Teacher:
-    """Build the teacher, measure it on the test set and hold it against what was expected.
+    """Build the teacher, measure it on the test set and compare it with `teacher.expected`.
 
-    Each member of an ensemble passes a gate of its own; the facts have theirs under "members".
+    Each member of an ensemble has its own gate; the facts list the members under "members".
 
     Raises:
-        UserError: The weights belong to another network, or a teacher misses its expected accuracy, or it strays
-            too far from itself by being optimised.
+        UserError: The weights belong to another network, a teacher misses its expected accuracy, or its optimised
+            form deviates too much from the exact one.
     """
     if "" in weights:
         return _load(config, weights[""], loaders, device)
@@ -124,7 +124,7 @@ def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: tor
 
 
 def _seen_by(classes: Sequence[int] | None, loaders: Loaders) -> Iterable[Batch]:
-    """The test set with the labels of a specialist."""
+    """The test set with the labels of a specialist of `classes`; None leaves the labels as they are."""
     for batch in loaders.evals["test"]:
         if classes is not None:
             batch = batch.with_targets(labels=special(batch.labels, classes, loaders.spec.num_classes))
@@ -141,12 +141,12 @@ def _load(config: Config, weights: Path, loaders: Loaders, device: torch.device)
     measured = TaskMetrics(test, device, task, "test", "teacher", None).measure(network)
     expected, tolerance, primary = settings["expected"], settings["tolerance"], task.primary
     reached = measured[primary.name]
-    # the wrong way round, so that NaN does not pass
+    # negated, so that NaN fails the gate
     if expected is not None and not primary.sign * (reached - expected) >= -tolerance:
         raise UserError(
             f"the teacher {weights} reaches a test {primary.label} of {reached:.4f}, but teacher.expected is "
-            f"{expected} (tolerance {tolerance}); give another teacher.checkpoint, train it longer, or say "
-            "teacher.expected=null to distil from it all the same"
+            f"{expected} (tolerance {tolerance}); give another teacher.checkpoint, train it longer, or set "
+            "teacher.expected=null to skip this check"
         )
     facts = {
         "net": network_name(config, "teacher"),

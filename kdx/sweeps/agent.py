@@ -1,4 +1,4 @@
-"""Runs that an agent of W&B's sweeps asks for: it starts `kdx train`, and its server waits for one W&B run."""
+"""Runs started by an agent of W&B's sweeps: each `kdx train` must show one run to W&B's server."""
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
@@ -10,7 +10,7 @@ from kdx.runs.results import finished
 
 
 def show_again(config: Config) -> None:
-    """Show a run that was finished before it was asked for; there is nothing to show where it was not."""
+    """Log the record and result of a finished run to W&B again; does nothing if the run is not finished."""
     result = None if config["fresh"] else finished(folder_of(config))
     if result is None:
         return

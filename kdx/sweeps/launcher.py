@@ -13,20 +13,20 @@ from kdx.core.errors import UserError
 
 
 class ToldError(UserError):
-    """A run failed, and it was said when it did."""
+    """A run failed, and its error is already printed."""
 
 
 class FusedLauncher(BasicLauncher):
-    """Trains the runs of a sweep together, then lets each job find its result.
+    """Trains the runs of a sweep together, then starts each job, which finds its result on disk.
 
-    So a sweeper sees jobs as it always does, one after another and in order, whichever way they were trained.
+    So a sweeper sees the jobs one after another and in order, as with Hydra's basic launcher.
 
     Args:
-        limit: Most runs that train together.
-        jobs: Processes at a time.
+        limit: Maximum number of runs that train together.
+        jobs: Number of concurrent processes.
     """
 
-    # of this process' runs
+    # folders of this process's runs, and the errors of failed ones
     launched: set[Path] = set()
     failed: dict[Path, str] = {}
 
@@ -44,7 +44,7 @@ class FusedLauncher(BasicLauncher):
         return super().launch(job_overrides, initial_job_idx)
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:
-        from kdx.pool.pool import run_all  # torch comes with it
+        from kdx.pool.pool import run_all  # imports torch
         from kdx.pool.task import folder_of
 
         everywhere = set.intersection(*map(set, job_overrides))
@@ -59,7 +59,7 @@ class FusedLauncher(BasicLauncher):
         FusedLauncher.failed |= {failure.folder: failure.error for failure in failures}
 
     def _config(self, overrides: Sequence[str]) -> Config | None:
-        """The prepared config of a job; None where it is wrong, which the job itself will say."""
+        """The prepared config of a job; None if it is wrong, which the job itself reports."""
         from kdx.runs.prepare import prepare
 
         assert self.hydra_context is not None and self.config is not None
@@ -75,7 +75,7 @@ class FusedLauncher(BasicLauncher):
 
 
 def as_launched(config: Config) -> Config:
-    """The config of a job as it finds its run: one that was launched here is over, and `fresh` asks for it no more.
+    """The config of a job, with `fresh=false` if this launcher has already trained its run.
 
     Raises:
         ToldError: The run failed; it is not tried a second time.

@@ -1,4 +1,4 @@
-"""Search over hyper-parameters with Optuna, as a sweeper of Hydra's."""
+"""Hyper-parameter search with Optuna, as a Hydra sweeper."""
 
 import sys
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ from kdx.core.task import Task
 from kdx.runs.build import make
 from kdx.sweeps.trial import PRUNED, TRIAL, storage
 
-CUT_OFF = "cut off"  # marks a trial that a killed search left; another one took its place
+CUT_OFF = "cut off"  # marks a trial of a killed search, which a new trial replaces
 
 
 class Search(Sweeper):
-    """Runs trials until there are enough of them; the same command again goes on where it was cut off.
+    """Runs a number of trials; the same command resumes an interrupted search.
 
     `key=interval(a,b)` searches real numbers, `key=int(interval(a,b))` whole ones, `key=tag(log,interval(a,b))` on a
-    logarithmic scale; any other sweep, such as `key=a,b`, chooses among its values. What trials do depends on those
-    before them alone, so that a search that was killed and repeated ends as one that was not.
+    logarithmic scale; any other sweep, such as `key=a,b`, chooses among its values. A trial's values depend on the
+    earlier trials alone, so that a resumed search ends like an uninterrupted one.
 
     Args:
         metric: Objective of the search, at the last epoch, never on the test set; None is the primary metric of the
             data set's task on the validation split.
         direction: Whether the metric is maximised or minimised; None follows the task's primary metric.
-        trials: How many, those given up included.
-        batch: How many are launched at a time, for launchers that run several.
-        seed: Of the sampler.
-        sampler: An Optuna sampler, but for its seed.
-        pruner: An Optuna pruner; None lets every trial end.
+        trials: Number of trials, pruned ones included.
+        batch: Number of trials launched at a time, for launchers that run several.
+        seed: Seed of the sampler.
+        sampler: An Optuna sampler without its seed.
+        pruner: An Optuna pruner; None prunes no trial.
 
     References:
         Akiba, Sano, Yanase, Ohta, Koyama, "Optuna: A Next-generation Hyperparameter Optimization Framework", 2019.
@@ -82,7 +82,7 @@ class Search(Sweeper):
             raise UserError("hydra.sweeper.trials and hydra.sweeper.batch must be at least 1")
         fixed, space = read_space(arguments)
         if not space:
-            raise UserError("a search needs something to search: key=interval(a,b) or key=a,b")
+            raise UserError("a search needs a key to search: key=interval(a,b) or key=a,b")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         journal = self._journal(arguments)
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class Search(Sweeper):
                     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 elif isinstance(value, float):
                     study.tell(trial, value)
-                else:  # it was said why when it failed
+                else:  # the run has reported its error
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
             done = _done(study)
         self._conclude(study, metric, journal)
@@ -129,7 +129,7 @@ class Search(Sweeper):
         return primary, self.direction or ("minimize" if task.primary.better == "lower" else "maximize")
 
     def _journal(self, arguments: Sequence[str]) -> Path:
-        """The file of this search. The same command has the same file, also where it asks for more trials."""
+        """The file of this search: the same for the same command, also with another number of trials."""
         assert self.config is not None
         how = OmegaConf.to_container(self.config.hydra.sweeper)
         assert isinstance(how, dict)
@@ -141,7 +141,7 @@ class Search(Sweeper):
         states = [trial.state.name for trial in _done(study)]
         counted = ", ".join(
             f"{states.count(state)} {word}"
-            for state, word in (("COMPLETE", "finished"), ("PRUNED", "given up"), ("FAIL", "failed"))
+            for state, word in (("COMPLETE", "finished"), ("PRUNED", "pruned"), ("FAIL", "failed"))
             if state in states
         )
         if "COMPLETE" not in states:
@@ -153,7 +153,7 @@ class Search(Sweeper):
 
 
 def read_space(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Overrides that stay as they are, and an Optuna distribution for each key that is searched."""
+    """The fixed overrides, and an Optuna distribution for each searched key."""
     fixed, space = [], {}
     for text, override in zip(arguments, OverridesParser.create().parse_overrides(list(arguments)), strict=True):
         if override.is_sweep_override():
@@ -174,7 +174,7 @@ def _distribution(override: Override) -> Any:
 
 
 def _take_up(study: Any) -> None:
-    """Ask again for trials that a killed search has left: their runs resume."""
+    """Enqueue the unfinished trials of a killed search again, so that their runs resume."""
     from optuna import Trial
     from optuna.trial import TrialState
 
@@ -185,5 +185,5 @@ def _take_up(study: Any) -> None:
 
 
 def _done(study: Any) -> list[Any]:
-    """Trials that are over, however they ended."""
+    """Trials that have ended: finished, pruned or failed."""
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and CUT_OFF not in t.user_attrs]

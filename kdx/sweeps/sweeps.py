@@ -1,4 +1,4 @@
-"""What a multirun needs besides its runs: ready-made axes, launchers, and failures told by other processes."""
+"""Parts of a multirun: ready-made axes, checks of plugins, and failures reported by other processes."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -25,12 +25,12 @@ _told: list[int] = []
 
 
 def expand(overrides: Sequence[str]) -> tuple[list[str], bool]:
-    """Overrides with `sweep=NAME` replaced by the axes of `configs/sweep/NAME.yaml`, and whether there was one.
+    """Replace `sweep=NAME` by the axes of `configs/sweep/NAME.yaml`, and return whether there was one.
 
-    An axis that is given beside it takes the place of the ready-made one; `sweep=A,B` crosses the axes of both.
+    An override replaces the ready-made axis of the same key; `sweep=A,B` crosses the axes of both.
 
     Raises:
-        ConfigError: There is no such sweep.
+        ConfigError: The sweep does not exist.
     """
     names = [name for o in overrides if o.startswith("sweep=") for name in o.split("=", 1)[1].split(",")]
     rest = [o for o in overrides if not o.startswith("sweep=")]
@@ -45,7 +45,7 @@ def expand(overrides: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def missing_plugins(overrides: Sequence[str]) -> list[str]:
-    """A line for each launcher or sweeper that is asked for and not installed."""
+    """A line for each chosen launcher or sweeper that is not installed."""
     return [
         f"{override} needs an extra that is not installed: pip install 'kdx[sweeps]'"
         for override in overrides
@@ -61,7 +61,7 @@ def _installed(module: str) -> bool:
 
 
 def note_failure(code: int) -> None:
-    """Put down that a run of this sweep failed, in a place that the process which started the sweep reads."""
+    """Record that a run of this sweep failed, in a file that the process which started the sweep reads."""
     folder = Path(HydraConfig.get().sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / RECORD, "a") as file:  # one short write: appends of several processes do not mix
@@ -69,12 +69,12 @@ def note_failure(code: int) -> None:
 
 
 def failures() -> list[int]:
-    """Codes of the runs that failed in the sweep that has just ended."""
+    """Exit codes of the failed runs of the last sweep."""
     return list(_told)
 
 
 class Failures(Callback):
-    """Collects what `note_failure` put down, whichever launcher ran the jobs."""
+    """Collects the records of `note_failure` for any launcher."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _told.clear()

@@ -1,4 +1,4 @@
-"""A run as a trial of a search: what it is judged by, what it reports, and when it is given up."""
+"""A run as a trial of a search: its objective, its reports, and when it is pruned."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from hydra.utils import instantiate
 
 from kdx.core.errors import StoppedError
 
-TRIAL = "KDX_TRIAL"  # of a job's environment: the number of its trial, and the journal of the search
-PRUNED = "pruned"  # what a job returns that was given up
+TRIAL = "KDX_TRIAL"  # environment variable of a job: the number of its trial, and the journal of the search
+PRUNED = "pruned"  # return value of a pruned job
 
 
 def storage(journal: Path) -> Any:
@@ -23,7 +23,7 @@ def storage(journal: Path) -> Any:
 
 
 class TrialView:
-    """A view of a run's record that reports to its trial, and ends the run where the trial is given up."""
+    """A view of a run's record that reports values to Optuna, and ends the run if its trial is pruned."""
 
     def __init__(self, number: int, journal: Path, metric: str, pruner: Any, past: Sequence[Mapping[str, Any]]):
         import optuna
@@ -37,7 +37,7 @@ class TrialView:
 
     def log(self, line: Mapping[str, float | None]) -> None:
         if self._report(line) and self.prunes and self._trial.should_prune():
-            raise StoppedError(f"given up at step {line['step']:.0f}: other trials were better there")
+            raise StoppedError(f"pruned at step {line['step']:.0f}: other trials were better there")
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         pass
@@ -51,7 +51,7 @@ class TrialView:
 
 
 def trial_views(past: Sequence[Mapping[str, Any]]) -> list[TrialView]:
-    """The view of the job that runs now; none where it is no trial of a search.
+    """The view of the present job; none if it is not a trial of a search.
 
     Args:
         past: Lines that its run has recorded before.
@@ -64,5 +64,5 @@ def trial_views(past: Sequence[Mapping[str, Any]]) -> list[TrialView]:
 
 
 def objective() -> str | None:
-    """The metric that the job which runs now is judged by; None where it is no trial of a search."""
+    """The objective of the present job; None if it is not a trial of a search."""
     return str(HydraConfig.get().sweeper.metric) if TRIAL in os.environ else None

@@ -1,4 +1,4 @@
-"""Parts that tasks share."""
+"""Base class of tasks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from kdx.core.task import Part
 
 @dataclass(frozen=True)
 class BaseTask:
-    """A task with a kind; a subclass adds the rest of `kdx.core.task.Task`."""
+    """A task with a kind; subclasses implement the other methods of `kdx.core.task.Task`."""
 
     @property
     def kind(self) -> str:
         raise NotImplementedError
 
     def fits(self, part: type[Part] | Part) -> str | None:
-        """Why a part of a run cannot be used with this task, in a sentence; None where it can."""
+        """The reason why a part does not fit this task, in a sentence; None if it fits."""
         if part.tasks is None or self.kind in part.tasks:
             return None
         name = (part if isinstance(part, type) else type(part)).__name__

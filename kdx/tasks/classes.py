@@ -61,7 +61,7 @@ class Classes(BaseTask):
 
     def pair(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
         if bool((batch.labels < 0).any()):
-            raise UserError("accuracy needs the label of every example, and this transfer set has examples without")
+            raise UserError("accuracy needs the label of every example, and this transfer set has unlabelled examples")
         return outputs.logits.float(), batch.labels
 
     def fidelity(self) -> PairMetric:
@@ -72,7 +72,7 @@ class Classes(BaseTask):
         return torch.stack([own.log_softmax(1) for own in logits]).logsumexp(0) - math.log(len(logits))
 
     def predictions(self, outputs: Outputs) -> Mapping[str, Tensor]:
-        """ "prediction" int32 [B], -1 where a logit is NaN, and "confidence" float32 [B], the largest probability."""
+        """ "prediction" int32 [B], -1 if a logit is NaN, and "confidence" float32 [B], the largest probability."""
         logits = outputs.logits
         broken = logits.isnan().any(1)
         return {

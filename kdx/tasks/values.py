@@ -20,9 +20,8 @@ class Values(BaseTask):
     """Outputs [B, K] against standardised target values [B, K]; measured by RMSE, MAE and R².
 
     Attributes:
-        mean: Mean of each target over the training set, which standardised targets are without; K numbers.
-        std: Standard deviation of each target, which they are divided by. Errors are measured in the targets' own
-            units.
+        mean: Mean of each target over the training set, subtracted to standardise; K numbers.
+        std: Standard deviation of each target, the divisor. Errors are measured in the targets' own units.
 
     Example:
         >>> Values((152.1,), (77.0,)).primary.heading

@@ -244,7 +244,7 @@ def test_files_are_read_back(tmp_path: Path):
         ({"special_classes": (3, 3)}, "different classes, some but not all"),
         ({"special_classes": ()}, "different classes, some but not all"),
         ({"special_classes": tuple(range(10))}, "different classes, some but not all"),
-        ({"special_classes": (3,), "unlabelled": UNIFORM}, "told apart by labels"),
+        ({"special_classes": (3,), "unlabelled": UNIFORM}, "needs a label for every example"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(changes, sentence):

@@ -144,7 +144,7 @@ def test_on_a_cpu_it_is_refused_in_a_line():
     with pytest.raises(ConfigError) as told:
         prepare(compose(["dataset=synthetic", "method=supervised", "trainer.device=cpu", "trainer.cuda_graph=true"]))
     assert told.value.problems == [
-        "trainer.cuda_graph=true records the steps of a GPU, and this run is on cpu; leave it out"
+        "trainer.cuda_graph=true records the steps of a GPU, and this run is on cpu; set trainer.cuda_graph=false"
     ]
 
 

@@ -63,7 +63,7 @@ def test_the_measured_split_is_not_used_to_choose(splits):
 
 
 def test_a_split_that_is_missing_or_the_same_is_refused(splits):
-    with pytest.raises(UserError, match="another split than they are measured on, and both are 'test'"):
+    with pytest.raises(UserError, match="another split than they are measured on; both are 'test'"):
         evaluator(splits, choose_on="test")
     with pytest.raises(UserError, match=r"there is no split 'val' to choose thresholds on.*val_fraction"):
         evaluator({"test": splits["test"]})

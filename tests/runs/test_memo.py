@@ -167,12 +167,12 @@ def test_other_weights_and_cycles_of_another_seed_have_another_memo(tiny):
     [
         (("augmentation=mixup",), "this augmentation mixes two"),
         (("augmentation=two_shifts",), "this augmentation makes several"),
-        (("augmentation=strong",), "endless ones; augmentation.cycle=30 makes 30 of each example"),
+        (("augmentation=strong",), "new ones each epoch; augmentation.cycle=30 makes 30 of each example"),
         (("trainer.batch_size=8",), "needs a trainer.batch_size of at least 16, found 8"),
-        (("method=at",), "teacher.memo=true keeps a teacher's logits (teacher.memo_features), no maps, and"),
+        (("method=at",), "teacher.memo=true stores a teacher's logits (teacher.memo_features), no maps, and"),
         (("teacher.memo_features=[stage1]",), "keeps vectors such as pooled, but 'stage1' has shape [8, 8, 8]"),
         (("teacher.memo_features=[nothing]",), "no feature with role 'nothing'"),
-        (("method=jacobian",), "and that is not enough here: matching derivatives needs"),
+        (("method=jacobian",), "and the method needs more: matching derivatives needs"),
         ((POOLED, "teacher.optimize=int8"), "no feature with role 'pooled'"),
     ],
 )

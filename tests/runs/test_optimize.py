@@ -53,7 +53,7 @@ def test_what_strays_is_refused_in_a_line(tiny, limit):
     with torch.no_grad():  # alike classes, which integers mix up
         exact.net.fc.weight.copy_(exact.net.fc.weight.mean(0) + 1e-4 * exact.net.fc.weight)
         exact.net.fc.bias.zero_()
-    with pytest.raises(UserError, match="teacher.optimize=int8 strays too far from the exact teacher: KL") as caught:
+    with pytest.raises(UserError, match="teacher.optimize=int8 deviates too much from the exact teacher: KL") as caught:
         optimized(config, exact, loaders, torch.device("cpu"))
     assert len(str(caught.value).splitlines()) == 1
 
@@ -61,7 +61,7 @@ def test_what_strays_is_refused_in_a_line(tiny, limit):
 def test_a_teacher_that_is_no_number_does_not_pass(tiny):
     config, exact, loaders = scene(tiny, "teacher.optimize=folded", *LOOSE)
     exact.net.fc.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="strays too far"):
+    with pytest.raises(UserError, match="deviates too much"):
         optimized(config, exact, loaders, torch.device("cpu"))
 
 
@@ -82,4 +82,6 @@ def test_integers_are_refused_where_more_than_logits_is_read(tiny, method):
     with pytest.raises(ConfigError) as caught:
         tiny("teacher.optimize=int8", f"method={method}")
     assert len(caught.value.problems) == 1
-    assert "teacher.optimize=int8 gives a teacher's logits alone, and that is not enough here:" in str(caught.value)
+    assert "teacher.optimize=int8 gives a teacher's logits alone, no features, and the method needs more:" in str(
+        caught.value
+    )

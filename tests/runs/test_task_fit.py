@@ -41,7 +41,7 @@ def test_a_method_of_classes_is_refused_in_one_line(tmp_path: Path, method: str)
         ("transfer.omit_classes=[0]", "transfer.omit_classes needs a task with classes, and this task has values"),
         ("transfer=unlabelled", "unlabelled needs a task with classes"),
         ("evals=boundary", "evals.boundary: Boundary needs a task with classes, and this task has values"),
-        ("teacher.optimize=folded", "teacher.optimize=folded is checked by the teacher's classes"),
+        ("teacher.optimize=folded", "teacher.optimize=folded is verified by predicted classes"),
     ],
 )
 def test_other_parts_that_need_classes_are_refused(tmp_path: Path, override: str, sentence: str):

@@ -222,7 +222,7 @@ MORE_REFUSED = [
     (("method=pskd",), "PastPredictions relates the examples"),
     (("method=crd",), "CRD relates the examples"),
     (("method=bss",), "BoundarySamples relates the examples"),
-    (("method=kd", "teacher.optimize=int8"), "takes its ranges from batches"),
+    (("method=kd", "teacher.optimize=int8"), "takes its ranges from whole batches"),
 ]
 
 

@@ -91,10 +91,10 @@ def test_a_run_that_is_given_up_is_no_failure(capsys, tmp_path):
     never = [f"{pruner}._target_=optuna.pruners.ThresholdPruner", f"+{pruner}.lower=2.0", f"~{pruner}.n_startup_trials"]
     said = search(capsys, "hydra.sweeper.trials=2", *never)
     assert said.code == 0
-    assert len([line for line in said.err if "given up at step" in line]) == 2
+    assert len([line for line in said.err if "pruned at step" in line]) == 2
     assert [state for state, _, _ in trials(tmp_path / "outputs")] == ["PRUNED"] * 2
     assert not any((run / name).exists() for run in folders(tmp_path) for name in ("DONE", "error.txt"))
-    assert "no trial finished (2 given up;" in said.out or "no trial finished (2 given up)" in said.out
+    assert "no trial finished (2 pruned;" in said.out or "no trial finished (2 pruned)" in said.out
 
 
 @pytest.mark.parametrize(

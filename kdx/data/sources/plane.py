@@ -1,4 +1,4 @@
-"""Random points of a square and the values of a function there."""
+"""Random points of a square, and a function's values at these points, for regression."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from kdx.tasks.values import Values
 
 @dataclass(frozen=True, kw_only=True)
 class Plane(ImageDataset):
-    """Points drawn at random from a grid of 256 x 256 or more dimensions, as images of one row, for regression.
+    """Random points of a grid with 256 values per coordinate and two or more coordinates, as images of one row.
 
-    A coordinate is (k / 255 - mean) / std with k from 0 to 255. The target of a point is the function's value there,
-    less `target_mean` and over `target_std`.
+    A coordinate is (k / 255 - mean) / std with k from 0 to 255. The target of a point is its function value, minus
+    `target_mean`, divided by `target_std`.
 
     Attributes:
         num_outputs: K, the number of values of a point.
         function: Maps points [B, C, H, W] to outputs whose logits are the values [B, K].
-        target_mean: What is subtracted from each of the K values.
-        target_std: What each is then divided by.
+        target_mean: Number subtracted from each of the K values.
+        target_std: Divisor of each value after that.
         train_size: Number of training points.
         test_size: Number of test points.
-        seed: Chooses them.
+        seed: Seed of the points.
     """
 
     num_outputs: PositiveInt

@@ -1,4 +1,4 @@
-"""What a step as a CUDA graph (`trainer.cuda_graph=true`) cannot be, told before anything loads."""
+"""Checks whether the steps of a run can be recorded as a CUDA graph (`trainer.cuda_graph=true`)."""
 
 import math
 import random
@@ -21,11 +21,11 @@ from kdx.engine.optim.cuda_graph import reads_tensor_rate, unreplayable
 from kdx.engine.settings import Settings
 from kdx.runs.build import make
 
-EXAMPLES = 4  # of the step that is watched
-STEPS_PER_EPOCH = 100  # of the made-up run in which schedules are looked at
-OFTEN = 0.5  # share of steps that may differ from the one before in more than their batch
+EXAMPLES = 4  # in the batch of the watched step
+STEPS_PER_EPOCH = 100  # of the hypothetical run in which schedules are evaluated
+OFTEN = 0.5  # share of steps at which a schedule's value may change
 
-# What a program learns from a GPU by waiting for it
+# Operations that wait for the GPU
 WAITING = {
     Tensor.item: "Tensor.item",
     Tensor.tolist: "Tensor.tolist",
@@ -54,26 +54,26 @@ DRAWING |= {torch.randperm: "torch.randperm"}
 
 
 def misfits(config: Config, settings: Settings) -> Iterator[str]:
-    """What a config says by itself against recording its steps."""
+    """Errors of a config with `trainer.cuda_graph=true` that its values alone show."""
     if not settings.cuda_graph:
         return
     what = "trainer.cuda_graph=true"
     device = settings.pick_device()
     if device.type != "cuda":
-        yield f"{what} records the steps of a GPU, and this run is on {device}; leave it out"
+        yield f"{what} records the steps of a GPU, and this run is on {device}; set trainer.cuda_graph=false"
     if size() > 1:
-        yield f"{what} is for one process, and there are {size()}; leave it out"
+        yield f"{what} supports one process, and there are {size()}; set trainer.cuda_graph=false"
     if config["teacher"] is not None and config["teacher"]["memo"]:
-        yield f"{what} cannot record a teacher that looks up its answers on disk; leave it or teacher.memo out"
+        yield f"{what} cannot record reads from disk, which teacher.memo=true needs; set one of the two to false"
 
 
 def unrecordable(config: Config, method: Method, update: object, spec: DataSpec) -> Iterator[str]:
-    """Why steps of a method cannot be recorded; nothing where they can, or need not be.
+    """Reasons why the steps of a method cannot be recorded; none without `trainer.cuda_graph=true`.
 
     Args:
         config: Prepared.
-        method: Over its networks, on the CPU.
-        update: How its steps are taken.
+        method: The method with its networks, on the CPU.
+        update: The run's update.
         spec: Facts of the training data.
     """
     if not config["trainer"]["cuda_graph"]:
@@ -81,7 +81,7 @@ def unrecordable(config: Config, method: Method, update: object, spec: DataSpec)
     what = "trainer.cuda_graph=true"
     if not reads_tensor_rate(update):
         yield (
-            f"{what} needs one optimiser that reads its rate on the device: update=joint, optimizer=sgd or adamw, "
+            f"{what} needs one optimiser with its learning rate on the device: update=joint, optimizer=sgd or adamw, "
             "optimizer.implementation=fused"
         )
     if (why := unreplayable(update)) is not None:
@@ -90,26 +90,29 @@ def unrecordable(config: Config, method: Method, update: object, spec: DataSpec)
     views = int(isinstance(make(config["augmentation"]), MultiView))
     reads, waits = watch(method, made_up(spec, views), Progress(0, math.ceil(epochs) * STEPS_PER_EPOCH, epochs))
     if waits:
-        yield f"{what}: a step of method={name} is also a matter of the CPU ({', '.join(waits)}); leave it out"
+        yield (
+            f"{what}: a step of method={name} syncs with the CPU ({', '.join(waits)}), which a CUDA graph cannot "
+            "replay; set trainer.cuda_graph=false"
+        )
     if changing := changes(reads, epochs):
         yield (
-            f"{what}: a schedule of method={name} changes a number in {changing:.0%} of the steps, which is part of a "
-            "recording; choose one in whole epochs, or leave it out"
+            f"{what}: a schedule of method={name} changes its value in {changing:.0%} of the steps, and each change "
+            "needs a new recording; choose a schedule in whole epochs, or set trainer.cuda_graph=false"
         )
 
 
 def made_up(spec: DataSpec, views: int) -> Batch:
-    """A few examples that look like those of a training set."""
+    """A random batch in the shapes of the training set."""
     inputs = torch.randn(EXAMPLES, *spec.input_shape)
     further = tuple(torch.randn_like(inputs) for _ in range(views))
     return Batch(inputs, spec.task.made_up(EXAMPLES), torch.arange(EXAMPLES), further)
 
 
 def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], list[str]]:
-    """Take the forward half of a step.
+    """Run the forward pass of a step.
 
     Returns:
-        What it read of the progress, see `Watched`; and what it did that a recording could not repeat.
+        The values that it read from the progress, see `Watched`; and the operations that a recording cannot replay.
     """
     watched, host = Watched(progress), _Host()
     before = _streams()
@@ -118,10 +121,10 @@ def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], 
             method.train()(batch, watched)
             for weight in method.weights.values():
                 at(weight, watched)
-    except Exception:  # nothing is known then; the run itself says what is wrong
+    except Exception:  # the run itself reports the error
         return watched.reads, host.found
     if before != _streams():
-        host.found.append("numbers drawn by Python or NumPy")
+        host.found.append("random numbers of Python or NumPy")
     return watched.reads, host.found
 
 
@@ -131,7 +134,7 @@ def _streams() -> tuple[object, ...]:
 
 
 def changes(reads: list[Any], epochs: float) -> float:
-    """The largest share of steps at which something read changes; 0 where most steps are alike."""
+    """The largest share of steps at which a value that was read changes; 0 if it is at most `OFTEN`."""
     total = math.ceil(epochs) * STEPS_PER_EPOCH
     places = range(0, total - 1, max(1, total // 1009))
     shares = [0.0]
@@ -142,7 +145,7 @@ def changes(reads: list[Any], epochs: float) -> float:
 
 
 class _Host(TorchFunctionMode):
-    """Notes calls whose effect is on the CPU's side, where a GPU's recording does not reach."""
+    """Records calls that sync with the CPU or draw on it; a CUDA graph cannot replay these."""
 
     def __init__(self):
         super().__init__()
@@ -163,7 +166,7 @@ class _Host(TorchFunctionMode):
             if func in DRAWING and ("device" not in kwargs or kwargs.get("generator") is not None):
                 return f"{DRAWING[func]} without a device"
         except TypeError:
-            return None  # what has no hash is none of them
+            return None  # an unhashable function is in neither table
         if func is torch.tensor and kwargs.get("device") is not None:
             return "torch.tensor to a device"
         if func is Tensor.__getitem__ and any(_is_mask(part) for part in _parts(args[1])):

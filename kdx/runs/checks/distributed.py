@@ -1,4 +1,4 @@
-"""What several processes cannot train together, told before anything loads."""
+"""Checks whether several processes can train a run together."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,11 @@ from kdx.core.spec import DataSpec
 
 
 def indivisible(config: Config, method: Method, spec: DataSpec) -> Iterator[str]:
-    """Why each of several processes cannot take a share of every batch; nothing where they can, or there is one.
+    """Reasons why processes cannot split each batch among themselves; none for one process.
 
     Args:
         config: Prepared.
-        method: Over its networks.
+        method: The method with its networks.
         spec: Facts of the training data.
     """
     if size() == 1:
@@ -21,34 +21,34 @@ def indivisible(config: Config, method: Method, spec: DataSpec) -> Iterator[str]
     if (part := method.relating()) is not None:
         yield (
             f"method={config['choices']['method']} in {size()} processes: {part} relates the examples of a batch to "
-            "each other, or keeps something of each, and a process sees its share alone; train it in one process"
+            "each other, or stores one entry per example, and a process sees only its share; train in one process"
         )
     if spec.has_labelled and spec.has_unlabelled:
         yield (
-            f"a batch of labelled and unlabelled examples is not the mean of {size()} shares, as cross-entropy counts "
-            "the labelled ones; train it in one process"
+            f"{size()} processes would weight labelled examples differently, since cross-entropy averages over the "
+            "labelled examples of each share; train in one process"
         )
     if config["teacher"] is not None and "int8" in _optimized(config["teacher"]):
         yield (
-            f"teacher.optimize=int8 takes its ranges from batches, of which each of {size()} processes has a share; "
+            f"teacher.optimize=int8 takes its ranges from whole batches, and each of {size()} processes has a share; "
             "choose folded or bf16"
         )
 
 
 def unsharded(config: Config) -> Iterator[str]:
-    """Why a teacher's parameters cannot be divided among processes as asked; nothing where they can."""
+    """Reasons why a teacher's parameters cannot be sharded among processes as configured."""
     teacher = config["teacher"]
     if teacher is None or not teacher["shard"]:
         return
     if size() == 1:
         yield (
             "teacher.shard=true divides a teacher among processes, and there is one; start more with torchrun "
-            "--nproc-per-node=N -m kdx.train, or leave it out"
+            "--nproc-per-node=N -m kdx.train, or set teacher.shard=false"
         )
     if teacher["memo"] or teacher["members"] or teacher["seeds"] or teacher["optimize"] != "exact":
         yield (
-            "teacher.shard=true is for one teacher as it is; leave out teacher.memo, teacher.optimize, teacher.seeds "
-            "and teacher.members"
+            "teacher.shard=true supports a single, exact teacher without a memo; leave out teacher.memo, "
+            "teacher.optimize, teacher.seeds and teacher.members"
         )
 
 

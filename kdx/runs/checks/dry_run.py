@@ -1,8 +1,8 @@
-"""A dry run: a run's parts, built on made-up facts, so that a misfit is reported before anything loads or trains.
+"""A dry run: build a run's parts on made-up facts, so that errors are reported before anything loads or trains.
 
 Called by `prepare`: for a run, for each teacher's training, and for every row of a study before the first one starts.
 It must refuse a config that the run would refuse later, and no other: `tests/config/test_prepare.py`. It draws from
-streams of its own and writes nothing, so a change here never changes the numbers of a run.
+its own random streams and writes nothing, so a change here never changes the numbers of a run.
 """
 
 import json
@@ -28,9 +28,9 @@ from kdx.runs.checks.distributed import indivisible
 from kdx.runs.checks.task_fit import unfit
 from kdx.runs.ensemble_config import each_teacher, ensemble
 
-# of a training set that no term finds too small; the real one is checked when it is there
+# size of a training set that is large enough for every term; the real size is checked after loading
 EXAMPLES = 65536
-# statistics of inputs that differ by less are the same ones, rounded
+# input statistics that differ by less are equal up to rounding
 CLOSE = 0.01
 
 _passed: set[str] = set()
@@ -39,10 +39,10 @@ _passed: set[str] = set()
 def rehearse(config: Config) -> None:
     """Build networks, method, update and evaluators as a run does, but without data and without weights.
 
-    Without it, a term that cannot work with its pair would be told only after the teacher's training.
+    Without it, a term that does not work with its networks would be reported only after the teacher's training.
 
     Args:
-        config: A config whose values are right each by itself.
+        config: A config whose values are valid by themselves.
 
     Raises:
         ConfigError: Parts do not fit each other.
@@ -51,7 +51,7 @@ def rehearse(config: Config) -> None:
     keys += ("augmentation",)
     options = [config["trainer"][key] for key in ("compile", "cuda_graph")]
     parts = json.dumps([options, {key: config[key] for key in keys}], sort_keys=True)
-    if parts in _passed:  # the seeds of a study make no difference
+    if parts in _passed:  # the runs of a study that differ in seeds alone need one check
         return
     try:
         with seeded(0, "rehearsal"), torch.device("cpu"), _one_thread():
@@ -59,7 +59,7 @@ def rehearse(config: Config) -> None:
     except (UserError, ValueError) as error:
         raise ConfigError(str(error).splitlines()) from None
     except Exception:
-        return  # nothing that a sentence is known for: the run itself says it, with a traceback
+        return  # an unexpected error: the run itself reports it, with a traceback
     if problems:
         raise ConfigError(problems)
     _passed.add(parts)
@@ -67,7 +67,7 @@ def rehearse(config: Config) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Several would wait for each other, busily, over a handful of made-up examples; seconds on a busy machine."""
+    """Use one thread: on a few examples, several threads spend seconds on waiting if the machine is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -102,13 +102,13 @@ def _put_together(config: Config) -> list[str]:
     problems += unrecordable(config, method, update, spec)
     if config["trainer"]["compile"] and not method.compilable:
         problems.append(
-            f"method={config['choices']['method']} differentiates the student twice or forwards, which torch's "
-            "compiler cannot; choose trainer.compile=false"
+            f"method={config['choices']['method']} needs second derivatives or forward-mode differentiation of the "
+            "student, which torch.compile lacks; set trainer.compile=false"
         )
     roles = method.models()
     for name, node in config["evals"].items():
         if node.get("split") == "val" and "val" not in splits:
-            if name != "val":  # that one is there for when there is a split
+            if name != "val":  # the default evaluator "val" is idle without a validation split
                 problems.append(f"evals.{name}.split: there is no validation split; dataset.val_fraction=0.1 cuts one")
             continue
         if "model" in node and node["model"] not in roles:
@@ -123,12 +123,12 @@ def _put_together(config: Config) -> list[str]:
 
 
 def _unseen(config: Config, method: Method) -> Iterator[str]:
-    """Why batches have fewer views of each example than the method learns from; nothing where they have enough."""
+    """An error if batches have fewer views of each example than the method needs."""
     augmentation = make(config["augmentation"])
     made = 1 + len(augmentation.further) if isinstance(augmentation, MultiView) else 1
     if method.num_views > made:
         yield (
-            f"method={config['choices']['method']} learns from {method.num_views} views of each example, and the "
+            f"method={config['choices']['method']} needs {method.num_views} views of each example, and the "
             f"augmentation makes {made}; augmentation=two_views (for images in bytes) and augmentation=two_shifts "
             "make two"
         )
@@ -146,7 +146,7 @@ def _together(teacher: Config, nets: Mapping[str, nn.Module]) -> nn.Module:
 
 
 def _within_limits(config: Config, given: dict[str, Any], nets: Mapping[str, nn.Module]) -> None:
-    """Raise UserError where a method needs more of a teacher than it shows."""
+    """Raise UserError if a method reads outputs that a memo or an int8 teacher does not give."""
     shown = dict(nets)
     for name, own in each_teacher(config).items():
         for roles, why in _limits(own["teacher"]):
@@ -154,20 +154,20 @@ def _within_limits(config: Config, given: dict[str, Any], nets: Mapping[str, nn.
             try:
                 _method(config, given | {"teacher": _together(config["teacher"], shown)})
             except (UserError, ValueError) as error:
-                raise UserError(f"{why}, and that is not enough here: {error}") from error
+                raise UserError(f"{why}, and the method needs more: {error}") from error
 
 
 def _limits(teacher: Config) -> Iterator[tuple[Sequence[str], str]]:
-    """The features that are left of a teacher's, and why, for each thing that leaves some out."""
+    """For each setting that leaves out features of a teacher: the features that remain, and the reason."""
     if teacher["optimize"] == "int8":
-        yield (), "teacher.optimize=int8 gives a teacher's logits alone"
+        yield (), "teacher.optimize=int8 gives a teacher's logits alone, no features"
     if teacher["memo"]:
         kept = " and ".join(["logits", *teacher["memo_features"]])
-        yield teacher["memo_features"], f"teacher.memo=true keeps a teacher's {kept} (teacher.memo_features), no maps"
+        yield teacher["memo_features"], f"teacher.memo=true stores a teacher's {kept} (teacher.memo_features), no maps"
 
 
 def _without_features(config: Config, given: dict[str, Any], nets: dict[str, Frozen]) -> None:
-    """Raise UserError where a method works with an ensemble but for the features, which one member must show."""
+    """Raise UserError if a method would work with an ensemble whose features come from one member."""
     settings = config["teacher"]
     if "" in nets or not nets or settings["features"] is not None:
         return
@@ -177,8 +177,8 @@ def _without_features(config: Config, given: dict[str, Any], nets: dict[str, Fro
     except (UserError, ValueError):
         return
     raise UserError(
-        f"method={config['choices']['method']} reads features, and an ensemble has those of one member: name it, as in "
-        f"teacher.features={name}"
+        f"method={config['choices']['method']} reads features, which one member of an ensemble provides: name it, as "
+        f"in teacher.features={name}"
     ) from None
 
 
@@ -193,7 +193,7 @@ def _frozen(teacher: Config, given: Statistics | None) -> Frozen:
 
 
 def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
-    """Raise UserError where a teacher's own weights want inputs in other units than the data's."""
+    """Raise UserError if a teacher's pretrained weights expect other input statistics than the data set's."""
     wanted = input_statistics(net) if any(node.get(key) for key in UNTRAINED) else None
     if wanted is None:
         return
@@ -201,9 +201,8 @@ def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
         if len(mine) != len(theirs) or max(abs(a - b) for a, b in zip(mine, theirs, strict=True)) > CLOSE:
             mean, std = (f"[{','.join(f'{v:g}' for v in values)}]" for values in wanted)
             raise UserError(
-                f"the weights that this teacher comes with were trained on inputs of mean {mean} and std {std}, and "
-                f"those of the data set are {list(given[0])} and {list(given[1])}; say teacher.mean={mean} "
-                f"teacher.std={std}"
+                f"the pretrained weights of this teacher expect inputs of mean {mean} and std {std}, and those of the "
+                f"data set are {list(given[0])} and {list(given[1])}; set teacher.mean={mean} teacher.std={std}"
             )
 
 

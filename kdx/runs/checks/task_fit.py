@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit the task of its data set; said before anything loads."""
+"""Checks whether the parts of a run fit the task of its data set, before anything loads."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from kdx.runs.build import make
 
 
 def unfit(config: Config, task: Task) -> Iterator[str]:
-    """A line for each part of a config that the task cannot feed.
+    """A line for each part of a config that does not fit the task.
 
     Args:
-        config: A config whose values are right each by itself.
-        task: The data set's.
+        config: A config whose values are valid by themselves.
+        task: Task of the data set.
     """
     if task.kind == CLASSES:
-        return  # every part that ships fits classes, and the built parts say the rest
+        return  # every part of kdx fits classes; own parts are checked once they are built
     name = config["dataset"]["name"]
     needs: dict[str, list[str]] = {}
     for part in _parts(config["method"]):
@@ -40,13 +40,13 @@ def unfit(config: Config, task: Task) -> Iterator[str]:
         yield f"an ensemble as teacher needs a task with classes, and dataset={name} has {task.kind}"
     if teacher["optimize"] != "exact":
         yield (
-            f"teacher.optimize={teacher['optimize']} is checked by the teacher's classes, and dataset={name} has "
-            f"{task.kind}; teacher.optimize=exact"
+            f"teacher.optimize={teacher['optimize']} is verified by predicted classes, and dataset={name} has "
+            f"{task.kind}; set teacher.optimize=exact"
         )
 
 
 def _parts(node: Any) -> Iterator[Any]:
-    """The classes in a node that say which tasks they fit, from the outside in."""
+    """The classes in a node that have an attribute `tasks`, outer ones first."""
     if isinstance(node, dict):
         part = locate(str(node["_target_"])) if "_target_" in node else None
         if hasattr(part, "tasks"):
