@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from kdx.commands.check import check, exit_with
 from kdx.config.compose import Composed, ConfigError, plain
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
-from kdx.core.distributed import fails_first, join, leads, leave, size
+from kdx.core.distributed import destroy_process_group, fails_first, init_process_group, is_leader, world_size
 from kdx.core.errors import StoppedError, UserError
 from kdx.sweeps.launcher import FusedLauncher, ToldError, as_launched
 from kdx.sweeps.search import Search
@@ -55,7 +55,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     except UserError as error:
         exit_with(str(error).splitlines())
     sweeps = ready_made or any(a in ("-m", "--multirun") for a in arguments)
-    if sweeps and size() > 1:
+    if sweeps and world_size() > 1:
         exit_with([SWEEPS])
     if sweeps:  # in front, since Hydra takes no overrides after a flag that follows overrides
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
@@ -102,7 +102,7 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
     try:
         return _train(composed, sweeps)
     except KeyboardInterrupt:
-        if leads():
+        if is_leader():
             print("kdx: stopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
     except StoppedError as error:
@@ -123,9 +123,9 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.runs.run import run, run_or_wait
     from kdx.sweeps.agent import show_again
 
-    join()
+    init_process_group()
     config = as_launched(prepare(composed))
-    if asked_by_agent() and leads():
+    if asked_by_agent() and is_leader():
         show_again(config)
     # another sweep may train a run that this one needs too, so wait; two commands for a single run are an error
     _collect_from_now()
@@ -134,8 +134,8 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     except Exception as error:
         error.add_note(str(folder_of(config)))
         raise
-    leave()
-    if leads():
+    destroy_process_group()
+    if is_leader():
         print(show(result))
     asked = objective()
     value = result.metric(asked or f"test/{result.data['task']['primary']}")

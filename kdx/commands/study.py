@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import options, take_config_dirs
-from kdx.core.distributed import fails_first, size
+from kdx.core.distributed import fails_first, world_size
 from kdx.core.errors import UserError
 
 HELP = """\
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     for option in [a for a in arguments if a.startswith("-")]:
         print(f"kdx: unknown option '{option}'; see kdx study --help", file=sys.stderr)
         sys.exit(2)
-    if size() > 1:
+    if world_size() > 1:
         if fails_first():
             print(
                 "kdx: torchrun trains one run; a study trains several at once with jobs=N or fused=true",

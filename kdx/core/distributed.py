@@ -1,10 +1,11 @@
 """Processes that train one run together, each on its share of every batch.
 
-`torchrun` starts them and sets their environment. Batches, their order and the weights after each step are those of one
-process, up to the order of sums: gradients are averaged, batch norms use statistics of the whole batch
-(`kdx.models.sync_norms`), and terms that relate the examples of a batch are refused (`Term.divisible`). Each process
-draws randomness within a step, such as dropout, from its own stream. All hold the same weights and measure the same
-values; rank 0, the leader, writes. With one process, every function here is the identity or does nothing.
+`torchrun` starts the processes and sets their environment. Batches, their order and the weights after each step equal
+those of a single process, up to the order of sums: gradients are averaged, batch norms use statistics of the whole
+batch (`kdx.models.sync_norms`), and terms that relate the examples of a batch are refused (`Term.divisible`). Each
+process draws randomness within a step, such as dropout, from its own stream. All processes hold the same weights and
+compute the same metrics; rank 0, the leader, writes files. With one process, every function here is the identity or
+does nothing.
 """
 
 import io
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_joined = False
+_initialised = False
 
 
-def size() -> int:
+def world_size() -> int:
     """Number of processes that train the run.
 
     Example:
-        >>> size()  # without torchrun
+        >>> world_size()  # without torchrun
         1
     """
     return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
@@ -39,7 +40,7 @@ def rank() -> int:
         >>> rank()  # without torchrun
         0
     """
-    return int(os.environ["RANK"]) if size() > 1 else 0
+    return int(os.environ["RANK"]) if world_size() > 1 else 0
 
 
 def local_rank() -> int:
@@ -49,39 +50,41 @@ def local_rank() -> int:
         >>> local_rank()  # without torchrun
         0
     """
-    return int(os.environ["LOCAL_RANK"]) if size() > 1 else 0
+    return int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
 
 
-def local_size() -> int:
-    """Number of processes on this machine, as set by `torchrun`; all processes where it is not set.
+def local_world_size() -> int:
+    """Number of processes on this machine, as set by `torchrun`; all processes if it is not set.
 
     Example:
-        >>> local_size()  # without torchrun
+        >>> local_world_size()  # without torchrun
         1
     """
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if size() > 1 and "LOCAL_WORLD_SIZE" in os.environ else size()
+    if world_size() > 1 and "LOCAL_WORLD_SIZE" in os.environ:
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    return world_size()
 
 
-def leads() -> bool:
-    """Whether this is the process that writes records and checkpoints and prints.
+def is_leader() -> bool:
+    """Whether this is the leader, rank 0, which prints and writes records and checkpoints.
 
     Example:
-        >>> leads() == (rank() == 0)
+        >>> is_leader() == (rank() == 0)
         True
     """
     return rank() == 0
 
 
-def join() -> None:
-    """Initialise the process group. Does nothing for one process, or after the first call.
+def init_process_group() -> None:
+    """Initialise the process group. Does nothing for one process, or after the first call in a process.
 
     Example:
-        >>> join()  # without torchrun
-        >>> size()
+        >>> init_process_group()  # without torchrun
+        >>> world_size()
         1
     """
-    global _joined
-    if size() == 1 or _joined:
+    global _initialised
+    if world_size() == 1 or _initialised:
         return
     import torch
     from torch import distributed as dist
@@ -89,17 +92,17 @@ def join() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=_store(), rank=rank(), world_size=size())
-    _joined = True
+    dist.init_process_group(backend, store=_store(), rank=rank(), world_size=world_size())
+    _initialised = True
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Wait for all processes, then destroy the process group, at the end of a successful run.
 
     Example:
-        >>> leave()  # without torchrun
+        >>> destroy_process_group()  # without torchrun
     """
-    if _joined:
+    if _initialised:
         from torch import distributed as dist
 
         dist.barrier()
@@ -116,23 +119,23 @@ def fails_first() -> bool:
         >>> fails_first()  # without torchrun
         True
     """
-    return size() == 1 or _store().add("failed", 1) == 1
+    return world_size() == 1 or _store().add("failed", 1) == 1
 
 
-def by_leader(make: Callable[[], T]) -> T:
-    """Call `make` in the leader and return its result in all processes; an error is raised in all.
+def run_on_leader(make: Callable[[], T]) -> T:
+    """Call `make` in the leader and return its result in all processes; all processes raise its error.
 
     Args:
         make: A function whose result can be pickled.
 
     Example:
-        >>> by_leader(lambda: 3)
+        >>> run_on_leader(lambda: 3)
         3
     """
-    if size() == 1:
+    if world_size() == 1:
         return make()
     box: list[Any] = [None, None]
-    if leads():
+    if is_leader():
         try:
             box[0] = make()
         except Exception as error:
@@ -144,7 +147,7 @@ def by_leader(make: Callable[[], T]) -> T:
 
 
 def leader_first(make: Callable[[], T]) -> T:
-    """Call `make` in the leader, then in the other processes: so one downloads a file, and the others read it.
+    """Call `make` in the leader, then in the other processes, so that one downloads a file and the others read it.
 
     Args:
         make: A function that each process calls.
@@ -156,15 +159,15 @@ def leader_first(make: Callable[[], T]) -> T:
         >>> leader_first(lambda: 3)
         3
     """
-    if size() == 1:
+    if world_size() == 1:
         return make()
     made = []
-    by_leader(lambda: made.append(make()))
+    run_on_leader(lambda: made.append(make()))
     return made[0] if made else make()
 
 
-def gathered(value: T) -> list[T]:
-    """The values of all processes, in the order of their ranks.
+def all_gather_values(value: T) -> list[T]:
+    """Gather the values of all processes, in the order of their ranks.
 
     Args:
         value: A tensor, or plain values that contain tensors.
@@ -173,30 +176,30 @@ def gathered(value: T) -> list[T]:
         One value per process, in every process.
 
     Example:
-        >>> gathered({"loss": 0.5})  # without torchrun
+        >>> all_gather_values({"loss": 0.5})  # without torchrun
         [{'loss': 0.5}]
     """
-    if size() == 1:
+    if world_size() == 1:
         return [value]
     import torch
     from torch import distributed as dist
 
     file = io.BytesIO()
     torch.save(value, file)
-    files: list[Any] = [None] * size()
+    files: list[Any] = [None] * world_size()
     dist.all_gather_object(files, file.getvalue())
     return [torch.load(io.BytesIO(each), weights_only=True) for each in files]
 
 
-def total(values: "Tensor") -> "Tensor":
-    """Sum over all processes, with a graph; the same tensor for one process.
+def all_reduce_sum(values: "Tensor") -> "Tensor":
+    """Sum tensors over all processes, differentiably; returns the same tensor for one process.
 
     Example:
         >>> x = torch.ones(3)
-        >>> total(x) is x  # without torchrun
+        >>> all_reduce_sum(x) is x  # without torchrun
         True
     """
-    return values if size() == 1 else _total()(values)
+    return values if world_size() == 1 else _all_reduce()(values)
 
 
 def weight(part: int, whole: int | None) -> float:
@@ -210,7 +213,7 @@ def weight(part: int, whole: int | None) -> float:
         >>> weight(8, None), weight(8, 8)  # without torchrun
         (1.0, 1.0)
     """
-    return 1.0 if whole is None else part * size() / whole
+    return 1.0 if whole is None else part * world_size() / whole
 
 
 def mean_gradients(parameters: "Iterable[torch.nn.Parameter]") -> None:
@@ -229,7 +232,7 @@ def mean_gradients(parameters: "Iterable[torch.nn.Parameter]") -> None:
         >>> p.grad
         tensor([2.])
     """
-    owned = [] if size() == 1 else list(parameters)
+    owned = [] if world_size() == 1 else list(parameters)
     if not owned:
         return
     import torch
@@ -241,7 +244,7 @@ def mean_gradients(parameters: "Iterable[torch.nn.Parameter]") -> None:
         dist.all_reduce(flat)
         # read only where this process lacks a gradient, since reading makes a GPU wait
         known = [True] * len(owned) if all(p.grad is not None for p in owned) else (flat[: len(owned)] > 0).tolist()
-        flat = flat[len(owned) :].div_(size())
+        flat = flat[len(owned) :].div_(world_size())
         for p, mean, there in zip(owned, flat.split([p.numel() for p in owned]), known, strict=True):
             if p.grad is not None:
                 p.grad.copy_(mean.view_as(p))
@@ -265,11 +268,11 @@ def _broadcast(box: list[Any]) -> None:
 
 
 @cache
-def _total() -> "Callable[[Tensor], Tensor]":
+def _all_reduce() -> "Callable[[Tensor], Tensor]":
     import torch
     from torch import distributed as dist
 
-    class Total(torch.autograd.Function):
+    class AllReduceSum(torch.autograd.Function):
         """All-reduce; its gradient is the sum of the gradients of all processes."""
 
         @staticmethod
@@ -280,6 +283,6 @@ def _total() -> "Callable[[Tensor], Tensor]":
 
         @staticmethod
         def backward(ctx: Any, *gradients: "Tensor") -> "Tensor":
-            return Total.apply(gradients[0])  # pyright: ignore[reportReturnType] - torch's stub says Any | None
+            return AllReduceSum.apply(gradients[0])  # pyright: ignore[reportReturnType] - torch's stub says Any | None
 
-    return Total.apply  # pyright: ignore[reportReturnType]
+    return AllReduceSum.apply  # pyright: ignore[reportReturnType]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import rank, size
+from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
 from kdx.data.dataset import Splits
 from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
@@ -40,7 +40,7 @@ class _Steps(Dataset):
     ):
         self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
         self.order = order or Shuffle(len(data))
-        self.divided = seed is not None and augmentation.mixing is None and size() > 1
+        self.divided = seed is not None and augmentation.mixing is None and world_size() > 1
         self._epoch: int | None = None
         self._order = torch.arange(len(data))
         self._draws = Draws(None, None, None)
@@ -53,7 +53,7 @@ class _Steps(Dataset):
             self._epoch = epoch
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
         if self.divided:
-            index = index[rank() :: size()]
+            index = index[rank() :: world_size()]
         if isinstance(self.data, VectorSet):
             return (self.data.vectors[index],), index, None
         assert isinstance(self.data, ImageSet)
@@ -161,10 +161,10 @@ class TrainLoader(_Loader):
                 f"a batch_size of {batch_size} with drop_last leaves no step: an epoch has {len(order)} examples"
             )
         last = 0 if drop_last else len(order) % batch_size
-        if min(batch_size, last or batch_size) < size():
+        if min(batch_size, last or batch_size) < world_size():
             raise DataError(
-                f"each of {size()} processes needs an example of every batch; the batch_size is {batch_size}, and the "
-                f"last batch of an epoch has {last or batch_size} (trainer.drop_last=true leaves it out)"
+                f"each of {world_size()} processes needs an example of every batch; the batch_size is {batch_size}, "
+                f"and the last batch of an epoch has {last or batch_size} (trainer.drop_last=true leaves it out)"
             )
         self._length, self._spec, self._seed = len(order), spec, data_seed
         self._mixing = augmentation.mixing
@@ -176,7 +176,7 @@ class TrainLoader(_Loader):
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
                 batch = self._mixing.apply(batch, self._spec.num_classes, self._seed, epoch, step)
-                batch = batch.share(rank(), size())
+                batch = batch.share(rank(), world_size())
             elif self._steps.divided:
                 batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch

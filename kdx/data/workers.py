@@ -2,7 +2,7 @@
 
 import os
 
-from kdx.core.distributed import local_size
+from kdx.core.distributed import local_world_size
 
 MOST = 8  # with more workers, the training process is the bottleneck
 
@@ -15,7 +15,7 @@ def worker_count(wanted: int | None) -> int:
     """
     if wanted is not None:
         return wanted
-    return min(MOST, max(0, _cores() // local_size() - 1))
+    return min(MOST, max(0, _cores() // local_world_size() - 1))
 
 
 def _cores() -> int:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from kdx.core.distributed import local_rank, size
+from kdx.core.distributed import local_rank, world_size
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, NonNegative, PartialFraction, Positive, PositiveInt
 from kdx.engine.clock import Duration
@@ -59,7 +59,7 @@ class Settings:
 
     def pick_device(self) -> torch.device:
         """The device. Raises UserError if this machine does not have it."""
-        if size() > 1 and self.device in ("auto", "cuda"):
+        if world_size() > 1 and self.device in ("auto", "cuda"):
             return self._own_gpu()
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,8 +69,10 @@ class Settings:
             raise UserError(f"trainer.device={self.device} is no device; use auto, cpu, cuda or cuda:N") from None
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"trainer.device={self.device}: this machine has {torch.cuda.device_count()} GPUs")
-        if device.type == "cuda" and size() > 1:
-            raise UserError(f"trainer.device={self.device} names one GPU for {size()} processes; use auto or cuda")
+        if device.type == "cuda" and world_size() > 1:
+            raise UserError(
+                f"trainer.device={self.device} names one GPU for {world_size()} processes; use auto or cuda"
+            )
         if device.type not in ("cpu", "cuda"):
             raise UserError(f"trainer.device={self.device} is not supported; use auto, cpu, cuda or cuda:N")
         return device

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import by_leader, gathered, leads, rank, size
+from kdx.core.distributed import all_gather_values, is_leader, rank, run_on_leader, world_size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
 from kdx.core.outputs import Step
@@ -151,9 +151,9 @@ class Trainer:
 
     def _save_due(self, saved: float, logged: bool) -> bool:
         """Whether to write a checkpoint; of several processes the leader decides, at steps that write a line."""
-        if size() > 1 and not logged:
+        if world_size() > 1 and not logged:
             return False
-        return by_leader(lambda: time.perf_counter() - saved >= self.checkpoint_seconds)
+        return run_on_leader(lambda: time.perf_counter() - saved >= self.checkpoint_seconds)
 
     def evaluate(self) -> dict[str, float]:
         """Run the evaluators that are due at this step."""
@@ -190,8 +190,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint; a run that loads it repeats the next steps bit for bit."""
-        meter, rng = self.meter.state_dict(), gathered(get_rng_state())
-        if not leads():
+        meter, rng = self.meter.state_dict(), all_gather_values(get_rng_state())
+        if not is_leader():
             return
         self.checkpoints.save(
             {
@@ -214,14 +214,14 @@ class Trainer:
 
     def _check_agreement(self) -> None:
         """Raise UserError if the processes' training states differ."""
-        if size() == 1:
+        if world_size() == 1:
             return
-        sums = gathered({name: t.double().sum().item() for name, t in self.method.training_state().items()})
+        sums = all_gather_values({name: t.double().sum().item() for name, t in self.method.training_state().items()})
         for name, value in sums[0].items():
             if any(other[name] != value and not math.isnan(value) for other in sums):
                 raise UserError(
-                    f"'{name}' differs between the {size()} processes: this method stores data of the examples it saw, "
-                    "and each process sees a share of them; train it in one process"
+                    f"'{name}' differs between the {world_size()} processes: this method stores data of the examples "
+                    "it saw, and each process sees a share of them; train it in one process"
                 )
 
     def load(self, state: dict[str, Any]) -> None:
@@ -233,10 +233,10 @@ class Trainer:
         rng = [state["rng"]]
         if "further_rng" in state:
             rng += state["further_rng"]
-        if len(rng) != size():
+        if len(rng) != world_size():
             raise UserError(
-                f"the run was started with {len(rng)} processes and has {size()} now; resume it with the same number, "
-                "or restart it with fresh=true"
+                f"the run was started with {len(rng)} processes and has {world_size()} now; resume it with the same "
+                "number, or restart it with fresh=true"
             )
         self.method.load_training_state(state["method"])
         self.update.load_state_dict(state["update"])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import by_leader, gathered, rank, size
+from kdx.core.distributed import all_gather_values, rank, run_on_leader, world_size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator
 from kdx.core.ranges import Positive
@@ -60,7 +60,7 @@ class SplitEvaluator(Evaluator):
 
 def divided(*nets: nn.Module) -> bool:
     """Whether processes divide the batches for these networks; not if all must call a sharded one together."""
-    return size() > 1 and not any(map(is_sharded, nets))
+    return world_size() > 1 and not any(map(is_sharded, nets))
 
 
 def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:
@@ -71,8 +71,8 @@ def dealt(batches: Iterable[Batch], *nets: nn.Module) -> Iterable[Batch]:
     if not divided(*nets):
         return batches
     if isinstance(batches, EvalLoader):  # reads only its share
-        return batches.dealt(rank(), size())
-    return islice(batches, rank(), None, size())
+        return batches.dealt(rank(), world_size())
+    return islice(batches, rank(), None, world_size())
 
 
 def computed(
@@ -87,7 +87,7 @@ def computed(
     """
     if not divided(*nets):
         return compute()
-    parts = gathered({name: {key: t.cpu() for key, t in m.sums.items()} for name, m in metrics.items()})
+    parts = all_gather_values({name: {key: t.cpu() for key, t in m.sums.items()} for name, m in metrics.items()})
 
     def merged() -> dict[str, float]:
         for part in parts[1:]:
@@ -95,7 +95,7 @@ def computed(
                 metrics[name].merge(sums)
         return compute()
 
-    return by_leader(merged)
+    return run_on_leader(merged)
 
 
 def network(models: Mapping[str, nn.Module], role: str) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import gathered
+from kdx.core.distributed import all_gather_values
 from kdx.core.task import Task
 from kdx.data.on_device import on_device
 from kdx.evals.base import dealt, divided
@@ -40,7 +40,7 @@ def predictions(
         for name, column in row.items():
             columns.setdefault(name, []).append(column)
     own = {name: [part.cpu() for part in parts] for name, parts in columns.items()}
-    every = gathered(own) if divided(*models.values()) else [own]
+    every = all_gather_values(own) if divided(*models.values()) else [own]
     return {name: torch.cat(parts) for name, parts in _in_order(every).items()}
 
 

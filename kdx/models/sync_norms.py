@@ -23,10 +23,10 @@ class _SyncBatchNorm(_BatchNorm):
         x = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
         axes, shape = [0, *range(2, x.dim())], (1, -1, *(1,) * (x.dim() - 2))
         count = x.new_full((1,), x.numel() / x.shape[1])
-        mean, count = distributed.total(torch.cat([x.sum(axes), count])).split([x.shape[1], 1])
+        mean, count = distributed.all_reduce_sum(torch.cat([x.sum(axes), count])).split([x.shape[1], 1])
         mean = mean / count
         centred = x - mean.view(shape)
-        variance = distributed.total(centred.square().sum(axes)) / count
+        variance = distributed.all_reduce_sum(centred.square().sum(axes)) / count
         self._track(mean.detach(), variance.detach() * count / (count - 1))
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
-from kdx.core.distributed import by_leader, leads, size
+from kdx.core.distributed import is_leader, run_on_leader, world_size
 from kdx.core.method import Evaluator
 from kdx.core.task import Task
 from kdx.data.loaders import Loaders
@@ -42,11 +42,11 @@ def export_run(
     All processes compute predictions; the leader writes.
     """
     student = trainer.deliverable
-    by_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
+    run_on_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
     predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device, loaders.spec.task)
     if teacher is not None:
         predicted |= teacher.predictions(loaders.evals["test"], light.device, loaders.spec.task)
-    return by_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
+    return run_on_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
 
 
 def _write(
@@ -83,7 +83,7 @@ def _write(
         "milliseconds_per_step": round(1000 * trainer.step_seconds / trainer.clock.steps, 4),
         "examples_per_second": round(trainer.examples / trainer.seconds, 1),
         "fused": trainer.together,
-        "processes": size(),
+        "processes": world_size(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "code": commit(),
         "versions": versions(),
@@ -105,7 +105,7 @@ def described(evaluators: Iterable[Evaluator], task: Task) -> list[dict[str, Any
 
 def save_selected(config: Config, folder: Path, student: nn.Module) -> None:
     """Export the student that is best on validation so far."""
-    if leads():
+    if is_leader():
         save_weights(folder / SELECTED_STUDENT, student, _about(config))
 
 

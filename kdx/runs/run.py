@@ -11,7 +11,15 @@ import torch
 
 from kdx.config.compose import Config
 from kdx.config.identity import identity
-from kdx.core.distributed import by_leader, fails_first, join, leader_first, leads, rank, size
+from kdx.core.distributed import (
+    fails_first,
+    init_process_group,
+    is_leader,
+    leader_first,
+    rank,
+    run_on_leader,
+    world_size,
+)
 from kdx.core.errors import StoppedError
 from kdx.core.method import Method
 from kdx.core.seed import derive, seed_all
@@ -85,17 +93,17 @@ def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps
         fused: The runs that train in turn with this one.
         views: As in `run`.
     """
-    join()
+    init_process_group()
     folder = Path(config["paths"]["runs"]) / name(config)
-    if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
+    if not config["fresh"] and (result := run_on_leader(lambda: finished(folder))):
         return result
     with contextlib.ExitStack() as claim:
-        by_leader(lambda: claim.enter_context(locked(folder)))
+        run_on_leader(lambda: claim.enter_context(locked(folder)))
         # another process may have finished the run between the check and the lock
-        if not config["fresh"] and (result := by_leader(lambda: finished(folder))):
+        if not config["fresh"] and (result := run_on_leader(lambda: finished(folder))):
             return result
         # a new attempt starts: the run counts as running, not as failed
-        by_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
+        run_on_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
         try:
             return (yield from _train(config, folder, fused, views))
         except StoppedError:
@@ -111,7 +119,7 @@ def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Step
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     weights = None if config["teacher"] is None else find_weights(config, train_teacher)
-    by_leader(lambda: _begin(config, folder))
+    run_on_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None
     if weights is not None:
@@ -122,13 +130,13 @@ def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Step
     method.to(light.device)
     if light.settings.channels_last:
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
-    if size() > 1:
+    if world_size() > 1:
         sync_batch_norms(method, light.device)
     if config["teacher"] is not None and config["teacher"]["shard"]:
         assert teacher is not None and isinstance(teacher.network, Frozen)
         shard(teacher.network.net, light.device)
     trainer = build_trainer(config, folder, light, loaders, method)
-    for view in views(trainer.log.lines()) if leads() else ():
+    for view in views(trainer.log.lines()) if is_leader() else ():
         trainer.log.add_view(view)
     summary = None
     try:
@@ -155,7 +163,7 @@ def train_teacher(config: Config) -> Result:
     if asked_by_agent():  # W&B's agent expects one run, the student's
         config["logger"] = {"_target_": "kdx.engine.record.loggers.Jsonl"}
     folder = Path(config["paths"]["runs"]) / name(config)
-    if leads() and finished(folder) is None:
+    if is_leader() and finished(folder) is None:
         duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
         print(
@@ -173,7 +181,7 @@ def run_or_wait(config: Config, views: Views = no_views) -> Result:
         try:
             return run(config, views)
         except LockedError:
-            if not told and leads():
+            if not told and is_leader():
                 print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
             told = True
             time.sleep(PAUSE)
@@ -209,9 +217,9 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     state = checkpoints.load()
-    keeps = light.logger.keeps_record and leads()
+    keeps = light.logger.keeps_record and is_leader()
     log = Log(folder / RECORD if keeps else None, state["log"] if state else 0)
-    view = light.logger.view(folder, identity(config), folder.name, config, log.lines()) if leads() else None
+    view = light.logger.view(folder, identity(config), folder.name, config, log.lines()) if is_leader() else None
     if view is not None:
         log.add_view(view)
     trainer = Trainer(

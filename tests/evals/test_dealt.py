@@ -43,14 +43,14 @@ def hands(monkeypatch, size: int, measure):
         told.append(value)
         return [value, *reversed(told[:-1])]
 
-    monkeypatch.setattr(base, "size", lambda: size)
-    monkeypatch.setattr(base, "gathered", gathered)
-    monkeypatch.setattr(predictions, "gathered", gathered)
+    monkeypatch.setattr(base, "world_size", lambda: size)
+    monkeypatch.setattr(base, "all_gather_values", gathered)
+    monkeypatch.setattr(predictions, "all_gather_values", gathered)
     found = None
     for rank in reversed(range(size)):
         monkeypatch.setattr(base, "rank", lambda rank=rank: rank)
         # the others wait for what the leader says
-        monkeypatch.setattr(base, "by_leader", lambda make, rank=rank: {} if rank else make())
+        monkeypatch.setattr(base, "run_on_leader", lambda make, rank=rank: {} if rank else make())
         monkeypatch.setattr(predictions, "_in_order", in_order if rank == 0 else lambda _: {})
         found = measure()
     return found
@@ -60,7 +60,7 @@ in_order = predictions._in_order
 
 
 @pytest.mark.parametrize("sizes", [[5, 5, 5, 5, 2], [4, 3], [3]])  # also fewer batches than processes
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("world_size", [2, 3])
 def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size: int):
     data = {"test": batches(sizes)}
     evaluators = [

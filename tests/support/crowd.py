@@ -45,7 +45,7 @@ def _train(rank: int, size: int, port: int, configs: Sequence[Config], rank_does
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     import torch
 
-    from kdx.core.distributed import leave
+    from kdx.core.distributed import destroy_process_group
     from kdx.runs.run import run
 
     torch.set_num_threads(1)
@@ -54,4 +54,4 @@ def _train(rank: int, size: int, port: int, configs: Sequence[Config], rank_does
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         for config in configs:
             run(config)
-    leave()
+    destroy_process_group()

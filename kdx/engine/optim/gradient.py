@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import mean_gradients, size, total, weight
+from kdx.core.distributed import all_reduce_sum, mean_gradients, weight, world_size
 from kdx.core.method import Method
 from kdx.core.outputs import Outputs, Step
 from kdx.core.schedule import Progress, at
@@ -129,15 +129,15 @@ class Backward:
             p.grad = gradient
 
     def _mean(self, gradients: list[Tensor]) -> list[Tensor]:
-        if size() == 1:
+        if world_size() == 1:
             return gradients
-        flat = total(torch.cat([g.flatten() for g in gradients])) / size()
+        flat = all_reduce_sum(torch.cat([g.flatten() for g in gradients])) / world_size()
         parts = flat.split([g.numel() for g in gradients])
         return [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
 
     def _over_parts(self, batch: Batch, progress: Progress, differentiate: Differentiate) -> Step:
         # the same number in each process, since synchronised batch norms communicate in every part
-        count = min(self.accumulate, batch.total // size())
+        count = min(self.accumulate, batch.total // world_size())
         parts = batch.chunk(count) if count > 1 else [batch]
         steps, own = [], weight(len(batch), batch.whole)
         for part in parts:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
-from kdx.core.distributed import leads
+from kdx.core.distributed import is_leader
 
 
 class Bar:
@@ -19,7 +19,7 @@ class Bar:
 
     def __init__(self, name: str, examples: int, shown: Sequence[str]):
         self._shown = tuple(shown)
-        unseen = not (leads() and sys.stderr.isatty())
+        unseen = not (is_leader() and sys.stderr.isatty())
         self._bar = tqdm(desc=name, total=examples, unit="ex", unit_scale=True, dynamic_ncols=True, disable=unseen)
 
     def start(self, done: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import size, total, weight
+from kdx.core.distributed import all_reduce_sum, weight, world_size
 from kdx.core.errors import UserError
 from kdx.core.outputs import Step
 from kdx.core.task import Task
@@ -54,9 +54,9 @@ class Meter:
         """Raise where a term of the steps gathered is not finite."""
         if not self._pending:
             return
-        rows = total(torch.stack(self._pending))
-        if size() > 1:
-            rows = rows / torch.tensor([1 if _adds_up(name) else size() for name in self._names]).to(rows)
+        rows = all_reduce_sum(torch.stack(self._pending))
+        if world_size() > 1:
+            rows = rows / torch.tensor([1 if _adds_up(name) else world_size() for name in self._names]).to(rows)
         self._read = torch.cat([self._read, rows.double().cpu()])
         self._pending = []
         bad = (~self._read.isfinite()).nonzero()

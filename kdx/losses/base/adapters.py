@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdx.core.distributed import size, total
+from kdx.core.distributed import all_reduce_sum, world_size
 from kdx.losses.base.memory_format import positions
 
 
@@ -80,14 +80,14 @@ def folded(maps: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor,
     mean, var = norm.running_mean, norm.running_var
     assert mean is not None and var is not None and norm.momentum is not None
     count = maps.numel() // maps.shape[1]
-    if norm.training and count * size() > 1:
+    if norm.training and count * world_size() > 1:
         flat = positions(maps).flatten(0, 1)
         centre = flat.mean(0)
-        if size() > 1:  # statistics of the whole batch, over all processes
-            count = total(flat.new_tensor([count]))
-            centre = total(flat.sum(0)) / count
+        if world_size() > 1:  # statistics of the whole batch, over all processes
+            count = all_reduce_sum(flat.new_tensor([count]))
+            centre = all_reduce_sum(flat.sum(0)) / count
         spread = flat - centre
-        moved = weight @ (total(spread.T @ spread) / count)
+        moved = weight @ (all_reduce_sum(spread.T @ spread) / count)
         running, mean, var = (mean, var), weight @ centre, (moved * weight).sum(1).clamp(min=0)
         with torch.no_grad():
             running[0].lerp_(mean, norm.momentum)

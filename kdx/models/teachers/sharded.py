@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from kdx.core.distributed import size
+from kdx.core.distributed import world_size
 
 
 def shard(net: nn.Module, device: torch.device) -> None:
@@ -22,7 +22,7 @@ def shard(net: nn.Module, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh  # this import takes seconds
     from torch.distributed.fsdp import fully_shard
 
-    mesh = init_device_mesh(device.type, (size(),))
+    mesh = init_device_mesh(device.type, (world_size(),))
     assert isinstance(net.head, nn.Module)
     whole = set(net.head.parameters())
     for parameter in net.parameters():

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdx.config.compose import Config
 from kdx.core.batch import Batch
-from kdx.core.distributed import size
+from kdx.core.distributed import world_size
 from kdx.core.method import Method
 from kdx.core.schedule import Progress, Watched, at
 from kdx.core.spec import DataSpec
@@ -61,8 +61,8 @@ def misfits(config: Config, settings: Settings) -> Iterator[str]:
     device = settings.pick_device()
     if device.type != "cuda":
         yield f"{what} records the steps of a GPU, and this run is on {device}; set trainer.cuda_graph=false"
-    if size() > 1:
-        yield f"{what} supports one process, and there are {size()}; set trainer.cuda_graph=false"
+    if world_size() > 1:
+        yield f"{what} supports one process, and there are {world_size()}; set trainer.cuda_graph=false"
     if config["teacher"] is not None and config["teacher"]["memo"]:
         yield f"{what} cannot record reads from disk, which teacher.memo=true needs; set one of the two to false"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from kdx.config.compose import Config
-from kdx.core.distributed import size
+from kdx.core.distributed import world_size
 from kdx.core.method import Method
 from kdx.core.spec import DataSpec
 
@@ -16,22 +16,22 @@ def indivisible(config: Config, method: Method, spec: DataSpec) -> Iterator[str]
         method: The method with its networks.
         spec: Facts of the training data.
     """
-    if size() == 1:
+    if world_size() == 1:
         return
     if (part := method.relating()) is not None:
         yield (
-            f"method={config['choices']['method']} in {size()} processes: {part} relates the examples of a batch to "
-            "each other, or stores one entry per example, and a process sees only its share; train in one process"
+            f"method={config['choices']['method']} in {world_size()} processes: {part} relates the examples of a batch "
+            "to each other, or stores one entry per example, and a process sees only its share; train in one process"
         )
     if spec.has_labelled and spec.has_unlabelled:
         yield (
-            f"{size()} processes would weight labelled examples differently, since cross-entropy averages over the "
-            "labelled examples of each share; train in one process"
+            f"{world_size()} processes would weight labelled examples differently, since cross-entropy averages over "
+            "the labelled examples of each share; train in one process"
         )
     if config["teacher"] is not None and "int8" in _optimized(config["teacher"]):
         yield (
-            f"teacher.optimize=int8 takes its ranges from whole batches, and each of {size()} processes has a share; "
-            "choose folded or bf16"
+            f"teacher.optimize=int8 takes its ranges from whole batches, and each of {world_size()} processes has a "
+            "share; choose folded or bf16"
         )
 
 
@@ -40,7 +40,7 @@ def unsharded(config: Config) -> Iterator[str]:
     teacher = config["teacher"]
     if teacher is None or not teacher["shard"]:
         return
-    if size() == 1:
+    if world_size() == 1:
         yield (
             "teacher.shard=true divides a teacher among processes, and there is one; start more with torchrun "
             "--nproc-per-node=N -m kdx.train, or set teacher.shard=false"
