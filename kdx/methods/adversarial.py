@@ -71,7 +71,7 @@ class Adversarial(Distill):
         terms = self.values(student, teacher, batch, progress)
         with torch.autocast(batch.device.type, enabled=False):
             terms["adversarial"] = deception(self.discriminator(fake)).mean()
-        yield Turn("student", Step(terms, temperature_report(self.temperature, progress), student.detach()))
+        yield Turn("student", Step(terms, temperature_report(self.temperatures, progress), student.detach()))
 
     def _width(self, shapes: Shapes, whose: str) -> int:
         if self.role in ("logits", "probs"):

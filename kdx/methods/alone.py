@@ -24,8 +24,7 @@ class Alone(TermSum):
         spec: Facts of the training data.
         terms: Terms by name, none of which needs a teacher.
         weights: A number or a schedule for each term, under the same names.
-        temperature: The temperature that the terms share by interpolation, logged if it is a schedule; None for
-            methods without one.
+        temperature: As in `TermSum`.
 
     Raises:
         UserError: Terms and weights have different names, or a term needs a teacher or does not work with this
@@ -61,4 +60,4 @@ class Alone(TermSum):
         student = self.student(batch.inputs).float()
         # terms without a teacher do not read the second argument
         terms = self.values(student, student.detach(), batch, progress)
-        return Step(terms, temperature_report(self.temperature, progress), student.detach())
+        return Step(terms, temperature_report(self.temperatures, progress), student.detach())

@@ -82,7 +82,7 @@ class BoundarySamples(SecondInputs):
                 terms |= on_boundary
                 moved = len(chosen) / len(batch)
         report = {"boundary/moved": torch.tensor(moved), "boundary/crossed": torch.as_tensor(crossed)}
-        return Step(terms, report | temperature_report(self.temperature, progress), student.detach())
+        return Step(terms, report | temperature_report(self.temperatures, progress), student.detach())
 
     def _choose(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Positions of the samples to move, int64 [N] with N at most `most`."""

@@ -38,8 +38,7 @@ class Distill(TermSum):
         spec: Facts of the training data.
         terms: Terms by name. Terms with adapters build them here, before the optimiser exists.
         weights: A number or a schedule for each term, under the same names.
-        temperature: The temperature that the terms share by interpolation, logged if it is a schedule; None for
-            methods without one.
+        temperature: As in `TermSum`.
 
     Raises:
         UserError: Terms and weights have different names, or a term does not work with this pair.
@@ -86,7 +85,7 @@ class Distill(TermSum):
     def forward(self, batch: Batch, progress: Progress) -> Step:
         student, teacher = self.outputs(batch)
         terms = self.values(student, teacher, batch, progress)
-        return Step(terms, temperature_report(self.temperature, progress), student.detach())
+        return Step(terms, temperature_report(self.temperatures, progress), student.detach())
 
 
 class SecondInputs(Distill):

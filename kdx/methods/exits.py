@@ -16,7 +16,7 @@ from kdx.losses.base.adapters import Norm
 from kdx.losses.features.byot import active_difference
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import kl_divergence
-from kdx.methods.term_sum import check_names, temperature_report
+from kdx.methods.term_sum import check_names, temperature_report, temperatures_in_use
 from kdx.models.probe import probe
 
 TERMS = {"ce", "kd", "hint"}
@@ -61,6 +61,7 @@ class Exits(Method):
         check_names(TERMS, weights)
         self.student = student
         self.weights, self.temperature = dict(weights), temperature
+        self.temperatures = temperatures_in_use(temperature)
         self.ce = CrossEntropy(label_smoothing=label_smoothing)
         shapes = probe(student, spec.inputs)
         try:
@@ -88,7 +89,7 @@ class Exits(Method):
                 "hint": [active_difference(e.feature("pooled"), vector) for e in exits],
             }
             terms = {name: torch.stack(of).sum(0).mean() for name, of in values.items()}
-        return Step(terms, temperature_report(self.temperature, progress), deepest.detach())
+        return Step(terms, temperature_report(self.temperatures, progress), deepest.detach())
 
 
 class Exit(nn.Module):

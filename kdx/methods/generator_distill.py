@@ -83,7 +83,7 @@ class GeneratorDistill(Distill):
         student = self.student(images).float()
         terms = self.values(student, taught, data, progress)
         report = {"generator/agreement": _agreement(student.logits, taught.logits)}
-        yield Turn("student", Step(terms, report | temperature_report(self.temperature, progress)))
+        yield Turn("student", Step(terms, report | temperature_report(self.temperatures, progress)))
 
 
 def _agreement(student: Tensor, teacher: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.online.peer_term import Exchange
-from kdx.methods.term_sum import check_names, temperature_report
+from kdx.methods.term_sum import check_names, temperature_report, temperatures_in_use
 from kdx.models.branch import Branch, Branched
 from kdx.models.probe import probe
 
@@ -39,7 +39,7 @@ class Mutual(Method):
         spec: Facts of the training data.
         exchange: The loss between the networks.
         weights: A number or a schedule for "ce", which is summed over the members, and for the exchange's terms.
-        temperature: The temperature of the exchange, logged if it is a schedule; None for methods without one.
+        temperature: The temperature of the exchange; None for methods without one. A schedule is logged.
         label_smoothing: Share of the label's mass that is spread over all classes.
         shared: The last stage that all members share, such as "stage2" or "all_but_last"; None for whole networks.
         scale_trunk: Whether the gradient that enters the shared stages is divided by the number of members.
@@ -78,7 +78,7 @@ class Mutual(Method):
         if shared is not None and inputs == "own":
             raise UserError("members that share stages see the same inputs: choose method.inputs=same")
         self.student = student
-        self.weights, self.temperature = dict(weights), temperature
+        self.weights, self.temperatures = dict(weights), temperatures_in_use(temperature, {"exchange": exchange})
         self.scale_trunk, self.inputs = scale_trunk, inputs
         self.num_views = len(peers) + 1 if inputs == "own" else 1
         shapes = [probe(student, spec.inputs), *(probe(peer, spec.inputs) for peer in peers)]
@@ -119,7 +119,7 @@ class Mutual(Method):
     def forward(self, batch: Batch, progress: Progress) -> Step:
         members = self.outputs(self._inputs(batch))
         terms = self._terms(members, range(len(members)), batch, progress)
-        return Step(terms, temperature_report(self.temperature, progress), members[0].detach())
+        return Step(terms, temperature_report(self.temperatures, progress), members[0].detach())
 
     def turns(self, batch: Batch, progress: Progress) -> Iterator[Turn]:
         inputs = self._inputs(batch)
@@ -129,7 +129,9 @@ class Mutual(Method):
         for i, party in enumerate(self.parties()):
             seen = [member if j == i else member.detach() for j, member in enumerate(members)]
             terms = self._terms(seen, (i,), batch, progress)
-            yield Turn(party, Step(terms) if i else Step(terms, temperature_report(self.temperature, progress), before))
+            yield Turn(
+                party, Step(terms) if i else Step(terms, temperature_report(self.temperatures, progress), before)
+            )
             if i < len(self.peers):
                 # batch norms have counted this batch already
                 with torch.no_grad(), kept_buffers(networks[i]):

@@ -75,7 +75,7 @@ class RobustDistill(SecondInputs):
         terms |= self.values(moved, teacher, adversarial, progress, self._second)
         correct, labelled = moved.logits.argmax(1) == batch.labels, batch.labels >= 0
         report = {"adversarial/top1": correct.sum() / labelled.sum().clamp(min=1)}
-        return Step(terms, report | temperature_report(self.temperature, progress), student.detach())
+        return Step(terms, report | temperature_report(self.temperatures, progress), student.detach())
 
     def _attacked(self, batch: Batch, teacher: Outputs) -> Tensor:
         def objective(logits: Tensor) -> Tensor:

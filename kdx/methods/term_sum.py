@@ -1,4 +1,4 @@
-"""What methods that sum terms share: names, construction, values and the logged temperature."""
+"""Base class of methods that sum terms: names, construction, values and the logged temperatures."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -21,9 +21,43 @@ def check_names(terms: Iterable[str], weights: Iterable[str]) -> None:
         raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
 
 
-def temperature_report(temperature: float | Schedule | None, progress: Progress) -> dict[str, Tensor]:
-    """The temperature at this point of the run, as "temperature", if it is a schedule."""
-    return {"temperature": torch.tensor(at(temperature, progress))} if isinstance(temperature, Schedule) else {}
+def temperatures_in_use(
+    shared: float | Schedule | None, parts: Mapping[str, nn.Module] | None = None
+) -> dict[str, Schedule]:
+    """The temperature schedules to log, by name of the metric.
+
+    Args:
+        shared: The method's temperature, as "temperature"; left out if it is constant, or if every temperature of the
+            parts differs from it.
+        parts: Terms by name; each schedule of a part that differs from the shared one is "temperature/PART". Learned
+            temperatures are left out.
+
+    Example:
+        >>> temperatures_in_use(4.0)
+        {}
+    """
+    found = [
+        (name, module.temperature)
+        for name, part in (parts or {}).items()
+        for module in part.modules()
+        if isinstance(getattr(module, "temperature", None), int | float | Schedule)
+    ]
+    own = [(name, temperature) for name, temperature in found if not _equal(temperature, shared)]
+    named = {"temperature": shared} if not found or len(own) < len(found) else {}
+    named |= {f"temperature/{name}": temperature for name, temperature in own}
+    return {name: t for name, t in named.items() if isinstance(t, Schedule) and not isinstance(t, nn.Module)}
+
+
+def _equal(a: object, b: object) -> bool:
+    """Whether two temperatures are equal; interpolation in a config builds equal copies of a schedule."""
+    if isinstance(a, Schedule) and isinstance(b, Schedule):
+        return a is b or (type(a) is type(b) and not isinstance(a, nn.Module) and vars(a) == vars(b))
+    return a == b
+
+
+def temperature_report(temperatures: Mapping[str, Schedule], progress: Progress) -> dict[str, Tensor]:
+    """The values of schedules at this point of the run, see `temperatures_in_use`."""
+    return {name: torch.tensor(at(schedule, progress)) for name, schedule in temperatures.items()}
 
 
 class TermSum(Method):
@@ -33,8 +67,8 @@ class TermSum(Method):
         student: A network that returns `Outputs`.
         terms: Terms by name.
         weights: A number or a schedule for each term, under the same names.
-        temperature: The temperature that the terms share by interpolation, logged if it is a schedule; None for
-            methods without one.
+        temperature: The temperature that the terms share by interpolation; None for methods without one. Schedules
+            that terms use are logged, see `temperatures_in_use`.
 
     Raises:
         UserError: Terms and weights have different names.
@@ -52,7 +86,7 @@ class TermSum(Method):
         self.student = student
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
-        self.temperature = temperature
+        self.temperatures = temperatures_in_use(temperature, terms)
 
     def build_terms(self, teacher: nn.Module | None, shapes: tuple[Shapes, Shapes | None], spec: DataSpec) -> None:
         """Attach and build all terms.

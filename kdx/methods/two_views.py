@@ -46,4 +46,4 @@ class TwoViews(SecondInputs):
         student, teacher = self.outputs(weak)
         terms = self.values(student, teacher, weak, progress, self._first)
         terms |= self.values(*self.outputs(strong), strong, progress, self._second)
-        return Step(terms, temperature_report(self.temperature, progress), student.detach())
+        return Step(terms, temperature_report(self.temperatures, progress), student.detach())

@@ -13,6 +13,7 @@ from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence
 from kdx.methods.alone import Alone
+from kdx.methods.term_sum import temperatures_in_use
 from kdx.tasks.classes import image_classes
 
 SPEC = image_classes(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
@@ -38,6 +39,30 @@ def test_terms_are_the_students_own():
     torch.testing.assert_close(step.terms["virtual"], virtual_divergence(z, y, 0.9, 11.0, "distribution").mean())
     assert step.report["temperature"] == 11.0
     assert list(alone.models()) == ["student"] and not alone.uses_teacher
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "reported"),
+    [
+        (Linear(1.0, 21.0, 10), Linear(1.0, 21.0, 10), {"temperature": 11.0}),  # equal copies, as interpolation builds
+        (Linear(1.0, 21.0, 10), Linear(1.0, 5.0, 10), {"temperature/virtual": 3.0}),
+        (Linear(1.0, 21.0, 10), 4.0, {}),
+        (4.0, Linear(1.0, 5.0, 10), {"temperature/virtual": 3.0}),
+        (None, 4.0, {}),
+    ],
+)
+def test_the_report_holds_the_temperatures_that_terms_use(shared, own, reported):
+    torch.manual_seed(0)
+    terms = {"virtual": VirtualTeacher(0.9, own, "distribution")}
+    x, y = torch.randn(8, 3, 2, 2), torch.arange(8) % 5
+    step = Alone(Net(), SPEC, terms, {"virtual": 1.0}, shared)(Batch.of_classes(x, y, y), Progress(5, 10, 10))
+    assert {name: value.item() for name, value in step.report.items()} == reported
+
+
+def test_a_term_with_the_shared_temperature_keeps_it_in_the_report_beside_others():
+    shared = Linear(1.0, 21.0, 10)
+    terms = {"a": VirtualTeacher(0.9, shared, "distribution"), "b": VirtualTeacher(0.9, 2.0, "distribution")}
+    assert temperatures_in_use(shared, terms) == {"temperature": shared}
 
 
 def test_a_term_that_needs_a_teacher_and_stray_weights_are_refused():
