@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
+from kdx.core.task import CLASSES
 from kdx.report.collect import Found, Run
 from kdx.report.curves import Curve, mean_curves, read_curves
 from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
@@ -20,10 +21,15 @@ def predictions_of(grouped: Grouped) -> list[Predicted | None]:
     """Reliability and confusion of each group; None where its runs kept no predictions or have no classes."""
     return [
         read_predicted([r.result.folder for r in g.runs], int(g.runs[0].config["dataset"]["num_classes"]))
-        if "num_classes" in g.runs[0].config["dataset"]
+        if _has_classes(g.runs[0])
         else None
         for g in grouped.groups
     ]
+
+
+def _has_classes(run: Run) -> bool:
+    task = run.result.data.get("task")  # missing in older results, all of classes
+    return (task is None or task["kind"] == CLASSES) and "num_classes" in run.config["dataset"]
 
 
 def curves_of(grouped: Grouped) -> list[dict[str, Curve]]:

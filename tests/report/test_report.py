@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import OTHER_TASKS
 from fabricate import changed, fabricate, sweep_of_many
 from safetensors.torch import load_file, save_file
 
@@ -219,6 +220,18 @@ def test_the_page_stands_alone_and_the_pictures_are_beside_it(many, tmp_path):
     for i, line in enumerate(data["runs"]):
         leaves = {**data["configs"]["base"], **data["configs"]["own"][i]}
         assert leaves["seed"] == line["seed"]
+
+
+@pytest.mark.parametrize("method", ["bce_labels", "mse"])
+def test_the_page_of_a_task_without_classes_has_no_class_metrics(tmp_path, tiny, method):
+    task = run(tiny(f"method={method}", data=OTHER_TASKS[method])).data["task"]
+    write_report([tmp_path], tmp_path / "out", "Other tasks", predict=True, pictures=True)
+    data = json.loads((tmp_path / "out" / "index.html").read_text().split('id="data">')[1].split("</script>")[0])
+    names = {metric["name"].split("/")[-1] for metric in data["metrics"]}
+    assert data["main"] == f"test/{task['primary']}"
+    assert {metric["name"] for metric in task["metrics"] if "/" not in metric["name"]} <= names
+    assert names.isdisjoint({"top1", "top5", "nll", "ece", "brier"})
+    assert not data["reliability"] and not data["confusion"]
 
 
 def test_the_folder_is_named_by_to(tmp_path, kd, capsys):
