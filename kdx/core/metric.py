@@ -82,14 +82,20 @@ class Catalogue:
     """
 
     def __init__(self, metrics: Iterable[Metric]):
-        unique = {metric.name: metric for metric in reversed(list(metrics))}
-        self.metrics: Sequence[Metric] = tuple(reversed(unique.values()))
+        unique: dict[str, Metric] = {}
+        for metric in metrics:
+            unique.setdefault(metric.name, metric)
+        self.metrics: Sequence[Metric] = tuple(unique.values())
         self._patterns = sorted((m for m in self.metrics if "/" in m.name), key=lambda m: -len(m.name))
         self._short = {m.name: m for m in self.metrics if "/" not in m.name}
 
     def known(self, name: str) -> bool:
         """Whether some metric has this name."""
         return self._find(name) is not None
+
+    def in_full(self, name: str) -> bool:
+        """Whether some metric states this full name, rather than a short one that every role and split shares."""
+        return any(fnmatchcase(name, metric.name) for metric in self._patterns)
 
     def __getitem__(self, name: str) -> Metric:
         """The metric of a full name, its label qualified by role and split; a plain number where none is known."""

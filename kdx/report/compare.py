@@ -178,7 +178,11 @@ def _usual(a: Sequence[Run], b: Sequence[Run], known: Shown, protocol: Protocol)
     measured = dict.fromkeys(n for run in (*a, *b) for n in run.result.data["metrics"][protocol] or {})
     names = [n for n in known.order(measured) if known[n].better is not None and "teacher" not in n.split("/")]
     chosen = [
-        *(n for n in names if len(n.split("/")) < 3 or n.startswith(("fidelity/", "derivatives/"))),
+        *(
+            n
+            for n in names
+            if len(n.split("/")) < 3 or n.startswith("fidelity/") or (known.in_full(n) and known[n].shown)
+        ),
         COSTS[0].name,
     ]
     return [n for n in chosen if _values(a, n, protocol) and _values(b, n, protocol)]

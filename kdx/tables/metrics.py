@@ -66,8 +66,11 @@ class Shown(Catalogue):
 
 
 def unique(entries: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The entries of different names, in order."""
-    return list({entry["name"]: entry for entry in reversed(list(entries))}.values())[::-1]
+    """The first entry of each name, in order."""
+    first: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        first.setdefault(entry["name"], entry)
+    return list(first.values())
 
 
 @cache
