@@ -225,13 +225,13 @@ MISTAKES = {
     "a recipe without quotes": (
         ["teacher.recipe=[optimizer.lr=1]"],
         [
-            r"cannot read 'teacher.recipe=\[optimizer.lr=1\]'; a value with signs in it wants quotes inside quotes: "
+            r"cannot read 'teacher.recipe=\[optimizer.lr=1\]'; a value with signs in it needs quotes inside quotes: "
             r"'teacher.recipe=\[\"optimizer.lr=1\"\]'"
         ],
     ),
     "a recipe of two without quotes": (
         ["teacher.recipe=[method=kd, teacher=resnet20]"],
-        [r".* wants quotes inside quotes: 'teacher.recipe=\[\"method=kd\",\"teacher=resnet20\"\]'"],
+        [r".* needs quotes inside quotes: 'teacher.recipe=\[\"method=kd\",\"teacher=resnet20\"\]'"],
     ),
     "a recipe of a teacher that is not trained": (
         ["teacher.recipe=['optimizer.lr=1']", "teacher.checkpoint=null"],

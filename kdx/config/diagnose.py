@@ -191,8 +191,8 @@ def _unreadable(override: str) -> str:
             parts = [inner]
         quoted = ",".join(f'"{part}"' for part in parts)
         hint = f"'{key}=[{quoted}]'" if value.startswith("[") else f"'{key}={quoted}'"
-        return f"cannot read '{override}'; a value with signs in it wants quotes inside quotes: {hint}"
-    return f"cannot read '{override}'; a value that holds brackets, commas, quotes or spaces of its own wants quotes"
+        return f"cannot read '{override}'; a value with signs in it needs quotes inside quotes: {hint}"
+    return f"cannot read '{override}'; a value that holds brackets, commas, quotes or spaces of its own needs quotes"
 
 
 def _suggest(key: str, cfg: DictConfig) -> str:
