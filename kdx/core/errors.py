@@ -1,6 +1,6 @@
 """Errors that a user can fix, each reported in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 SHOWN = 60  # most names that a message lists
@@ -12,6 +12,16 @@ class UserError(Exception):
 
 class StoppedError(UserError):
     """A run was stopped on purpose; the same command continues it."""
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a list in a sentence.
+
+    Example:
+        >>> listed(["CrossEntropy", "KD", "CRD"])
+        'CrossEntropy, KD and CRD'
+    """
+    return " and ".join(part for part in (", ".join(words[:-1]), *words[-1:]) if part)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

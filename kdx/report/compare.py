@@ -145,7 +145,8 @@ def _config(a: Run, b: Run) -> list[str]:
     differ = differences(a.scene, b.scene) | differences(a.experiment, b.experiment)
     if not differ:
         return ["The configs differ only in their seeds."]
-    rows = [[path, _shown(x), _shown(y)] for path, (x, y) in differ.items()]
+    alone = "teacher" in differ and None in differ["teacher"]  # then its settings say nothing
+    rows = [[k, _shown(x), _shown(y)] for k, (x, y) in differ.items() if not (alone and k.startswith("teacher."))]
     return ["Differences in the config:", *(f"  {line}" for line in _columns([["", "A", "B"], *rows]))]
 
 
@@ -180,14 +181,7 @@ def _usual(a: Sequence[Run], b: Sequence[Run], known: Shown, protocol: Protocol)
     """The metrics that both sides have and people look at, and what a run costs in time."""
     measured = dict.fromkeys(n for run in (*a, *b) for n in run.result.data["metrics"][protocol] or {})
     names = [n for n in known.order(measured) if known[n].better is not None and "teacher" not in n.split("/")]
-    chosen = [
-        *(
-            n
-            for n in names
-            if len(n.split("/")) < 3 or n.startswith("fidelity/") or (known.in_full(n) and known[n].shown)
-        ),
-        COSTS[0].name,
-    ]
+    chosen = [*filter(known.compared, names), COSTS[0].name]
     return [n for n in chosen if _values(a, n, protocol) and _values(b, n, protocol)]
 
 

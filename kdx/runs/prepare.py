@@ -10,6 +10,7 @@ from kdx.config.layout import ROLES
 from kdx.config.schema import Run
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
+from kdx.core.task import Task
 from kdx.data.views.augment import Augmentation, MultiView
 from kdx.models.teachers.memo import MIN_BATCH
 from kdx.runs.build import make
@@ -91,6 +92,7 @@ def _misfits(config: Config) -> Iterator[str]:
         found = " and ".join(f"{unit}={n}" for unit, n in units.items()) or "none"
         remedy = " or ".join(f"trainer.duration.{unit}=null" for unit in units) or "trainer.duration.epochs=NUMBER"
         yield f"trainer.duration: exactly one of epochs, steps, examples is needed, found {found}; add {remedy}"
+    regime: tuple[Task, float] | None = None
     for part in ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger"):
         if part == "trainer" and len(units) != 1:
             continue
@@ -101,9 +103,11 @@ def _misfits(config: Config) -> Iterator[str]:
             if part == "trainer":
                 built.pick_device()
                 yield from misfits(config, built)
+            if part == "dataset":
+                regime = (built.task, built.fraction)
             if part == "transfer":
-                dataset = make(config["dataset"])
-                yield from (f"transfer.{line}" for line in built.misfits(dataset.task, dataset.fraction))
+                if regime is not None:
+                    yield from (f"transfer.{line}" for line in built.misfits(*regime))
                 if config["teacher"] is not None and config["teacher"]["memo"] and built.has_foreign:
                     yield "teacher.memo=true stores outputs of the training set, not those of transfer.unlabelled"
             if part == "trainer" and config["teacher"] is not None and config["teacher"]["optimize"] == "int8":

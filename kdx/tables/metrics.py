@@ -52,6 +52,11 @@ class Shown(Catalogue):
 
         return sorted(dict.fromkeys(names), key=place)
 
+    def compared(self, name: str) -> bool:
+        """Whether a comparison shows a metric unless others are named."""
+        own = len(name.split("/")) < 3 or name.startswith("fidelity/")
+        return own or (self.in_full(name) and self[name].shown)
+
     def record(self, name: str) -> dict[str, Any]:
         """How a metric is shown, as JSON values for the page of a report."""
         metric = self[name]

@@ -29,7 +29,7 @@ def test_a_method_of_classes_is_refused_in_one_line(tmp_path: Path, method: str)
     with pytest.raises(ConfigError) as found:
         prepare(compose(["dataset=plane", f"method={method}", f"paths.outputs={tmp_path}"]))
     (line,) = found.value.problems
-    assert re.match(rf"method={method} does not fit dataset=plane, which has values: .* needs (classes|labels)", line)
+    assert re.match(rf"method={method} does not fit dataset=plane, which has values: .* needs? (classes|labels)", line)
     assert not any(tmp_path.iterdir())
 
 
@@ -41,6 +41,8 @@ def test_a_method_of_classes_is_refused_in_one_line(tmp_path: Path, method: str)
         ("transfer.omit_classes=[0]", "transfer.omit_classes needs a task with classes, and this task has values"),
         ("transfer=unlabelled", "unlabelled needs a task with classes"),
         ("evals=boundary", "evals.boundary: Boundary needs a task with classes, and this task has values"),
+        ("student.net.num_classes=3", "student.net.num_classes must be 1 for dataset=plane, found 3"),
+        ("dataset.target_std=[1,2]", "dataset: target_mean and target_std need one number for each of num_outputs=1"),
         ("teacher.optimize=folded", "teacher.optimize=folded is verified by predicted classes"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from kdx.config.compose import Config
 from kdx.config.validate import locate
+from kdx.core.errors import listed
 from kdx.core.task import CLASSES, Task
 from kdx.runs.build import make
 
@@ -16,16 +17,20 @@ def unfit(config: Config, task: Task) -> Iterator[str]:
         config: A config whose values are valid by themselves.
         task: Task of the data set.
     """
+    name = config["dataset"]["name"]
+    for role in ("student", "teacher"):
+        net = config[role]["net"] if config[role] is not None else {}
+        if "num_classes" in net and not _enough(net["num_classes"], task):
+            yield f"{role}.net.num_classes must be {task.num_outputs} for dataset={name}, found {net['num_classes']}"
     if task.kind == CLASSES:
         return  # every part of kdx fits classes; own parts are checked once they are built
-    name = config["dataset"]["name"]
     needs: dict[str, list[str]] = {}
     for part in _parts(config["method"]):
         if task.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
             needs[" or ".join(sorted(part.tasks))].append(part.__name__)
     if needs:
         told = "; ".join(
-            f"{' and '.join(names)} {'needs' if len(names) == 1 else 'need'} {kinds}" for kinds, names in needs.items()
+            f"{listed(names)} {'needs' if len(names) == 1 else 'need'} {kinds}" for kinds, names in needs.items()
         )
         yield f"method={config['choices']['method']} does not fit dataset={name}, which has {task.kind}: {told}"
     if make(config["augmentation"]).mixing is not None:
@@ -43,6 +48,11 @@ def unfit(config: Config, task: Task) -> Iterator[str]:
             f"teacher.optimize={teacher['optimize']} is verified by predicted classes, and dataset={name} has "
             f"{task.kind}; set teacher.optimize=exact"
         )
+
+
+def _enough(outputs: int, task: Task) -> bool:
+    """Whether a network's outputs can be compared with the targets; a class index leaves further outputs unused."""
+    return outputs >= task.num_outputs if task.kind == CLASSES else outputs == task.num_outputs
 
 
 def _parts(node: Any) -> Iterator[Any]:
