@@ -54,11 +54,11 @@ def test_a_folder_that_is_given_in_two_ways_counts_once(own):
 
 
 def test_a_folder_that_is_not_there_or_shadows_a_shipped_file_is_refused(own, tmp_path):
-    with pytest.raises(UserError, match="no folder of configs"):
+    with pytest.raises(UserError, match="is not a folder; config folders hold groups"):
         take_config_dirs([f"--config-dir={tmp_path / 'nothing'}"])
     with pytest.raises(UserError, match="needs a folder"):
         take_config_dirs(["--config-dir"])
     (own / "method" / "kd.yaml").write_text("{}")
     os.environ[OWN] = ""
-    with pytest.raises(UserError, match="give it another"):
+    with pytest.raises(UserError, match="has the same name as .*; rename it"):
         take_config_dirs([f"--config-dir={own}"])

@@ -60,7 +60,7 @@ in_order = predictions._in_order
 
 
 @pytest.mark.parametrize("sizes", [[5, 5, 5, 5, 2], [4, 3], [3]])  # also fewer batches than processes
-@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3])
 def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size: int):
     data = {"test": batches(sizes)}
     evaluators = [

@@ -214,7 +214,7 @@ def test_every_method_is_the_same_with_a_memo_or_refuses_it(tiny, name):
         own = NEEDS.get(name, "augmentation=none")
         config = tiny(WEIGHTS, *BASE, *MEMO, POOLED, f"method={name}", "trainer.drop_last=true", own)
     except ConfigError as error:
-        assert "teacher.memo=true keeps" in str(error)
+        assert "teacher.memo=true stores" in str(error)
         return
     if config["teacher"] is None:
         return
