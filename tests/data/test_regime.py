@@ -123,7 +123,7 @@ def test_a_fraction_that_empties_a_class_is_refused():
 def test_facts_that_differ_from_the_data_are_refused():
     with pytest.raises(DataError, match=r"label 9, outside 0\.\.7"):
         replace(DIGITS, num_classes=8).splits()
-    with pytest.raises(DataError, match=r"shape \[1, 8, 8\], but input_shape is \[1, 28, 28\]"):
+    with pytest.raises(DataError, match=r"shape \[1, 8, 8\], but the configuration says \[1, 28, 28\]"):
         replace(DIGITS, input_shape=(1, 28, 28)).splits()
     with pytest.raises(DataError, match="one number for each of the 1 channels"):
         replace(DIGITS, mean=(0.1, 0.2, 0.3)).splits()

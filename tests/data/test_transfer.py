@@ -15,6 +15,7 @@ from kdx.data.sets import DataError
 from kdx.data.sources.concat import ConcatSet
 from kdx.data.sources.unlabelled_sources import Files, Noise, OtherData
 from kdx.data.transfer import Transfer
+from kdx.tasks.classes import Classes
 
 TRAIN = Transfer(
     held_out=0.0,
@@ -163,7 +164,7 @@ def test_a_specialist_takes_all_other_classes_for_one_in_every_split():
         a, b = getattr(ours, part), getattr(plain, part)
         assert torch.equal(a.images, b.images)
         assert a.labels.tolist() == [{8: 0, 1: 1, 3: 2}.get(label, 3) for label in b.labels.tolist()]
-    assert ours.spec.num_classes == 4 == replace(TRAIN, special_classes=(8, 1, 3)).num_classes(10)
+    assert ours.spec.num_classes == 4 == replace(TRAIN, special_classes=(8, 1, 3)).task(Classes(10)).num_outputs
     assert torch.equal(ours.spec.labels, ours.train.labels) and set(ours.train_subset.labels.tolist()) == {0, 1, 2, 3}
 
 
@@ -262,5 +263,5 @@ def test_labels_made_up_for_a_rehearsal_lack_what_the_transfer_set_lacks():
         {"special_classes": (7, 2)},
     ):
         dataset = replace(DIGITS, fraction=0.5)
-        ours, real = replace(TRAIN, **changes).marks(1000, 10), of(dataset, **changes).spec.labels
+        ours, real = replace(TRAIN, **changes).marks(1000, Classes(10)), of(dataset, **changes).spec.labels
         assert len(ours) == 1000 and set(ours.tolist()) == set(real.tolist())
