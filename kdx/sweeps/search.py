@@ -14,8 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
-from kdx.core.task import Task
-from kdx.runs.build import make
 from kdx.sweeps.trial import PRUNED, TRIAL, storage
 
 CUT_OFF = "cut off"  # marks a trial of a killed search, which a new trial replaces
@@ -120,9 +118,11 @@ class Search(Sweeper):
         assert self.config is not None
         if self.metric is not None and self.direction is not None:
             return self.metric, self.direction
+        from kdx.runs.build import make  # imports torch, which `kdx train --help` does without
+
         dataset = OmegaConf.to_container(self.config.dataset, resolve=True)
         assert isinstance(dataset, dict)
-        task: Task = make({str(key): value for key, value in dataset.items()}).task
+        task = make({str(key): value for key, value in dataset.items()}).task
         primary = f"val/{task.primary.name}"
         if self.metric not in (None, primary):
             raise UserError(f"hydra.sweeper.metric={self.metric} needs hydra.sweeper.direction=maximize or minimize")

@@ -3,8 +3,13 @@ import torch
 from torch import nn
 
 from kdx.core.outputs import Outputs
+from kdx.core.spec import Images, Vectors
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.probe import probe
+
+
+def image(channels: int) -> Images:
+    return Images((channels, 16, 16), (0.0,) * channels, (1.0,) * channels)
 
 
 class Noisy(nn.Module):
@@ -21,7 +26,7 @@ class Noisy(nn.Module):
 
 
 def test_shapes():
-    shapes = probe(Noisy(), (3, 16, 16))
+    shapes = probe(Noisy(), image(3))
     assert shapes.logits == (5,)
     assert shapes.feature("stage2") == (8, 8, 8)
     assert shapes.feature("pooled") == (8,)
@@ -35,7 +40,7 @@ def test_it_leaves_no_trace():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    probe(net, (3, 16, 16))
+    probe(net, image(3))
     assert torch.equal(torch.rand(4), expected)
     assert [m.training for m in net.modules()] == flags
     assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
@@ -45,13 +50,13 @@ def test_it_leaves_no_trace():
 def test_flags_come_back_after_an_error():
     net = Noisy().train()
     with pytest.raises(RuntimeError):
-        probe(net, (1, 16, 16))
+        probe(net, image(1))
     assert all(m.training for m in net.modules()) and net.calls == 0
 
 
 def test_a_net_without_outputs_is_refused():
     with pytest.raises(TypeError, match="Outputs"):
-        probe(nn.Linear(4, 2), (4,))
+        probe(nn.Linear(4, 2), Vectors(4))
 
 
 def test_members_are_no_hindrance():
@@ -59,4 +64,4 @@ def test_members_are_no_hindrance():
         def forward(self, x):
             return Outputs(x, {}, (Outputs(x), Outputs(x)))
 
-    assert probe(Two(), (4,)).logits == (4,)
+    assert probe(Two(), Vectors(4)).logits == (4,)

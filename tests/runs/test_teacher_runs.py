@@ -8,6 +8,7 @@ import torch
 from traces import outcome
 
 from kdx.core.errors import UserError
+from kdx.core.seed import derive
 from kdx.models.weights import load_weights, save_weights
 from kdx.runs.build import build_network
 from kdx.runs.run import name, run
@@ -77,7 +78,7 @@ def test_a_teacher_as_it_is_built_is_kept_for_the_runs_to_come(tiny, monkeypatch
     first = run(tiny("teacher.checkpoint=null"))
     (file,) = Path(tiny()["paths"]["teachers"]).iterdir()
     node = tiny("teacher.checkpoint=null")["teacher"]
-    net = build_network(node["net"], node["seed"])
+    net = build_network(node["net"], derive(node["seed"], "teacher"))
     before = {k: v.clone() for k, v in net.state_dict().items()}
     load_weights(net, file)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
@@ -116,7 +117,7 @@ def test_damaged_weights_are_refused(tiny, tmp_path):
 @pytest.mark.parametrize("classes", [3, 7])
 def test_a_network_of_other_classes_is_refused_in_a_sentence(tiny, tmp_path, classes: int):
     weights = weights_at(tmp_path / "other.safetensors", classes=classes)
-    with pytest.raises(UserError, match=f"{classes} classes"):
+    with pytest.raises(UserError, match=f"found {classes}|has {classes} outputs"):
         run(tiny(f"teacher.checkpoint={weights}", f"teacher.net.num_classes={classes}"))
 
 
