@@ -16,7 +16,7 @@ COSTS = (
     Metric(name="examples_per_second", label="examples/s", digits=0, better="higher"),
     Metric(name="parameters", label="parameters", digits=0, better="lower"),
 )
-"""What every run costs."""
+"""Costs that every run records."""
 RATIO = Metric(name="cost", label="cost of a step", digits=2, better="lower")
 COMPARED = 1  # of the costs, how many a comparison shows unless others are named
 

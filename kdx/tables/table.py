@@ -88,7 +88,7 @@ class Table:
         return self.shown[self.columns[0] if column == "gain" else column]
 
     def heading(self, column: str) -> str:
-        """What stands above a column."""
+        """The heading of a column."""
         return "gain" if column == "gain" else self.form(column).heading
 
     def header(self) -> list[str]:

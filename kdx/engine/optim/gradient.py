@@ -187,7 +187,7 @@ class Gradient:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: nothing, tensors and plain values."""
+        """State for a resumed run: tensors and plain values; empty by default."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

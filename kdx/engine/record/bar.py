@@ -1,4 +1,4 @@
-"""What a person sees of a run in progress."""
+"""The progress bar of a run."""
 
 import sys
 from collections.abc import Mapping, Sequence
