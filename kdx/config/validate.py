@@ -93,7 +93,8 @@ def _unwrap(annotation: Any, value: Any) -> tuple[Any, Given | None]:
         structured = [
             a for a in parts if dataclasses.is_dataclass(typing.get_args(a)[-1] if _maps(a) else a) or _mark(a)
         ]
-        if structured and value is not None:
+        # beside plain types, such as a number, the structure is only one of the forms
+        if structured and value is not None and (isinstance(value, Mapping) or len(structured) == len(parts)):
             annotation = structured[0]
     return annotation, _mark(annotation)
 

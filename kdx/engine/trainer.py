@@ -53,7 +53,7 @@ class Trainer:
         method, update, loader, evaluators, clock, log, checkpoints, bar: The parts.
         task: The data set's task: its training metric, and the metric that epochs are compared by.
         device: Device of the networks; batches are moved to it.
-        ema: Average of the student's weights, evaluated and exported in its place; None for none.
+        ema: Average of the student, evaluated and exported in its place; None for none.
         log_steps: Optimizer steps between two lines of training metrics.
         checkpoint_seconds: Minimum time between two checkpoints, in seconds.
         on_selected: Called with the student when the validation metric reaches a new best.
@@ -109,7 +109,7 @@ class Trainer:
                 batch = batch.to(self.device)
                 step = self.update(batch, clock.progress())
                 if self.ema is not None:
-                    self.ema.update()
+                    self.ema.update(clock.step + 1)
                 self.meter.add(clock.step, step, batch)
                 clock.step += 1
                 self.examples += batch.total

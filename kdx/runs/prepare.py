@@ -18,7 +18,7 @@ from kdx.runs.checks.cuda_graph import misfits
 from kdx.runs.checks.distributed import unsharded
 from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
-from kdx.runs.fill import fill_checksum, fill_folders, fill_images, fill_peers
+from kdx.runs.fill import fill_average, fill_checksum, fill_folders, fill_images, fill_peers
 
 # Keys of the data set that a teacher's own training does not share: they limit the student's training set. The
 # validation split is shared: examples that select a student must be unseen by its teacher, too.
@@ -64,6 +64,7 @@ def examine(composed: Composed) -> Config:
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
         raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])
+    fill_average(config)
     problems = [*fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)

@@ -30,7 +30,7 @@ from kdx.data.loaders import Loaders
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
 from kdx.engine.optim.cuda_graph import CudaRecorder, Graphed
-from kdx.engine.optim.ema import Ema
+from kdx.engine.optim.ema import Ema, averaging
 from kdx.engine.optim.memory import keep_freed_memory
 from kdx.engine.record.bar import Bar
 from kdx.engine.record.log import Log, View
@@ -205,7 +205,8 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     settings = light.settings
     evaluators = build_evaluators(config["evals"], loaders, light.device)
     task = loaders.spec.task
-    ema = None if settings.ema is None else Ema(method.student, settings.ema)
+    average = averaging(settings.ema)
+    ema = None if average is None else Ema(method.student, average)
     if settings.compile:
         method.student.compile()
     update = make(
