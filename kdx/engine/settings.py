@@ -8,7 +8,7 @@ import torch
 from kdx.core.distributed import local_rank, world_size
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, NonNegative, PartialFraction, Positive, PositiveInt
-from kdx.engine.clock import Duration
+from kdx.engine.clock import Clock, Duration, Lengths
 from kdx.engine.optim.ema import Averaging
 
 
@@ -57,6 +57,11 @@ class Settings:
     @property
     def autocast(self) -> torch.dtype | None:
         return torch.bfloat16 if self.precision == "bf16" else None
+
+    def clock(self, loader: Lengths) -> Clock:
+        """The clock of a run over a loader's epochs."""
+        lengths = loader.steps_per_epoch, self.batch_size, loader.examples_per_epoch
+        return Clock(self.duration.in_steps(*lengths), loader.steps_per_epoch, self.schedule_epochs, *lengths[1:])
 
     def pick_device(self) -> torch.device:
         """The device. Raises UserError if this machine does not have it."""

@@ -86,6 +86,7 @@ class Trainer:
         self.step_seconds = 0.0
         self.examples = 0
         self.together = 1  # maximum number of runs fused with this one; its seconds depend on them
+        self.threads = [torch.get_num_threads()]  # of the CPU; a number for each resume with others
 
     def fit(self) -> Selection:
         """Train to the end. Raises NonFiniteError if a term is NaN or infinite."""
@@ -208,6 +209,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "step_seconds": self.step_seconds,
                 "together": self.together,
+                "threads": self.threads,
                 "log": self.log.position,
             }
         )
@@ -247,4 +249,7 @@ class Trainer:
         self.clock.step, self.examples = state["step"], state["examples"]
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         self.together = max(self.together, state["together"])
+        if "threads" in state:  # missing in older checkpoints
+            before, now = state["threads"], self.threads[-1:]
+            self.threads = before if before[-1:] == now else [*before, *now]
         set_rng_state(rng[rank()])

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from kdx.config.compose import Composed, Config, ConfigError, compose
+from kdx.config.identity import leaves
 from kdx.config.layout import ROLES
 from kdx.config.schema import Run
 from kdx.config.validate import locate, validate
@@ -99,6 +100,8 @@ def _misfits(config: Config) -> Iterator[str]:
             continue
         try:
             built = make(config[part])
+            if part == "augmentation":
+                yield from _smoothed_twice(built, config["method"])
             if part == "augmentation" and config["teacher"] is not None and config["teacher"]["memo"]:
                 yield from _unmemoised(built, config["trainer"]["batch_size"])
             if part == "trainer":
@@ -117,6 +120,18 @@ def _misfits(config: Config) -> Iterator[str]:
                     yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {device}; choose bf16"
         except (UserError, ValueError) as error:
             yield str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}"
+
+
+def _smoothed_twice(augmentation: Augmentation, method: Any) -> Iterator[str]:
+    """An error if mixing and a loss both smooth the labels."""
+    if augmentation.mixing is None or not augmentation.mixing.label_smoothing:
+        return
+    for path, value in leaves({"method": method}).items():
+        if path.rpartition(".")[2] == "label_smoothing" and value:
+            yield (
+                f"augmentation.mixing.label_smoothing and {path} both smooth the labels, so they would be smoothed "
+                "twice; set one of them to 0"
+            )
 
 
 def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Optimizers as nodes of the config, built when the parameters are known."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import nn
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.ranges import NonNegative, PartialFraction, Positive
 from kdx.engine.optim.fast_optim import unwrapped
-from kdx.engine.optim.groups import LR_SCALE, is_exempt, layers_above
+from kdx.engine.optim.groups import LAYER, LR_SCALE, is_exempt, layers_above
 
 Implementation = Literal["foreach", "fused"]
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -58,6 +59,9 @@ class Optimizer:
 
     def build(self, parameters: Named) -> torch.optim.Optimizer:
         raise NotImplementedError
+
+    def try_step(self) -> None:
+        """Take a step on a made-up parameter if only a step reads some options. Raises UserError for wrong ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +151,23 @@ class Timm(Optimizer):
         options: dict[str, Any] = {key: value for key, value in self.options.items() if key != LAYER_DECAY}
         if idle := [key for key in options if key in IDLE]:
             raise UserError(f"optimizer.options.{idle[0]} has no effect here: kdx forms the parameter groups itself")
+        groups = self.groups(parameters)
+        with self._told_as_options():
+            return create_optimizer_v2(groups, opt=self.name, lr=self.lr, **options)
+
+    def try_step(self) -> None:
+        weight = nn.Parameter(torch.ones(2, 2))
+        weight.grad = torch.ones_like(weight)
+        setattr(weight, LAYER, 0)
+        optimizer = self.build([("weight", weight)])
+        with self._told_as_options():
+            optimizer.step()
+
+    @contextmanager
+    def _told_as_options(self) -> Iterator[None]:
         try:
-            return create_optimizer_v2(self.groups(parameters), opt=self.name, lr=self.lr, **options)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            yield
+        except (TypeError, ValueError, LookupError, AssertionError, RuntimeError) as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"optimizer.options: timm's {self.name} refuses {options}: {why}") from error
+            found = dict(self.options)
+            raise UserError(f"optimizer.options: timm's {self.name} refuses {found}: {why}"[:290]) from error
