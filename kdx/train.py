@@ -101,9 +101,12 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
     """
     try:
         return _train(composed, sweeps)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if is_leader():
-            print("kdx: stopped; the same command resumes", file=sys.stderr)
+            unsaved = error.args[0] if error.args else ""
+            print(
+                f"kdx: stopped{unsaved}; the same command {'starts again' if unsaved else 'resumes'}", file=sys.stderr
+            )
         sys.exit(130)
     except StoppedError as error:
         print(f"kdx: {job}: {error}", file=sys.stderr)

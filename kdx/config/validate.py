@@ -61,9 +61,11 @@ def locate(target: str) -> Any:
 
 
 def _check(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
+    whole = annotation
     annotation, given = _unwrap(annotation, value)
     if isinstance(value, Mapping) and "_target_" in value:
-        yield from _check_target(value, path, given)
+        problems = [*_check_target(value, path, given)]
+        yield from problems or _check_kind(value, whole, path)
     elif given is not None:
         owner = path.removesuffix(".net")
         chosen = f"; a network is chosen with {owner}={value}" if owner != path and isinstance(value, str) else ""
@@ -93,7 +95,8 @@ def _unwrap(annotation: Any, value: Any) -> tuple[Any, Given | None]:
         structured = [
             a for a in parts if dataclasses.is_dataclass(typing.get_args(a)[-1] if _maps(a) else a) or _mark(a)
         ]
-        if structured and value is not None:
+        # beside plain types, such as a number, the structure is only one of the forms
+        if structured and value is not None and (isinstance(value, Mapping) or len(structured) == len(parts)):
             annotation = structured[0]
     return annotation, _mark(annotation)
 
@@ -119,6 +122,29 @@ def _check_target(node: Mapping[str, Any], path: str, given: Given | None) -> It
     values = {k: v for k, v in node.items() if k not in ("_target_", "_convert_", "_partial_")}
     hints = {name: hint for name, hint in hints.items() if name not in added}
     yield from _check_keys(values, hints, required - added, path)
+
+
+def _check_kind(node: Mapping[str, Any], annotation: Any, path: str) -> Iterator[Problem]:
+    """An error if a node of a class stands where a plain value belongs, such as a schedule in place of a number."""
+    target = locate(str(node["_target_"]))
+    if not isinstance(target, type) or node.get("_partial_") is True:
+        return
+    kinds = _kinds(annotation)
+    if kinds and all(kind in WORDS for kind in kinds):
+        wanted = " or ".join(dict.fromkeys(WORDS[kind] for kind in kinds))
+        yield path, f"{path}: must be {wanted}, found a {target.__name__}"
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, without their ranges."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _kinds(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in inner for kind in _kinds(part)]
+    if origin is typing.Literal:
+        return [type(value) for value in inner]
+    return [origin or annotation]
 
 
 def _check_keys(
@@ -197,6 +223,7 @@ RULES = {
     "dict_type": "must be keys with values",
     "mapping_type": "must be keys with values",
 }
+WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
 CONTAINERS = {"Sequence": "must be a list", "Mapping": "must be keys with values"}
 
 

@@ -1,7 +1,7 @@
 """Numbers that change during a run: pure functions of progress, so that a resumed run needs no state."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -50,6 +50,15 @@ class Schedule:
 
     def __call__(self, progress: Progress) -> float:
         raise NotImplementedError
+
+    def unreached(self, epochs: float) -> Iterator[str]:
+        """A line for each part of the schedule that a run of this many schedule epochs does not reach.
+
+        Example:
+            >>> list(MultiStep([150, 180], 0.1).unreached(160))
+            ['the milestone 180 lies beyond']
+        """
+        yield from ()
 
 
 Scalar = float | Schedule
@@ -110,6 +119,10 @@ class WarmUp(Schedule):
     def __call__(self, progress: Progress) -> float:
         return self.to * min((progress.epoch + 1) / self.epochs, 1.0) if self.epochs else self.to
 
+    def unreached(self, epochs: float) -> Iterator[str]:
+        if self.epochs > math.ceil(epochs):
+            yield f"the ramp of {self.epochs:g} epochs ends beyond, so the value stays below {self.to:g}"
+
 
 class GaussianRamp(Schedule):
     """`to * exp(-5 (1 - epoch / epochs)^2)`, in whole epochs counted from 0; `to` from `epochs` on.
@@ -125,6 +138,10 @@ class GaussianRamp(Schedule):
 
     def __call__(self, progress: Progress) -> float:
         return self.to * math.exp(-5 * (1 - min(progress.epoch / self.epochs, 1.0)) ** 2)
+
+    def unreached(self, epochs: float) -> Iterator[str]:
+        if self.epochs > epochs:
+            yield f"the ramp of {self.epochs:g} epochs ends beyond, so the value stays below {self.to:g}"
 
 
 class EpochRamp(Schedule):
@@ -148,6 +165,12 @@ class Linear(Schedule):
     def __call__(self, progress: Progress) -> float:
         x = (progress.exact_epoch - self.since) / (self.until - self.since)
         return self.start + (self.end - self.start) * min(max(x, 0.0), 1.0)
+
+    def unreached(self, epochs: float) -> Iterator[str]:
+        if self.since >= epochs:
+            yield f"it starts beyond, at epoch {self.since:g}, so the value stays at {self.start:g}"
+        elif self.until > epochs:
+            yield f"it ends beyond, at epoch {self.until:g}, so the value does not reach {self.end:g}"
 
 
 class Cosine(Linear):
@@ -184,6 +207,12 @@ class Between(Schedule):
     def __call__(self, progress: Progress) -> float:
         return self.value if self.since <= progress.epoch < self.until else 0.0
 
+    def unreached(self, epochs: float) -> Iterator[str]:
+        if self.since >= epochs:
+            yield f"it starts beyond, at epoch {self.since:g}, so the value stays at 0"
+        elif epochs < self.until < math.inf:
+            yield f"it ends beyond, at epoch {self.until:g}, so the value stays at {self.value:g}"
+
 
 class MultiStep(Schedule):
     """`value * gamma^k`, with k the number of milestones passed.
@@ -198,3 +227,7 @@ class MultiStep(Schedule):
     def __call__(self, progress: Progress) -> float:
         passed = sum(progress.exact_epoch + 1e-9 >= m for m in self.milestones)
         return self.value * self.gamma**passed
+
+    def unreached(self, epochs: float) -> Iterator[str]:
+        if beyond := [f"{m:g}" for m in self.milestones if m >= epochs]:
+            yield f"the milestone{'s' * (len(beyond) > 1)} {', '.join(beyond)} lie{'s' * (len(beyond) == 1)} beyond"

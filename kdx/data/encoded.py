@@ -90,10 +90,10 @@ class EncodedSet(ImageSet):
     def whole(self, index: int) -> np.ndarray:
         return self.source.decode(index, self.shape[0])
 
-    def in_memory(self) -> TensorSet:
-        """All images, decoded, resized and cropped, as a set in memory."""
+    def in_memory(self) -> "DecodedSet":
+        """The same set with all images decoded, resized and cropped now."""
         images, _ = self.rows(torch.arange(len(self)))
-        return TensorSet(torch.from_numpy(images), self.targets, self.scale, self.origin, self.pool)
+        return DecodedSet(torch.from_numpy(images), self, torch.arange(len(self)), {})
 
     def _sized(self, index: int) -> np.ndarray:
         pixels = self.whole(index)
@@ -105,6 +105,36 @@ class EncodedSet(ImageSet):
             pixels = resized(pixels, h, w)
         top, left = round((h - height) / 2), round((w - width) / 2)
         return pixels[top : top + height, left : left + width]
+
+
+class DecodedSet(TensorSet):
+    """The images of an `EncodedSet`, decoded once.
+
+    Resized and cropped images are held from the start. Random crops of whole images need larger ones: these are decoded
+    at their first use and then held, too, so that a crop has the same pixels as without memory.
+
+    Args:
+        images: Images after resizing and cropping, uint8 [N, H, W, C].
+        files: The encoded images, in the same order.
+        numbers: Key of each image in `kept`, int64 [N].
+        kept: Whole images by key, shared by all subsets.
+    """
+
+    def __init__(self, images: Tensor, files: EncodedSet, numbers: Tensor, kept: dict[int, np.ndarray]):
+        super().__init__(images, files.targets, files.scale, files.origin, files.pool)
+        self.files, self.numbers, self.kept = files, numbers, kept
+
+    def subset(self, indices: Tensor) -> "DecodedSet":
+        images, files = self.images.index_select(0, indices), self.files.subset(indices)
+        return DecodedSet(images, files, self.numbers[indices], self.kept).with_targets(**self.at(indices)[0])
+
+    def whole(self, index: int) -> np.ndarray:
+        number = int(self.numbers[index])
+        if number not in self.kept:
+            pixels, held = self.files.whole(index), super().whole(index)
+            # an image that already has the input size is held as it is
+            self.kept[number] = held if np.array_equal(pixels, held) else pixels
+        return self.kept[number]
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -163,6 +163,7 @@ class TrainLoader(_Loader):
             raise DataError(
                 f"a batch_size of {batch_size} with drop_last leaves no step: an epoch has {len(order)} examples"
             )
+        self.examples_per_epoch = self.steps_per_epoch * batch_size if drop_last else len(order)
         last = 0 if drop_last else len(order) % batch_size
         if min(batch_size, last or batch_size) < world_size():
             raise DataError(
@@ -223,6 +224,7 @@ class Epochs(Protocol):
     """Source of the batches of each epoch."""
 
     steps_per_epoch: int
+    examples_per_epoch: int
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 

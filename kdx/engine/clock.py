@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from kdx.core.errors import UserError
 from kdx.core.ranges import Positive, PositiveInt
@@ -15,7 +16,7 @@ class Duration:
     Attributes:
         epochs: Passes over the training set.
         steps: Optimizer steps.
-        examples: Training examples seen.
+        examples: Training examples seen, the short last batch of an epoch counted as it is.
     """
 
     epochs: Positive | None
@@ -28,15 +29,29 @@ class Duration:
             found = " and ".join(given) or "none"
             raise UserError(f"a duration needs exactly one of epochs, steps, examples; found {found}")
 
-    def in_steps(self, steps_per_epoch: int, batch_size: int) -> int:
-        """Number of optimizer steps, at least one; a fraction of an epoch or a batch is rounded up."""
+    def in_steps(self, steps_per_epoch: int, batch_size: int, examples_per_epoch: int) -> int:
+        """Number of optimizer steps, at least one; a fraction of an epoch or a batch is rounded up.
+
+        Args:
+            steps_per_epoch: Batches of an epoch.
+            batch_size: Examples of a batch; the last one of an epoch may be short.
+            examples_per_epoch: Examples in these batches.
+        """
         if self.steps is not None:
             return self.steps
         if self.epochs is not None:
             # 0.1 * 30 is slightly more than 3 in floating point
             return max(1, math.ceil(self.epochs * steps_per_epoch - 1e-9))
         assert self.examples is not None
-        return max(1, math.ceil(self.examples / batch_size))
+        epochs, rest = divmod(self.examples, examples_per_epoch)
+        return epochs * steps_per_epoch + math.ceil(rest / batch_size)
+
+
+class Lengths(Protocol):
+    """Lengths of an epoch."""
+
+    steps_per_epoch: int
+    examples_per_epoch: int
 
 
 class Clock:
@@ -46,11 +61,23 @@ class Clock:
         steps: Length of the run in optimizer steps.
         steps_per_epoch: Optimizer steps in a pass over the training set.
         schedule_epochs: Epochs that the schedules are written for; None for the run's own length.
+        batch_size: Examples of a batch; the last one of an epoch may be short.
+        examples_per_epoch: Examples in the batches of an epoch.
     """
 
-    def __init__(self, steps: int, steps_per_epoch: int, schedule_epochs: float | None):
+    def __init__(
+        self,
+        steps: int,
+        steps_per_epoch: int,
+        schedule_epochs: float | None,
+        batch_size: int = 1,
+        examples_per_epoch: int | None = None,
+    ):
         self.step = 0
         self.steps, self.steps_per_epoch = steps, steps_per_epoch
+        whole, rest = divmod(steps, steps_per_epoch)
+        per_epoch = steps_per_epoch * batch_size if examples_per_epoch is None else examples_per_epoch
+        self.examples = whole * per_epoch + min(rest * batch_size, per_epoch)  # of the whole run
         self.schedule_epochs = steps / steps_per_epoch if schedule_epochs is None else schedule_epochs
 
     @property

@@ -8,7 +8,8 @@ import torch
 from kdx.core.distributed import local_rank, world_size
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, NonNegative, PartialFraction, Positive, PositiveInt
-from kdx.engine.clock import Duration
+from kdx.engine.clock import Clock, Duration, Lengths
+from kdx.engine.optim.ema import Averaging
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +27,8 @@ class Settings:
         channels_last: Memory format of the networks and of their inputs.
         compile: Whether the student goes through `torch.compile`.
         cuda_graph: Whether to capture a training step as a CUDA graph and replay it; speeds up small networks.
-        ema: Decay of the moving average of the student's weights, which replaces the student in evaluation and export;
-            None for no average.
+        ema: Moving average of the student's weights and statistics, which replaces the student in evaluation and
+            export; a number is a decay without warm-up, None no average.
         log_steps: Optimizer steps between two lines of training metrics.
         checkpoint_seconds: Minimum time between two checkpoints, in seconds.
         device: auto, cpu, cuda or cuda:N; auto is a GPU if there is one.
@@ -45,7 +46,7 @@ class Settings:
     channels_last: bool
     compile: bool
     cuda_graph: bool
-    ema: PartialFraction | None
+    ema: PartialFraction | Averaging | None
     log_steps: PositiveInt
     checkpoint_seconds: NonNegative
     device: str
@@ -56,6 +57,11 @@ class Settings:
     @property
     def autocast(self) -> torch.dtype | None:
         return torch.bfloat16 if self.precision == "bf16" else None
+
+    def clock(self, loader: Lengths) -> Clock:
+        """The clock of a run over a loader's epochs."""
+        lengths = loader.steps_per_epoch, self.batch_size, loader.examples_per_epoch
+        return Clock(self.duration.in_steps(*lengths), loader.steps_per_epoch, self.schedule_epochs, *lengths[1:])
 
     def pick_device(self) -> torch.device:
         """The device. Raises UserError if this machine does not have it."""

@@ -53,7 +53,7 @@ class Trainer:
         method, update, loader, evaluators, clock, log, checkpoints, bar: The parts.
         task: The data set's task: its training metric, and the metric that epochs are compared by.
         device: Device of the networks; batches are moved to it.
-        ema: Average of the student's weights, evaluated and exported in its place; None for none.
+        ema: Average of the student, evaluated and exported in its place; None for none.
         log_steps: Optimizer steps between two lines of training metrics.
         checkpoint_seconds: Minimum time between two checkpoints, in seconds.
         on_selected: Called with the student when the validation metric reaches a new best.
@@ -86,6 +86,7 @@ class Trainer:
         self.step_seconds = 0.0
         self.examples = 0
         self.together = 1  # maximum number of runs fused with this one; its seconds depend on them
+        self.threads = [torch.get_num_threads()]  # of the CPU; a number for each resume with others
 
     def fit(self) -> Selection:
         """Train to the end. Raises NonFiniteError if a term is NaN or infinite."""
@@ -109,7 +110,7 @@ class Trainer:
                 batch = batch.to(self.device)
                 step = self.update(batch, clock.progress())
                 if self.ema is not None:
-                    self.ema.update()
+                    self.ema.update(clock.step + 1)
                 self.meter.add(clock.step, step, batch)
                 clock.step += 1
                 self.examples += batch.total
@@ -208,6 +209,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "step_seconds": self.step_seconds,
                 "together": self.together,
+                "threads": self.threads,
                 "log": self.log.position,
             }
         )
@@ -247,4 +249,7 @@ class Trainer:
         self.clock.step, self.examples = state["step"], state["examples"]
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         self.together = max(self.together, state["together"])
+        if "threads" in state:  # missing in older checkpoints
+            before, now = state["threads"], self.threads[-1:]
+            self.threads = before if before[-1:] == now else [*before, *now]
         set_rng_state(rng[rank()])

@@ -87,7 +87,9 @@ def _write(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "code": commit(),
         "versions": versions(),
-        "device": machine(light.device),
+        "device": machine(light.device)
+        # the run was resumed with another number of threads
+        | ({"threads_before": trainer.threads[:-1]} if len(trainer.threads) > 1 else {}),
     }
     write_json(folder / RESULT, data)
     (folder / ERROR).unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from kdx.config.identity import experiment_hash
 from kdx.config.networks import network_node
 from kdx.config.past import read_config
 from kdx.core.errors import UserError
+from kdx.engine.optim.ema import Averaging
 from kdx.models.weights import sha256, sha256_of
 from kdx.runs.folder import CONFIG, STUDENT
 
@@ -69,6 +70,16 @@ def _experiment_of(checkpoint: Path) -> str | None:
         return experiment_hash(read_config(file)) if file.is_file() else None
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return None  # a file of that name that is not the config of a run
+
+
+def fill_average(config: Config) -> None:
+    """Give `trainer.ema` its one form: a node with a `_target_`, or a number where there is no warm-up."""
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict) or not isinstance(trainer.get("ema"), dict):
+        return
+    ema = {"_target_": f"{Averaging.__module__}.{Averaging.__qualname__}", **trainer["ema"]}
+    plain = ema.keys() == {"_target_", "decay", "warmup"} and ema["warmup"] is False
+    config["trainer"] = {**trainer, "ema": ema["decay"] if plain else ema}
 
 
 def fill_images(config: Config) -> list[str]:

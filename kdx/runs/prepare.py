@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from kdx.config.compose import Composed, Config, ConfigError, compose
+from kdx.config.identity import leaves
 from kdx.config.layout import ROLES
 from kdx.config.schema import Run
 from kdx.config.validate import locate, validate
@@ -18,7 +19,7 @@ from kdx.runs.checks.cuda_graph import misfits
 from kdx.runs.checks.distributed import unsharded
 from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
-from kdx.runs.fill import fill_checksum, fill_folders, fill_images, fill_peers
+from kdx.runs.fill import fill_average, fill_checksum, fill_folders, fill_images, fill_peers
 
 # Keys of the data set that a teacher's own training does not share: they limit the student's training set. The
 # validation split is shared: examples that select a student must be unseen by its teacher, too.
@@ -64,6 +65,7 @@ def examine(composed: Composed) -> Config:
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
         raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])
+    fill_average(config)
     problems = [*fill_peers(config), *name_members(config)]
     try:
         validate(config, composed.interpolated)
@@ -98,6 +100,8 @@ def _misfits(config: Config) -> Iterator[str]:
             continue
         try:
             built = make(config[part])
+            if part == "augmentation":
+                yield from _smoothed_twice(built, config["method"])
             if part == "augmentation" and config["teacher"] is not None and config["teacher"]["memo"]:
                 yield from _unmemoised(built, config["trainer"]["batch_size"])
             if part == "trainer":
@@ -116,6 +120,18 @@ def _misfits(config: Config) -> Iterator[str]:
                     yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {device}; choose bf16"
         except (UserError, ValueError) as error:
             yield str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}"
+
+
+def _smoothed_twice(augmentation: Augmentation, method: Any) -> Iterator[str]:
+    """An error if mixing and a loss both smooth the labels."""
+    if augmentation.mixing is None or not augmentation.mixing.label_smoothing:
+        return
+    for path, value in leaves({"method": method}).items():
+        if path.rpartition(".")[2] == "label_smoothing" and value:
+            yield (
+                f"augmentation.mixing.label_smoothing and {path} both smooth the labels, so they would be smoothed "
+                "twice; set one of them to 0"
+            )
 
 
 def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:

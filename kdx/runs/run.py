@@ -28,9 +28,8 @@ from kdx.core.method import Method
 from kdx.core.seed import derive, seed_all
 from kdx.data.loaders import Loaders
 from kdx.engine.checkpoint import Checkpoints
-from kdx.engine.clock import Clock
 from kdx.engine.optim.cuda_graph import CudaRecorder, Graphed
-from kdx.engine.optim.ema import Ema
+from kdx.engine.optim.ema import Ema, averaging
 from kdx.engine.optim.memory import keep_freed_memory
 from kdx.engine.record.bar import Bar
 from kdx.engine.record.log import Log, View
@@ -50,6 +49,7 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
+from kdx.runs.checks.remarks import remarks, resumed, tell
 from kdx.runs.export import export_run, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
@@ -59,6 +59,7 @@ from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml
 from kdx.runs.teacher import find_weights, load_teacher
 
+UNSAVED = " before the first checkpoint"  # text of an interrupt after which nothing of the run is kept
 Steps = Generator[int, None, Result]
 Views = Callable[[Sequence[Mapping[str, float | None]]], Sequence[View]]  # from the lines recorded so far
 
@@ -111,6 +112,10 @@ def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps
             return (yield from _train(config, folder, fused, views))
         except StoppedError:
             raise
+        except KeyboardInterrupt as error:
+            if not error.args:  # else the interrupt stopped the teacher's run, which has set it
+                error.args = ("" if Checkpoints(folder / CHECKPOINTS).last.exists() else UNSAVED,)
+            raise
         except Exception:
             if fails_first():
                 _note_failure(folder)
@@ -121,6 +126,8 @@ def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Step
     light = build_light(config)
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
+    if is_leader():
+        tell(remarks(config, light, loaders))
     weights = None if config["teacher"] is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings
@@ -205,7 +212,8 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     settings = light.settings
     evaluators = build_evaluators(config["evals"], loaders, light.device)
     task = loaders.spec.task
-    ema = None if settings.ema is None else Ema(method.student, settings.ema)
+    average = averaging(settings.ema)
+    ema = None if average is None else Ema(method.student, average)
     if settings.compile:
         method.student.compile()
     update = make(
@@ -217,7 +225,7 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     )
     if settings.cuda_graph:
         update = Graphed(update, CudaRecorder(light.device))
-    steps = settings.duration.in_steps(loaders.train.steps_per_epoch, settings.batch_size)
+    clock = settings.clock(loaders.train)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     state = checkpoints.load()
     keeps = light.logger.keeps_record and is_leader()
@@ -230,10 +238,10 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
         update=update,
         loader=loaders.train,
         evaluators=evaluators,
-        clock=Clock(steps, loaders.train.steps_per_epoch, settings.schedule_epochs),
+        clock=clock,
         log=log,
         checkpoints=checkpoints,
-        bar=Bar(folder.name.rsplit("-", 1)[0], steps * settings.batch_size, ("loss", task.primary.name)),
+        bar=Bar(folder.name.rsplit("-", 1)[0], clock.examples, ("loss", task.primary.name)),
         task=task,
         device=light.device,
         ema=ema,
@@ -245,6 +253,7 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     seed_all(derive(stream_seed(config, "seed"), "run", *([rank()] if rank() else [])))
     if state is not None:
         trainer.load(state)
+        tell(resumed(trainer.threads, light.device))
     return trainer
 
 

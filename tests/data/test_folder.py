@@ -73,9 +73,12 @@ def test_workers_change_nothing(tree, augmentation):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_in_memory_changes_nothing(tree):
-    files, memory = (loaders(folder_at(tree, in_memory=m, fraction=0.5)) for m in (False, True))
-    assert all(same(a, b) for a, b in zip(files.train.epoch(2), memory.train.epoch(2), strict=True))
+@pytest.mark.parametrize("augmentation", [STANDARD, STRONG, RESIZED])
+def test_in_memory_changes_nothing(tree, augmentation):
+    regime = dict(fraction=0.5, val_fraction=0.2)
+    files, memory = (loaders(folder_at(tree, in_memory=m, **regime), augmentation) for m in (False, True))
+    for epoch in (0, 2):
+        assert all(same(a, b) for a, b in zip(files.train.epoch(epoch), memory.train.epoch(epoch), strict=True))
     assert all(same(a, b) for a, b in zip(files.evals["test"], memory.evals["test"], strict=True))
 
 

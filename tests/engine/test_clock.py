@@ -32,7 +32,22 @@ def test_a_duration_has_exactly_one_unit(given: dict):
     ],
 )
 def test_every_unit_in_steps(given: dict, steps: int):
-    assert duration(**given).in_steps(steps_per_epoch=30, batch_size=64) == steps
+    assert duration(**given).in_steps(steps_per_epoch=30, batch_size=64, examples_per_epoch=30 * 64) == steps
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("size, batch_size", [(50, 64), (50, 32), (64, 32), (65, 32), (7, 3), (3, 1)])
+def test_a_duration_in_examples_ends_at_the_first_step_that_reaches_it(size: int, batch_size: int, drop_last: bool):
+    batches = [batch_size] * (size // batch_size) + ([size % batch_size] if size % batch_size and not drop_last else [])
+    if not batches:
+        return
+    for examples in range(1, 4 * size + 1):
+        seen = steps = 0
+        while seen < examples:
+            seen += batches[steps % len(batches)]
+            steps += 1
+        found = duration(examples=examples).in_steps(len(batches), batch_size, sum(batches))
+        assert found == steps, examples
 
 
 @pytest.mark.parametrize("every", [None, 0.1, 0.5, 1, 1.5, 7])

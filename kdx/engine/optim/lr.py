@@ -1,7 +1,7 @@
 """Learning-rate schedules: factors on the base learning rate, as pure functions of progress."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kdx.core.ranges import NonNegative, Probability
 from kdx.core.schedule import MultiStep as MultiStepFactor
@@ -28,6 +28,10 @@ class LearningRate(Schedule):
             return self.warmup_start + (1 - self.warmup_start) * x
         return self.decay(progress)
 
+    def unreached(self, epochs: float) -> Iterator[str]:
+        if self.warmup_epochs >= epochs:
+            yield f"the warm-up of {self.warmup_epochs:g} epochs ends beyond, so the rate does not reach its base"
+
 
 class Constant(LearningRate):
     """The base learning rate after the warm-up."""
@@ -51,6 +55,10 @@ class MultiStep(LearningRate):
 
     def decay(self, progress: Progress) -> float:
         return self._factor(progress)
+
+    def unreached(self, epochs: float) -> Iterator[str]:
+        yield from super().unreached(epochs)
+        yield from self._factor.unreached(epochs)
 
 
 class Cosine(LearningRate):

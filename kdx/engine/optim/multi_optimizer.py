@@ -15,6 +15,7 @@ from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule
 from kdx.core.weigh import weigh
 from kdx.engine.optim.gradient import Backward, Gradient, WeightedSum
+from kdx.engine.optim.groups import Rates, mark_parameters
 from kdx.engine.optim.optimizer import Optimizer
 
 
@@ -58,17 +59,17 @@ class Parties:
         assert sorted(claimed) == sorted(names), "parties must hold every trainable parameter once"
         self.lr_schedule, self.clip_norm = lr_schedule, clip_norm
         chosen = {**dict.fromkeys(owned, optimizer), **optimizers}
-        self.base_lr = {party: own.lr for party, own in chosen.items()}
+        mark_parameters(method, any(own.needs_layers for own in chosen.values()))
         self.optimizers = {
             party: own.build((names[id(p)], p) for p in self.parameters[party]) for party, own in chosen.items()
         }
+        self.rates = {party: Rates(own) for party, own in self.optimizers.items()}
 
     def prepare(self, progress: Progress) -> None:
         """Set the learning rates and clear the gradients."""
         factor = self.lr_schedule(progress)
         for party, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = self.base_lr[party] * factor
+            self.rates[party].set(factor)
             optimizer.zero_grad(set_to_none=True)
 
     def step(self, party: str) -> None:
@@ -79,8 +80,8 @@ class Parties:
 
     @property
     def lr(self) -> float:
-        """The student's learning rate at the last step."""
-        return float(self.optimizers["student"].param_groups[0]["lr"])
+        """The student's learning rate at the last step, the highest one of a parameter group."""
+        return self.rates["student"].highest
 
     def state_dict(self) -> dict[str, Any]:
         return {party: optimizer.state_dict() for party, optimizer in self.optimizers.items()}

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
@@ -12,6 +12,7 @@ from kdx.core.outputs import Step
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule
 from kdx.engine.optim.gradient import Backward, Gradient, WeightedSum
+from kdx.engine.optim.groups import Rates, mark_parameters
 from kdx.engine.optim.optimizer import Optimizer
 
 
@@ -47,23 +48,20 @@ class Joint:
                 f"the parties of {type(method).__name__} optimize opposing terms, so one optimizer cannot train them "
                 "jointly; choose update=turns"
             )
-        self.lr_schedule, self.clip_norm, self.base_lr = lr_schedule, clip_norm, optimizer.lr
+        self.lr_schedule, self.clip_norm = lr_schedule, clip_norm
         self.backward, self.gradient = Backward(method, accumulate, autocast), gradient or WeightedSum()
         self.parameters = self.backward.parameters
+        mark_parameters(method, optimizer.needs_layers)
         self.optimizer = optimizer.build(method.named_parameters())
+        self.rates = Rates(self.optimizer)
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
         self.prepare(progress)
         return self.take(batch, progress)
 
     def prepare(self, progress: Progress) -> None:
-        """Set the learning rate, the only value that changes from outside between two steps."""
-        for group in self.optimizer.param_groups:
-            rate = self.base_lr * self.lr_schedule(progress)
-            if isinstance(group["lr"], Tensor):  # a CUDA graph reads this tensor, so it must stay the same one
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        """Set the learning rates, the only values that change from outside between two steps."""
+        self.rates.set(self.lr_schedule(progress))
 
     def take(self, batch: Batch, progress: Progress) -> Step:
         """Take the step at the learning rate that `prepare` set."""
@@ -76,8 +74,8 @@ class Joint:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Learning rate of the last step, the highest one of a parameter group."""
+        return self.rates.highest
 
     def state_dict(self) -> dict[str, Any]:
         state, own = self.optimizer.state_dict(), self.gradient.state_dict()

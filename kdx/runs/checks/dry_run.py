@@ -96,6 +96,7 @@ def _put_together(config: Config) -> list[str]:
     _within_limits(config, given, nets)
     rate = {"optimizer": make(config["optimizer"]), "lr_schedule": make(config["schedule"])}
     update = make(config["update"], method=method, autocast=None, **rate)
+    rate["optimizer"].try_step()
 
     splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
     problems = [*indivisible(config, method, spec), *_unseen(config, method)]

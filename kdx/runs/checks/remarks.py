@@ -1,0 +1,79 @@
+"""Lines about settings that are valid, but do something else than they seem to; printed before a run trains."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdx.config.compose import Config
+from kdx.config.validate import locate
+from kdx.core.distributed import is_leader
+from kdx.core.schedule import Progress, Schedule
+from kdx.data.loaders import Loaders
+from kdx.engine.optim.ema import averaging
+from kdx.engine.optim.lr import LearningRate
+from kdx.runs.build import Light, make
+
+SCHEDULED = ("schedule", "method", "update")  # parts of a config that hold schedules
+
+_told: set[str] = set()
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print each line once in this process: the runs of a sweep share most of them."""
+    for line in lines:
+        if line not in _told:
+            print(f"kdx: {line}", file=sys.stderr)
+        _told.add(line)
+
+
+def remarks(config: Config, light: Light, loaders: Loaders) -> Iterator[str]:
+    """The lines for a run, whose length in epochs is known once its data is loaded."""
+    clock = light.settings.clock(loaders.train)
+    epochs = clock.schedule_epochs
+    for key in SCHEDULED:
+        for path, schedule in _schedules(config[key], key):
+            for line in schedule.unreached(epochs):
+                yield f"{path}: the run has {epochs:g} schedule epochs, and {line}"
+    if isinstance(light.lr_schedule, LearningRate) and light.lr_schedule(Progress(0, clock.steps, epochs)) == 0:
+        yield "schedule: the first step has a learning rate of 0; schedule.warmup_start=0.1 starts at a tenth"
+    average = averaging(light.settings.ema)
+    if average is not None:
+        yield from average.remarks(clock.steps)
+    dataset = config["dataset"]
+    if dataset["fraction"] < 1 and dataset["val_fraction"]:
+        yield (
+            f"dataset.fraction={dataset['fraction']:g} is a share of the training set without its validation split, so "
+            "it selects other examples than with dataset.val_fraction=0"
+        )
+
+
+def resumed(threads: Sequence[int], device: torch.device) -> Iterator[str]:
+    """A line if a resumed run has another number of CPU threads than before.
+
+    Args:
+        threads: The numbers so far, the present one last.
+        device: The run's device.
+    """
+    if len(threads) > 1 and device.type == "cpu" and is_leader():
+        yield (
+            f"resumed with {threads[-1]} CPU threads after a start with {threads[-2]}, so the last bits of the result "
+            f"can differ; trainer.threads={threads[0]} keeps them"
+        )
+
+
+def _schedules(node: Any, path: str) -> Iterator[tuple[str, Schedule]]:
+    """The schedules in a part of a config, with their keys."""
+    if isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from _schedules(item, f"{path}[{number}]")
+    if not isinstance(node, dict):
+        return
+    target = locate(node["_target_"]) if "_target_" in node else None
+    if isinstance(target, type) and issubclass(target, Schedule) and not issubclass(target, nn.Module):
+        yield path, make(node)
+        return
+    for key, value in node.items():
+        yield from _schedules(value, f"{path}.{key}")
