@@ -13,7 +13,8 @@ from pathlib import Path
 
 from webdataset.writer import ShardWriter
 
-from kdx.data.sources.folder import SUFFIXES
+from kdx.core.errors import UserError
+from kdx.data.sources.walk import SUFFIXES, Skipped, images_in, is_hidden
 
 
 def main() -> None:
@@ -25,14 +26,19 @@ def main() -> None:
     asked = parser.parse_args()
 
     try:
-        classes = sorted(entry for entry in asked.folder.iterdir() if entry.is_dir())
+        classes = sorted(e for e in asked.folder.iterdir() if e.is_dir() and not is_hidden(e.name))
         first = Path(asked.shards % 0)
     except OSError as error:
         sys.exit(f"cannot read {asked.folder}: {error.strerror}")
     except TypeError:
         sys.exit(f"{asked.shards} needs a placeholder for the shard's number, such as %06d")
-    files = [(label, path) for label, entry in enumerate(classes) for path in sorted(entry.rglob("*"))]
-    files = [(label, path) for label, path in files if path.suffix.lower() in SUFFIXES]
+    skipped = Skipped()
+    try:
+        found = images_in([str(entry) for entry in classes], skipped)
+    except UserError as error:
+        sys.exit(str(error))
+    skipped.tell(str(asked.folder))
+    files = [(label, Path(path)) for label, paths in enumerate(found) for path in paths]
     if not files:
         sys.exit(f"{asked.folder} contains no folder with images ({', '.join(SUFFIXES)})")
     random.Random(asked.seed).shuffle(files)

@@ -1,6 +1,7 @@
-"""Atomic writes: a file appears whole or not at all."""
+"""Atomic writes: a file appears whole or not at all. Reads that a pipe or a device cannot block."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,3 +57,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The contents of a regular file.
+
+    Args:
+        path: The file, or a link to one.
+        limit: Largest size that is read, in bytes.
+
+    Raises:
+        OSError: The file is missing, cannot be read, is larger, or is a folder, a pipe or a device.
+
+    Example:
+        >>> read_file("/dev/null", 1)
+        Traceback (most recent call last):
+        OSError: it is no regular file
+    """
+    # without O_NONBLOCK, opening a pipe waits for a writer
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if status.st_size > limit:
+            raise OSError(f"its {status.st_size} bytes are more than the limit of {limit}")
+        return file.read()

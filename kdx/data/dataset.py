@@ -152,7 +152,14 @@ class ImageDataset(Dataset):
                 f"mean and std need one number for each of the {shape[0]} channels, and a positive std; "
                 f"got mean {list(mean)}, std {list(std)}"
             )
+        if not self.has_own_units:
+            check_units(mean, std, "dataset.mean and dataset.std")
         return Images(shape, mean, std)
+
+    @property
+    def has_own_units(self) -> bool:
+        """Whether inputs are floats of any scale; else white is 1."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +197,19 @@ def check_outputs(num_outputs: int, mean: Sequence[float], std: Sequence[float])
             f"target_mean and target_std need one number for each of num_outputs={num_outputs}, and a positive std; "
             f"got target_mean {list(mean)}, target_std {list(std)}"
         )
+
+
+def check_units(mean: Sequence[float], std: Sequence[float], keys: str) -> None:
+    """Raise DataError for statistics of pixels from 0 to 255, which would turn every image into noise near zero.
+
+    Args:
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        keys: Their keys, for the message.
+    """
+    if max(mean) > 1 or max(std) > 2:  # a std of 1 leaves the scale as it is
+        right = " and ".join(f"[{','.join(f'{v / 255:.4f}' for v in values)}]" for values in (mean, std))
+        raise DataError(f"{keys} are in units where white is 1, got {[*mean]} and {[*std]}; divided by 255: {right}")
 
 
 def missing(path: Path, what: str, remedy: str) -> DataError:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdx.data.sets import DataError, ImageSet, Nearby, Targets, TensorSet
-from kdx.data.sources.decode import decode
+from kdx.data.sources.decode import decode, reason
 
 
 class Encoded(Protocol):
@@ -38,8 +38,8 @@ class ImageFiles:
         path = self.paths[index]
         try:
             return decode(path, channels)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read the image {path}: {error}") from error
+        except Exception as error:  # decoders of damaged files can raise anything
+            raise DataError(f"cannot read the image {path}: {reason(error)}") from error
 
 
 class EncodedSet(ImageSet):

@@ -31,7 +31,6 @@ KINDS = {
     "rgba png": (Image.fromarray(NOISE), "png", {}),
     "grey and alpha png": (Image.fromarray(NOISE).convert("LA"), "png", {}),
     "palette png": (RGB.quantize(17), "png", dict(transparency=3)),
-    "16 bit png": (Image.fromarray(NOISE[..., :2].copy().view(np.uint16)[..., 0]), "png", {}),
     "1 bit png": (RGB.convert("1"), "png", {}),
     "a png by a wrong name": (RGB, "jpg", dict(format="PNG")),
 }
@@ -97,7 +96,8 @@ def test_damage_is_refused_where_pillow_refuses_it_and_else_read_alike(tmp_path,
             refused += 1
             with pytest.raises(REFUSALS) as found:
                 decode(str(path), 3)
-            assert str(found.value) == str(error)
+            known = "its content is damaged or no image of a known format"
+            assert str(found.value) == (known if "cannot identify" in str(error) else str(error))
         else:
             assert np.array_equal(decode(str(path), 3), expected)
     assert len(whole) // 7 <= refused < len(damaged) - 20

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_folder import RESIZED, folder_at, loaders, tree  # noqa: F401 - a fixture
 from test_loaders import STANDARD, same
 
@@ -299,3 +300,21 @@ def test_a_packed_folder_holds_its_images_with_their_classes(tree, tmp_path, mon
         for part in (data, folder_at(tree).splits().train)
     )
     assert sorted(ours) == sorted(theirs) and ours != theirs
+
+
+def test_sixteen_bits_and_hidden_members_are_read_as_from_a_folder(tmp_path, capfd):
+    def png(values) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(values).save(file, "PNG")
+        return file.getvalue()
+
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    parts = [("0.cls", b"0"), ("0.png", png(grey)), ("._1.png", b"a double"), (".thumbs/1.png", b"a thumbnail")]
+    parts += [("1.cls", b"1"), ("1.png", png(grey.astype(np.uint16) * 257)), ("./2.cls", b"2"), ("./2.png", png(grey))]
+    for name in ("train-000.tar", "val-000.tar", "val-001.tar"):
+        write(tmp_path / "tiny" / name, parts)
+    train = shards_at(tmp_path, resize=16).splits().train
+    images, _ = train.rows(torch.arange(3))
+    assert train.labels.tolist() == [0, 1, 2]
+    assert all(np.array_equal(image, np.repeat(grey[..., None], 3, 2)) for image in images)
+    assert f"{tmp_path}/tiny/train-000.tar: skipped 2 hidden files" in capfd.readouterr().err

@@ -7,16 +7,22 @@ from pathlib import Path
 import torch
 
 from kdx.core.ranges import PositiveInt
+from kdx.core.spec import Images
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.encoded import EncodedSet, ImageFiles
 from kdx.data.sets import DataError, ImageSet
+from kdx.data.sources.walk import SUFFIXES, Skipped, count, entries, images_in, is_hidden
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+TRAIN = "train"
+LAYOUT = "lay it out as train/<class>/<image> and the same for the test set"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder(LabelledImages):
     """`root/folder/{train,test_folder}/<class>/**/<image>`; classes are numbered by name, as in torchvision.
+
+    Unlike torchvision, it leaves out what is hidden (`.ipynb_checkpoints`, `._photo.jpg`, `@eaDir`), visits a folder
+    that links lead to once, and counts what it left out on standard error.
 
     Attributes:
         root: Folder of all data sets.
@@ -32,40 +38,70 @@ class ImageFolder(LabelledImages):
     resize: PositiveInt
     in_memory: bool
 
+    @property
+    def inputs(self) -> Images:
+        if os.path.normpath(self.test_folder) == TRAIN:
+            raise self._untested()
+        return super().inputs
+
     def load(self) -> tuple[ImageSet, ImageSet]:
         base = Path(self.root).expanduser() / self.folder
         if not base.is_dir():
-            raise missing(base, self.name, "lay it out as train/<class>/<image> and the same for the test set")
-        classes = _classes(base / "train")
+            raise missing(base, self.name, LAYOUT)
+        if _is_one_folder(base / TRAIN, base / self.test_folder):
+            raise self._untested()
+        skipped = {part: Skipped() for part in (TRAIN, self.test_folder)}
+        classes = _classes(base / TRAIN, skipped[TRAIN])
         if len(classes) != self.num_classes:
-            raise DataError(f"{base / 'train'} has {len(classes)} classes, but num_classes is {self.num_classes}")
-        train, test = (self._part(base / part, classes) for part in ("train", self.test_folder))
+            raise DataError(
+                f"{base / TRAIN} has {len(classes)} classes, but num_classes is {self.num_classes}"
+                + _without_images(base / TRAIN, classes)
+            )
+        if strange := sorted(set(_classes(base / self.test_folder, skipped[self.test_folder])) - set(classes)):
+            raise DataError(
+                f"{base / self.test_folder} has classes that the training set lacks, such as '{strange[0]}'"
+            )
+        train, test = (self._part(base / part, classes, found) for part, found in skipped.items())
         return (train.in_memory(), test.in_memory()) if self.in_memory else (train, test)
 
-    def _part(self, folder: Path, classes: list[str]) -> EncodedSet:
-        strange = sorted(set(_classes(folder)) - set(classes))
-        if strange:
-            raise DataError(f"{folder} has classes that the training set lacks, such as '{strange[0]}'")
-        paths: list[str] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
-            files = sorted(
-                os.path.join(where, file)
-                for where, _, names in os.walk(folder / name, followlinks=True)
-                for file in names
-                if file.lower().endswith(SUFFIXES)
-            )
-            if not files:
-                raise DataError(f"{folder / name} contains no images ({', '.join(SUFFIXES)})")
-            paths += files
-            labels += [label] * len(files)
-        c, h, w = self.input_shape
-        return EncodedSet(ImageFiles(paths), torch.tensor(labels), (c, h, w), self.resize)
-
-
-def _classes(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise missing(
-            folder, "a part of the data set", "lay it out as train/<class>/<image> and the same for the test set"
+    def _untested(self) -> DataError:
+        return DataError(
+            f"dataset.test_folder={self.test_folder} is the folder of the training set, so test metrics would be "
+            "training metrics; name the folder of the test set"
         )
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+
+    def _part(self, folder: Path, classes: list[str], skipped: Skipped) -> EncodedSet:
+        found = images_in([str(folder / name) for name in classes], skipped)
+        if empty := [name for name, files in zip(classes, found, strict=True) if not files]:
+            less = f"; skipped there or elsewhere: {skipped}" if skipped else ""
+            raise DataError(f"{folder / empty[0]} contains no images ({', '.join(SUFFIXES)}){less}")
+        skipped.tell(str(folder))
+        labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(files) for files in found]))
+        paths = [path for files in found for path in files]
+        c, h, w = self.input_shape
+        return EncodedSet(ImageFiles(paths), labels, (c, h, w), self.resize)
+
+
+def _classes(folder: Path, skipped: Skipped) -> list[str]:
+    if not folder.is_dir():
+        raise missing(folder, "a part of the data set", LAYOUT)
+    found = []
+    for entry in entries(str(folder)):
+        if is_hidden(entry.name):
+            skipped.hidden += count(entry)
+        elif entry.is_dir():
+            found.append(entry.name)
+        else:
+            skipped.loose += entry.name.lower().endswith(SUFFIXES)
+    return found
+
+
+def _without_images(folder: Path, classes: list[str]) -> str:
+    """The classes that explain a wrong number of classes, for the message; empty if all have images."""
+    found = images_in([str(folder / name) for name in classes], Skipped())
+    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    return f"; without images: {', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''}" if empty else ""
+
+
+def _is_one_folder(a: Path, b: Path) -> bool:
+    return a.is_dir() and b.is_dir() and a.samefile(b)

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdx.data.dataset import LabelledImages
+from kdx.data.dataset import LabelledImages, check_units
 from kdx.data.sets import DataError, ImageSet, TensorSet
+
+UNSUITED = ("P", "PA", "CMYK", "LAB", "HSV", "YCbCr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +33,17 @@ class Own(LabelledImages):
     test: Callable[[], Any]
     in_memory: bool
 
+    @property
+    def has_own_units(self) -> bool:
+        """Float inputs are used as they are."""
+        return True
+
     def load(self) -> tuple[ImageSet, ImageSet]:
         train, test = (self._part(make, split) for split, make in (("training", self.train), ("test", self.test)))
         if (train.scale, train.dtype) != (test.scale, test.dtype):
             raise DataError(f"the training set of {self.name} gives {train.dtype} inputs, its test set {test.dtype}")
+        if train.dtype == np.uint8:
+            check_units(self.mean, self.std, "dataset.mean and dataset.std")
         return train, test
 
     def _part(self, make: Callable[[], Any], split: str) -> ImageSet:
@@ -96,6 +105,8 @@ def read(source: Any, index: int, where: str) -> tuple[np.ndarray, int]:
         raise DataError(f"item {index} of {where} must be a pair (input, label), found {type(item).__name__}")
     pixels, label = item
     if not isinstance(pixels, Tensor):
+        if (mode := getattr(pixels, "mode", None)) in UNSUITED:  # its numbers are no brightness of a channel
+            raise DataError(f"the input of item {index} of {where} has Pillow's mode {mode}; add .convert('RGB')")
         array = np.array(pixels)  # a copy: an image of Pillow is read-only
         if array.dtype != np.uint8 or array.ndim not in (2, 3):
             raise DataError(

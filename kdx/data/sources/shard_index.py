@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 
 from kdx.core.files import atomic_write
 from kdx.data.sets import DataError
-from kdx.data.sources.folder import SUFFIXES
+from kdx.data.sources.walk import SUFFIXES, Skipped, is_hidden
 
 FORMAT = 1  # version of the index files
 BLOCK = 512  # block size of a tar, in bytes
@@ -61,7 +60,7 @@ def load(path: Path, label: str, folder: Path) -> ShardIndex | None:
             if tuple(arrays["stamp"].tolist()) != now:
                 return None
             return ShardIndex(str(path), now, arrays["places"], arrays["labels"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # missing or damaged: it will be rebuilt
+    except Exception:  # missing or damaged, which a reader of zip files reports in many ways: it will be rebuilt
         return None
 
 
@@ -128,14 +127,19 @@ def _samples(path: Path, label: str, file: Any) -> Iterator[tuple[int, int, int]
 
 
 def _parts(path: Path, tar: tarfile.TarFile, number: int) -> Iterator[dict[str, Any]]:
+    hidden = 0
     while (member := tar.next()) is not None:
         tar.members.clear()  # frees memory: there are millions of members  # pyright: ignore[reportAttributeAccessIssue]
         if member.isreg() and not META.match(member.name):
+            if any(is_hidden(part) for part in member.name.split("/") if part not in (".", "..")):
+                hidden += 1
+                continue
             yield {"fname": member.name, "data": (member.offset_data, member.size), "__url__": str(path)}
     # tarfile treats an invalid header as the end of the archive
     end = os.pread(number, BLOCK, tar.offset)
     if len(end) < BLOCK or any(end):
         raise DataError(f"the shard {path} is damaged or truncated at byte {tar.offset}")
+    Skipped(hidden=hidden).tell(str(path))
 
 
 def _class(content: bytes, name: str, path: Path) -> int:

@@ -25,7 +25,7 @@ from kdx.core.ranges import PositiveInt
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.encoded import EncodedSet
 from kdx.data.sets import DataError, ImageSet, Nearby
-from kdx.data.sources.decode import decode_content
+from kdx.data.sources.decode import decode_content, reason
 from kdx.data.sources.shard_index import BLOCK, Stamp, build, load, stamp
 
 OPEN = 128  # number of shards that a process keeps open
@@ -117,8 +117,9 @@ class ShardImages:
             return decode_content(os.pread(file.number, length, offset), channels)
         except DataError:
             raise
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"cannot read an image of the shard {path}, {_name(path, offset)}: {error}") from error
+        except Exception as error:  # decoders of damaged files can raise anything
+            where = f"the shard {path}, {_name(path, offset)}"
+            raise DataError(f"cannot read an image of {where}: {reason(error)}") from error
 
 
 class _OpenFile:

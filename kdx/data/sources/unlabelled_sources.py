@@ -15,7 +15,7 @@ from kdx.core.seed import generator
 from kdx.data.dataset import Dataset, ImageDataset
 from kdx.data.encoded import EncodedSet, ImageFiles, resized
 from kdx.data.sets import DataError, ImageSet, TensorSet
-from kdx.data.sources.folder import SUFFIXES
+from kdx.data.sources.walk import SUFFIXES, Skipped, images_in
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey
 
@@ -101,9 +101,12 @@ class Files(Source):
     def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         path = Path(self.path).expanduser()
         if path.is_dir():
-            files = [str(p) for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            skipped = Skipped()
+            (files,) = images_in([str(path)], skipped)
             if not files:
-                raise DataError(f"{path} contains no image files ({', '.join(SUFFIXES)})")
+                less = f"; skipped: {skipped}" if skipped else ""
+                raise DataError(f"{path} contains no image files ({', '.join(SUFFIXES)}){less}")
+            skipped.tell(str(path))
             labels = torch.full((len(files),), UNLABELLED)
             found = EncodedSet(ImageFiles(files), labels, home.shape, max(home.shape[1:])).in_memory()
         else:
@@ -155,7 +158,10 @@ def _read(path: Path) -> TensorSet:
         images = load_file(path)["images"]
     except (KeyError, SafetensorError) as error:
         raise DataError(f"{path} is not a safetensors file with a tensor 'images': {error}") from None
-    if images.ndim == 4 and images.is_floating_point():
+    if images.ndim == 4 and images.is_floating_point() and images.numel():
+        low, high = (float(v) for v in torch.aminmax(images.float()))
+        if not 0 <= low <= high <= 1:  # negated, so that NaN is refused
+            raise DataError(f"the images of {path} are floats from {low:.6g} to {high:.6g}; floats must be from 0 to 1")
         images = _pixels(images.float().permute(0, 2, 3, 1), 255)
     if images.ndim != 4 or images.dtype != torch.uint8 or not len(images):
         raise DataError(

@@ -18,6 +18,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
 from kdx.core.spec import DataSpec
+from kdx.data.dataset import ImageDataset, check_units
 from kdx.data.views.augment import MultiView
 from kdx.models.build import input_statistics
 from kdx.models.teachers.black_box import BlackBoxTeacher
@@ -85,6 +86,9 @@ def _put_together(config: Config) -> list[str]:
     spec = DataSpec(task, facts.inputs, EXAMPLES, transfer.marks(EXAMPLES, facts.task))
     student = specialised(_network(config["student"]["net"], "student"), config["transfer"]["special_classes"])
     given: dict[str, Any] = {"student": student, "spec": spec}
+    for own in each_teacher(config).values() if isinstance(facts, ImageDataset) and not facts.has_own_units else ():
+        if own["teacher"]["mean"] and own["teacher"]["std"]:
+            check_units(own["teacher"]["mean"], own["teacher"]["std"], "teacher.mean and teacher.std")
     nets = {name: _frozen(own["teacher"], statistics) for name, own in each_teacher(config).items()}
     if teacher is not None:
         given["teacher"] = _together(teacher, nets)
