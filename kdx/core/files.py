@@ -20,7 +20,7 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
         keep: Where the old file is moved; None replaces it.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written; the error names `path`.
 
     Example:
         >>> import tempfile
@@ -40,8 +40,15 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
             os.replace(path, keep)
         os.replace(part, path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise _naming(path, error) from error.__cause__
     finally:
         part.unlink(missing_ok=True)
+
+
+def _naming(path: Path, error: OSError) -> OSError:
+    """The error with the file's name: a write to a full disk reports none."""
+    return type(error)(error.errno, error.strerror, str(path)) if error.errno else error
 
 
 def sync_folder(folder: Path) -> None:

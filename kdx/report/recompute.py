@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from kdx.core.errors import UserError
+from kdx.core.errors import UserError, reason
 from kdx.evals.predictions import predictions
 from kdx.models.weights import sha256
 from kdx.report.collect import Run
@@ -25,7 +25,7 @@ def fill_predictions(runs: Sequence[Run]) -> list[str]:
         try:
             lines.append(recompute(run))
         except (UserError, ValueError, OSError) as error:
-            lines.append(f"{run.result.folder.name}: no predictions: {error}")
+            lines.append(f"{run.result.folder.name}: no predictions: {reason(error)}")
     return [line for line in lines if line is not None]
 
 

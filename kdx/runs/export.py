@@ -18,10 +18,11 @@ from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
 from kdx.models.weights import save_weights
 from kdx.runs.build import Light
-from kdx.runs.folder import DONE, ERROR, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.prepare import network_name
 from kdx.runs.provenance import commit, machine, versions
 from kdx.runs.results import Result, save_predictions, write_json
+from kdx.runs.seal import seal
 from kdx.runs.teacher import Teacher
 
 
@@ -92,7 +93,7 @@ def _write(
     write_json(folder / RESULT, data)
     (folder / ERROR).unlink(missing_ok=True)
     # last: its presence means that all other files are complete
-    (folder / DONE).touch()
+    seal(folder)
     trainer.checkpoints.clear()
     return Result(folder, data)
 
