@@ -30,6 +30,10 @@ def read_config(path: Path) -> Config:
 
 def parse_config(text: str) -> Config:
     """The config of a run from its YAML text. Raises ValueError, TypeError or YAMLError if it is none."""
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, LOADER)):
+        raise ValueError(
+            "it has aliases (*name), which no run writes"
+        )  # a few lines of them can hold billions of values
     # runs of a sweep share most of their config, so each top-level block is cached
     config: Config = {}
     for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE):

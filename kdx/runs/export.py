@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdx.config.compose import Config
 from kdx.config.identity import identity
 from kdx.core.distributed import is_leader, run_on_leader, world_size
+from kdx.core.files import as_file_name
 from kdx.core.method import Evaluator
 from kdx.core.task import Task
 from kdx.data.loaders import Loaders
@@ -25,6 +26,8 @@ from kdx.runs.results import Result, save_predictions, write_json
 from kdx.runs.seal import seal
 from kdx.runs.teacher import Teacher
 
+LONGEST = 200  # characters of a name before its identity: file systems end at 255 bytes
+
 
 def name(config: Config) -> str:
     """Directory name of a run: data set, method, networks and seed for people, then its identity."""
@@ -32,7 +35,7 @@ def name(config: Config) -> str:
     if config["teacher"] is not None:
         parts.append(f"from-{network_name(config, 'teacher')}")
     readable = "-".join([*map(str, parts), f"seed{config['seed']}"])
-    return f"{readable.replace('/', '_')}-{identity(config)}"
+    return f"{as_file_name(readable)[:LONGEST]}-{identity(config)}"
 
 
 def export_run(
