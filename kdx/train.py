@@ -18,7 +18,7 @@ from kdx.commands.check import check, exit_with
 from kdx.config.compose import Composed, ConfigError, plain
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.distributed import destroy_process_group, fails_first, init_process_group, is_leader, world_size
-from kdx.core.errors import StoppedError, UserError
+from kdx.core.errors import StoppedError, UserError, printable, reason
 from kdx.sweeps.launcher import FusedLauncher, ToldError, as_launched
 from kdx.sweeps.search import Search
 from kdx.sweeps.sweeps import expand, failures, note_failure
@@ -109,7 +109,7 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
             )
         sys.exit(130)
     except StoppedError as error:
-        print(f"kdx: {job}: {error}", file=sys.stderr)
+        print(printable(f"kdx: {job}: {error}"), file=sys.stderr)
         return PRUNED
     except Exception as error:
         _report(error, job if sweeps else "")
@@ -139,7 +139,7 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
         raise
     destroy_process_group()
     if is_leader():
-        print(show(result))
+        print(printable(show(result)))
     asked = objective()
     value = result.metric(asked or f"test/{result.data['task']['primary']}")
     if value is None and asked is not None:
@@ -159,14 +159,16 @@ def _report(error: Exception, job: str) -> None:
     if isinstance(error, ToldError) or not fails_first():
         return
     prefix = f"kdx: {job}: " if job else "kdx: "
-    if isinstance(error, UserError | ValueError | OSError):
+    if isinstance(error, OSError):
+        text = reason(error)
+    elif isinstance(error, UserError | ValueError):
         text = str(error) or type(error).__name__
     else:
         text = f"{type(error).__name__}: {error}; the traceback is in error.txt in the run's directory"
     if job:  # one of several: name its folder, if the run got that far
         text += "".join(f" ({folder})" for folder in getattr(error, "__notes__", ()))
     for line in text.splitlines():
-        print(prefix + line, file=sys.stderr)
+        print(printable(prefix + line), file=sys.stderr)
 
 
 def _asks_about(arguments: Sequence[str]) -> bool:

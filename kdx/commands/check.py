@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from kdx.config.compose import Composed, ConfigError, compose, points
 from kdx.core.distributed import fails_first
+from kdx.core.errors import printable
 from kdx.sweeps.sweeps import missing_plugins
 
 
@@ -62,7 +63,7 @@ def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
 
 def exit_with(problems: Sequence[str]) -> NoReturn:
     for problem in dict.fromkeys(problems if fails_first() else ()):
-        print(f"kdx: {problem}", file=sys.stderr)
+        print(printable(f"kdx: {problem}"), file=sys.stderr)
     sys.exit(2)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import options, take_config_dirs
 from kdx.core.distributed import fails_first, world_size
-from kdx.core.errors import UserError
+from kdx.core.errors import UserError, printable, reason
 
 HELP = """\
 kdx study study=NAME [key=value] ...
@@ -78,11 +78,11 @@ def main(arguments: Sequence[str]) -> None:
         _say(error)
         sys.exit(1)
     for line in failures:
-        print(f"kdx: failed: {line}", file=sys.stderr)
+        print(printable(f"kdx: failed: {line}"), file=sys.stderr)
     if failures:
         sys.exit(1)
 
 
 def _say(error: Exception) -> None:
-    for line in str(error).splitlines():
-        print(f"kdx: {line}", file=sys.stderr)
+    for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
+        print(printable(f"kdx: {line}"), file=sys.stderr)

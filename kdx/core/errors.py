@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from unicodedata import category
 
 SHOWN = 60  # most names that a message lists
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, surrogates, separators of lines
 
 
 class UserError(Exception):
@@ -12,6 +14,54 @@ class UserError(Exception):
 
 class StoppedError(UserError):
     """A run was stopped on purpose; the same command continues it."""
+
+
+class DamagedError(UserError):
+    """A file of a run cannot be used; the message begins with its path."""
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line; an error of the operating system begins with its file.
+
+    Example:
+        >>> reason(FileNotFoundError(2, "No such file or directory", "net.pt"))
+        'net.pt: No such file or directory'
+        >>> reason(KeyError("seed"))
+        "KeyError: 'seed'"
+    """
+    if isinstance(error, OSError) and error.strerror:
+        files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return one_line(": ".join([" -> ".join(files), error.strerror] if files else [error.strerror]))
+    if isinstance(error, UserError):
+        return one_line(str(error))
+    return one_line(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def one_line(text: str) -> str:
+    """Text with its line breaks and indentation as single spaces.
+
+    Example:
+        >>> one_line("first\\n    second")
+        'first second'
+    """
+    return " ".join(text.split())
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey; line breaks and tabs stay.
+
+    Texts from files, such as names of runs and messages of failed runs, pass through here before they are printed.
+
+    Example:
+        >>> printable("a\\x1b[31mb")
+        'a\\\\x1b[31mb'
+    """
+    return "".join(c if c in "\n\t" or category(c) not in CONTROLS else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def listed(words: Sequence[str]) -> str:

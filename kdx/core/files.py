@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from unicodedata import category
+
+from kdx.core.errors import CONTROLS, UserError
 
 
 @contextmanager
@@ -21,7 +24,7 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
         keep: Where the old file is moved; None replaces it.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written.
+        OSError: The disk is full, or the folder cannot be written; the error names `path`.
 
     Example:
         >>> import tempfile
@@ -41,8 +44,47 @@ def atomic_write(path: Path, keep: Path | None = None) -> Iterator[IO[bytes]]:
             os.replace(path, keep)
         os.replace(part, path)
         sync_folder(path.parent)
+    except OSError as error:
+        raise _naming(path, error) from error.__cause__
     finally:
         part.unlink(missing_ok=True)
+
+
+def _naming(path: Path, error: OSError) -> OSError:
+    """The error with the file's name: a write to a full disk reports none."""
+    return type(error)(error.errno, error.strerror, str(path)) if error.errno else error
+
+
+def as_file_name(text: str) -> str:
+    """Text as the name of one file: no separator of folders, no control character, no name of a parent folder.
+
+    Example:
+        >>> as_file_name("timm/resnet18"), as_file_name("../x")
+        ('timm_resnet18', '_.._x')
+    """
+    name = "".join("_" if c == "/" or category(c) in CONTROLS else c for c in text)
+    return f"_{name}" if name.startswith(".") else name
+
+
+def below(folder: Path, name: str, key: str) -> Path:
+    """The folder of a name below another; the name may have slashes.
+
+    Args:
+        folder: The upper folder.
+        name: Given by a user.
+        key: The key that gives it, for the message.
+
+    Raises:
+        UserError: The name leads out of the folder.
+
+    Example:
+        >>> below(Path("outputs"), "crd/main", "study.name").as_posix()
+        'outputs/crd/main'
+    """
+    parts = name.split("/")
+    if not name or any(as_file_name(part) != part or not part for part in parts):
+        raise UserError(f"{key}={name!r} must be the name of a folder inside {folder}")
+    return folder / name
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 
 from kdx.config.compose import Config
+from kdx.core.errors import DamagedError
 from kdx.pool.run_fused import run_together
 from kdx.pool.task import Failure, Task, Team, announce, folder_of, say, tell
 from kdx.pool.workers import BUSY, Workers
 from kdx.runs.ensemble_config import each_teacher
-from kdx.runs.folder import failure
+from kdx.runs.folder import failure, is_done
 from kdx.runs.fused import shared
 from kdx.runs.lock import PAUSE, LockedError, is_locked
 from kdx.runs.results import Result, finished
@@ -40,7 +41,11 @@ def run_all(
     failed: dict[Path, str] = {}
     todo: list[Task] = []
     for task in tasks.values():
-        if finished(task.folder) is not None and not task.config["fresh"]:
+        try:
+            if not task.config["fresh"] and finished(task.folder) is not None:
+                continue
+        except DamagedError as damage:
+            failed[task.folder] = f"{damage}; fresh=true trains it again"
             continue
         error = failure(task.folder)
         if error and retry is None and not task.config["fresh"] and not is_locked(task.folder):
@@ -68,7 +73,11 @@ def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Fail
     failures: list[Failure] = []
     for label, config in configs.items():
         folder = folder_of(config)
-        result = finished(folder)
+        try:
+            result = finished(folder)
+        except DamagedError as damage:
+            failures.append(Failure(label, folder, str(damage)))
+            continue
         if result is not None:
             results[label] = result
         elif error := failure(folder):
@@ -89,7 +98,7 @@ def _plan(configs: Mapping[str, Config]) -> dict[Path, Task]:
         teachers = [
             add(f"teacher {training['choices']['student']}, seed {training['seed']}", {**training, "paths": paths})
             for training in trainings
-            if training is not None and finished(folder) is None
+            if training is not None and (config["fresh"] or not is_done(folder))
         ]
         tasks[folder] = Task(label, config, folder, frozenset(teachers))
         return folder

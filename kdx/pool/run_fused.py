@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdx.config.compose import Config
+from kdx.core.errors import DamagedError
 from kdx.core.seed import get_rng_state, set_rng_state
 from kdx.runs.fused import FusedRuns
 from kdx.runs.results import Result, finished
@@ -23,7 +24,11 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
     """
     waiting = []
     for place, config in enumerate(configs):
-        result = None if config["fresh"] else finished(Path(config["paths"]["runs"]) / name(config))
+        try:
+            result = None if config["fresh"] else finished(Path(config["paths"]["runs"]) / name(config))
+        except DamagedError as damage:
+            yield place, damage
+            continue
         if result is None:
             waiting.append(place)
         else:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdx.config.compose import Config
+from kdx.core.errors import printable
 from kdx.runs.folder import failure
 from kdx.runs.run import name
 
@@ -67,4 +68,4 @@ def tell(task: Task, otherwise: str) -> str:
 
 
 def say(text: str) -> None:
-    print(f"kdx: {text}", file=sys.stderr, flush=True)
+    print(printable(f"kdx: {text}"), file=sys.stderr, flush=True)

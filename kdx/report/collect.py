@@ -8,16 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdx.config.compose import Config
 from kdx.config.identity import canonical, counts, experiment, leaves, seeds
 from kdx.config.past import read_config
-from kdx.core.errors import UserError
-from kdx.runs.folder import CONFIG, ERROR, is_done
+from kdx.core.errors import DamagedError, UserError, reason
+from kdx.runs.folder import CONFIG, DONE, ERROR, LOCK, RESULT, is_done
 from kdx.runs.results import Result, finished
+from kdx.runs.seal import read_sealed
 
-NEEDED = ("metrics", "teacher", "seconds", "finished", "code", "versions", "device")  # keys that a result must have
+# entries of a result that readers take for granted, and their types
+NEEDED = {
+    "code.commit": (str, type(None)),
+    "code.dirty": (bool, type(None)),
+    "versions.torch": (str,),
+    "versions.python": (str,),
+    "device.name": (str,),
+    "device.threads": (int,),
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Found:
         runs: Finished runs, sorted by name.
         unfinished: Directories of unfinished runs.
         failed: Unfinished runs that stopped with an error.
-        problems: One line for each finished run that cannot be read.
+        problems: One line for each finished run with a damaged file; it begins with the file's path.
     """
 
     runs: list[Run]
@@ -107,24 +114,36 @@ def collect(places: Sequence[Path]) -> Found:
             continue
         try:
             found.runs.append(read(folder))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            found.problems.append(f"{folder}: {type(error).__name__}: {error}")
+        except DamagedError as error:
+            found.problems.append(str(error))
     if not found.runs:
         where = ", ".join(map(str, places))
         rest = f"; {len(found.unfinished)} are not finished" if found.unfinished else ""
+        rest += f"; {len(found.problems)} are damaged" if found.problems else ""
         raise UserError(f"no finished run below {where}{rest}" + "".join(f"\n{line}" for line in found.problems))
     return found
 
 
 def read(folder: Path) -> Run:
-    """Read a finished run's directory. Raises UserError if the run is not finished."""
+    """Read a finished run's directory.
+
+    Raises:
+        UserError: The run is not finished.
+        DamagedError: Its `config.yaml` or `result.json` is damaged.
+    """
     result = finished(folder)
     if result is None:
         raise UserError(f"{folder} is not a finished run")
+    for path, kinds in NEEDED.items():
+        entry, key = path.split(".")
+        if key not in result.data[entry] or not isinstance(result.data[entry][key], kinds):
+            raise DamagedError(f"{folder / RESULT} is damaged: its {path} is {result.data[entry].get(key)!r:.40}")
+    read_sealed(folder, CONFIG)
     run = Run(result, read_config(folder / CONFIG))
-    # accessed here, so that an error names the directory that lacks something
-    assert run.scene
-    _ = run.group, run.seed, [result.data[key] for key in NEEDED]
+    try:  # accessed here, so that an error names the file that lacks something
+        _ = run.scene, run.group, run.seeds
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DamagedError(f"{folder / CONFIG} is damaged: {reason(error)}") from None
     return run
 
 
@@ -139,6 +158,7 @@ def _folders(places: Sequence[Path]) -> Iterator[Path]:
         if not place.is_dir():
             raise UserError(f"{place}: no such directory")
         for folder, below, files in os.walk(place):
-            if CONFIG in files:
+            # a run's folder, even where some of its files are missing
+            if CONFIG in files or (DONE in files and (RESULT in files or LOCK in files)):
                 below.clear()  # a run's own subfolders contain no runs
                 yield Path(folder)

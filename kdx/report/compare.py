@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import cast, get_args
 
 from kdx.config.identity import differences
-from kdx.core.errors import UserError, did_you_mean
+from kdx.core.errors import UserError, did_you_mean, printable, reason
 from kdx.core.metric import Metric
 from kdx.report.collect import Run, collect, read
 from kdx.report.groups import show_value
 from kdx.report.knobs import NAMED
-from kdx.runs.folder import CONFIG
+from kdx.runs.folder import CONFIG, DONE
 from kdx.runs.results import Protocol
 from kdx.tables.metrics import COSTS, Shown
 from kdx.tables.statistics import Comparison, Summary, caution, compare
@@ -65,34 +65,44 @@ def main(arguments: Sequence[str]) -> None:
         _refuse(f"protocol={given['protocol']} must be one of {', '.join(get_args(Protocol))}")
     protocol: Protocol = cast(Protocol, given["protocol"])
     try:
-        a, b = (gather(side, given["seeds"] == "all") for side in sides)
-        print(report(a, b, [m for m in given["metric"].split(",") if m], protocol))
+        problems: list[str] = []
+        a, b = (gather(side, given["seeds"] == "all", problems) for side in sides)
+        for line in dict.fromkeys(problems):
+            print(printable(f"kdx: {line}; the run is left out"), file=sys.stderr)
+        print(printable(report(a, b, [m for m in given["metric"].split(",") if m], protocol)))
     except (UserError, OSError) as error:
-        for line in str(error).splitlines():
-            print(f"kdx: {line}", file=sys.stderr)
+        for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
+            print(printable(f"kdx: {line}"), file=sys.stderr)
         sys.exit(1)
 
 
-def gather(side: str, beside: bool) -> list[Run]:
+def gather(side: str, beside: bool, problems: list[str]) -> list[Run]:
     """Read the runs of a side, sorted by seed.
 
     Args:
         side: A run's directory, a folder of runs, a pattern, or a path prefix.
         beside: Whether to include repetitions next to a run's directory.
+        problems: Gets a line for each damaged run, which is left out.
 
     Raises:
         UserError: There is no finished run, or the runs are not repetitions of one experiment.
     """
     path = Path(side)
-    if (path / CONFIG).exists():
+    if (path / CONFIG).exists() or (path / DONE).exists():
         run = read(path)
-        near = collect([path.parent if path.name else path.absolute().parent]).runs if beside else [run]
+        near = [run]
+        if beside:
+            found = collect([path.parent if path.name else path.absolute().parent])
+            near = found.runs
+            problems += found.problems
         return _by_seed([other for other in near if other.group == run.group])
     places = [path] if path.is_dir() else [Path(p) for p in sorted(glob.glob(side) or glob.glob(f"{side}*"))]
     places = [place for place in places if place.is_dir()]
     if not places:
         raise UserError(f"{side}: no such run, folder or path prefix")
-    runs = collect(places).runs
+    found = collect(places)
+    runs = found.runs
+    problems += found.problems
     groups: dict[str, Run] = {run.group: run for run in runs}
     if len(groups) > 1:
         first, second = list(groups.values())[:2]

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from kdx.core.errors import DamagedError
+from kdx.runs.folder import RECORD
+from kdx.runs.seal import read_sealed
+
 POINTS = 80  # maximum number of points per curve
 NO_CURVES = ("step", "epoch", "time/seconds", "time/examples_per_second")
 Line = dict[str, float | None]
@@ -13,20 +17,34 @@ Line = dict[str, float | None]
 Curve = tuple[list[float], list[float], list[float | None]]
 
 
-def read_curves(path: Path) -> list[Line]:
-    """Read the lines of a `metrics.jsonl`, evenly subsampled before parsing; empty if the file is missing.
+def read_curves(folder: Path) -> list[Line]:
+    """Read the record of a run, evenly subsampled before parsing; empty if the file is missing.
 
     Training lines and evaluation lines are subsampled separately, so that both are kept.
+
+    Raises:
+        DamagedError: The record is damaged.
     """
+    path = folder / RECORD
     if not path.exists():
         return []
     training: list[bytes] = []
     evaluated: list[bytes] = []
-    for line in path.read_bytes().splitlines():
+    for line in read_sealed(folder, RECORD).splitlines():
         (evaluated if b'"test/' in line or b'"val/' in line else training).append(line)
-    # parsing one list is twice as fast as parsing each line
-    lines: list[Line] = json.loads(b"[" + b",".join((*_thin(training), *_thin(evaluated))) + b"]")
-    return sorted(lines, key=lambda line: line["step"] or 0.0)
+    try:
+        # parsing one list is twice as fast as parsing each line
+        lines: list[Line] = json.loads(b"[" + b",".join((*_thin(training), *_thin(evaluated))) + b"]")
+        return sorted(lines, key=_checked_step)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DamagedError(f"{path} is damaged: a line is no event") from None
+
+
+def _checked_step(line: Line) -> float:
+    step, _ = line["step"], line["epoch"]
+    if not all(value is None or isinstance(value, int | float) for value in line.values()):
+        raise TypeError
+    return step or 0.0
 
 
 def mean_curves(runs: Sequence[Sequence[Line]]) -> dict[str, Curve]:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdx.core.errors import UserError, did_you_mean
+from kdx.core.errors import UserError, did_you_mean, printable, reason
 
 HELP = """\
 kdx report FOLDER ... [to=FOLDER] [title=TEXT] [predict=true] [pictures=false]
@@ -52,12 +52,12 @@ def main(arguments: Sequence[str]) -> None:
     try:
         notes = write_report(places, folder, title, given["predict"] == "true", given["pictures"] == "true")
     except (UserError, OSError) as error:
-        for line in str(error).splitlines():
-            print(f"kdx: {line}", file=sys.stderr)
+        for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
+            print(printable(f"kdx: {line}"), file=sys.stderr)
         sys.exit(1)
     for note in notes:
-        print(f"kdx: {note}", file=sys.stderr)
-    print(folder / "index.html")
+        print(printable(f"kdx: {note}"), file=sys.stderr)
+    print(printable(str(folder / "index.html")))
 
 
 def _refuse(problem: str) -> None:

@@ -5,22 +5,27 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
+from kdx.core.errors import DamagedError
 from kdx.core.task import CLASSES
 from kdx.report.collect import Found, Run
-from kdx.report.curves import Curve, mean_curves, read_curves
+from kdx.report.curves import Curve, Line, mean_curves, read_curves
 from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
 from kdx.report.knobs import curves
 from kdx.report.predicted import Predicted, read_predicted
-from kdx.runs.folder import RECORD
 from kdx.tables.metrics import Shown
 from kdx.tables.statistics import Summary
 from kdx.tables.table import PROTOCOLS as PROTOCOL_NAMES
 
 
-def predictions_of(grouped: Grouped) -> list[Predicted | None]:
-    """Reliability and confusion of each group; None where its runs kept no predictions or have no classes."""
+def predictions_of(grouped: Grouped, problems: list[str]) -> list[Predicted | None]:
+    """Reliability and confusion of each group; None where its runs kept no predictions or have no classes.
+
+    Args:
+        grouped: The groups.
+        problems: Gets a line for each damaged file, which is left out.
+    """
     return [
-        read_predicted([r.result.folder for r in g.runs], int(g.runs[0].config["dataset"]["num_classes"]))
+        read_predicted([r.result.folder for r in g.runs], int(g.runs[0].config["dataset"]["num_classes"]), problems)
         if _has_classes(g.runs[0])
         else None
         for g in grouped.groups
@@ -32,9 +37,17 @@ def _has_classes(run: Run) -> bool:
     return (task is None or task["kind"] == CLASSES) and "num_classes" in run.config["dataset"]
 
 
-def curves_of(grouped: Grouped) -> list[dict[str, Curve]]:
-    """Training curves of each group, by metric."""
-    return [mean_curves([read_curves(r.result.folder / RECORD) for r in g.runs]) for g in grouped.groups]
+def curves_of(grouped: Grouped, problems: list[str]) -> list[dict[str, Curve]]:
+    """Training curves of each group, by metric; `problems` gets a line for each damaged record, which is left out."""
+
+    def read(run: Run) -> list[Line]:
+        try:
+            return read_curves(run.result.folder)
+        except DamagedError as error:
+            problems.append(f"{error}; its curves are left out")
+            return []
+
+    return [mean_curves([read(run) for run in group.runs]) for group in grouped.groups]
 
 
 def sweeps_of(grouped: Grouped) -> list[dict[str, Any]]:

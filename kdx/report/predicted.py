@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdx.runs.results import PREDICTIONS
+from kdx.core.errors import DamagedError, reason
+from kdx.runs.folder import PREDICTIONS
+from kdx.runs.seal import read_sealed
 
 BINS = 15  # as in the metric
 ROLES = ("student", "teacher")
@@ -61,11 +63,21 @@ class Predicted:
         return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
-def read_predicted(folders: Sequence[Path], classes: int) -> Predicted | None:
-    """Counts over all runs with stored predictions; None if there are none. A role is included if all runs have it."""
-    from safetensors.numpy import load_file
+def read_predicted(folders: Sequence[Path], classes: int, problems: list[str]) -> Predicted | None:
+    """Counts over all runs with stored predictions; None if there are none. A role is included if all runs have it.
 
-    tables = [load_file(folder / PREDICTIONS) for folder in folders if (folder / PREDICTIONS).exists()]
+    Args:
+        folders: The runs' directories.
+        classes: Number of classes.
+        problems: Gets a line for each damaged file, which is left out.
+    """
+    tables = []
+    for folder in folders:
+        if (folder / PREDICTIONS).exists():
+            try:
+                tables.append(_table(folder, classes))
+            except DamagedError as error:
+                problems.append(f"{error}; its predictions are left out")
     if not tables:
         return None
     roles = [role for role in ROLES if all(f"{role}/prediction" in table for table in tables)]
@@ -78,6 +90,25 @@ def read_predicted(folders: Sequence[Path], classes: int) -> Predicted | None:
         confusion[role] = _confusion(label[seen], prediction[seen], classes)
         bins[role] = _bins(confidence[seen], (prediction == label)[seen])
     return Predicted(bins, confusion)
+
+
+def _table(folder: Path, classes: int) -> dict[str, NDArray[Any]]:
+    """The stored predictions of a run. Raises DamagedError."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    content, path = read_sealed(folder, PREDICTIONS), folder / PREDICTIONS
+    try:
+        table = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedError(f"{path} is damaged: {reason(error)}") from None
+    labels = table.get("label")
+    if labels is None or labels.ndim != 1 or any(column.shape[:1] != labels.shape for column in table.values()):
+        raise DamagedError(f"{path} is damaged: it has no column of labels, or columns of other lengths")
+    whole = [labels, *(column for name, column in table.items() if name.endswith("/prediction"))]
+    if any(not len(column) or column.max() >= classes or column.min() < -1 for column in whole) or labels.min() < 0:
+        raise DamagedError(f"{path} is damaged: it names a class outside 0 to {classes - 1}")
+    return table
 
 
 def _confusion(label: NDArray[Any], prediction: NDArray[Any], classes: int) -> NDArray[np.int64]:

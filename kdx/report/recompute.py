@@ -1,19 +1,25 @@
 """Recomputed predictions of a finished run that stored none, from its exported student."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from kdx.core.errors import UserError
+from kdx.config.compose import Config
+from kdx.config.strangers import refusals
+from kdx.config.validate import check
+from kdx.core.errors import UserError, reason
 from kdx.evals.predictions import predictions
 from kdx.models.weights import sha256
 from kdx.report.collect import Run
-from kdx.runs.build import build_light, build_loaders, build_student, build_teacher
+from kdx.runs.build import build_light, build_loaders, build_student, build_teacher, untrained
 from kdx.runs.ensemble_config import each_teacher, ensemble
-from kdx.runs.folder import PREDICTIONS, STUDENT
+from kdx.runs.folder import CONFIG, PREDICTIONS, STUDENT
 from kdx.runs.results import save_predictions
+
+BUILT = ("dataset", "transfer", "augmentation", "trainer", "optimizer", "schedule", "logger")
 
 
 def fill_predictions(runs: Sequence[Run]) -> list[str]:
@@ -24,8 +30,8 @@ def fill_predictions(runs: Sequence[Run]) -> list[str]:
             continue
         try:
             lines.append(recompute(run))
-        except (UserError, ValueError, OSError) as error:
-            lines.append(f"{run.result.folder.name}: no predictions: {error}")
+        except (UserError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+            lines.append(f"{run.result.folder.name}: no predictions: {reason(error)}")
     return [line for line in lines if line is not None]
 
 
@@ -36,14 +42,14 @@ def recompute(run: Run) -> str | None:
         A sentence about what is missing from the file; None if it is complete.
 
     Raises:
-        UserError: The data or the student's weights are missing.
+        UserError: The data or the student's weights are missing, or the config names what must not be built.
     """
-    folder, config = run.result.folder, run.config
+    folder, config = run.result.folder, as_data(run)
     light = build_light(config)
     models: dict[str, nn.Module] = {"student": build_student(config, run.result.student).eval()}
     missing = None
     if config["teacher"] is not None:
-        teacher = _teacher(run)
+        teacher = _teacher(run, config)
         if teacher is None:
             missing = f"{folder.name}: the weights of its teacher are missing"
         else:
@@ -55,15 +61,40 @@ def recompute(run: Run) -> str | None:
     return missing
 
 
-def _teacher(run: Run) -> nn.Module | None:
+def as_data(run: Run) -> Config:
+    """The config of a run that may come from a stranger, with nothing that downloads or writes outside its folder.
+
+    Raises:
+        UserError: The config would build anything but parts, see `kdx.config.strangers`, or a part does not accept it.
+    """
+    path, config = run.result.folder / CONFIG, deepcopy(run.config)
+    problems = refusals(config)
+    if not problems:
+        for key in BUILT:
+            problems += check(config[key], key)
+        for role in ("student", "teacher"):
+            if config[role] is not None and config[role]["net"]:
+                problems += check(config[role]["net"], f"{role}.net")
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise UserError(f"{path}: {problems[0]}{more}")
+    config["student"]["net"] = untrained(config["student"]["net"])
+    for dataset in (config["dataset"], (config["transfer"].get("unlabelled") or {}).get("dataset")):
+        if isinstance(dataset, dict):
+            dataset |= {key: False for key in ("download",) if key in dataset}
+            dataset |= {key: str(run.result.folder.parent / ".shards") for key in ("index",) if key in dataset}
+    return config
+
+
+def _teacher(run: Run, config: Config) -> nn.Module | None:
     """The run's teacher, verified by its hash; None if its weights are missing."""
     facts, nets = run.result.data["teacher"], {}
-    for name, own in each_teacher(run.config).items():
+    for name, own in each_teacher(config).items():
         weights = _weights(facts["members"][name] if name else facts, run.result.folder)
         if weights is None:
             return None
         nets[name] = build_teacher(own, weights)
-    return (nets[""] if "" in nets else ensemble(run.config["teacher"], nets)).eval()
+    return (nets[""] if "" in nets else ensemble(config["teacher"], nets)).eval()
 
 
 def _weights(facts: dict[str, Any], folder: Path) -> Path | None:

@@ -33,7 +33,10 @@ def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool
 
         notes += fill_predictions(found.runs)
     grouped = group_runs(found.runs)
-    training, predicted = curves_of(grouped), predictions_of(grouped)
+    damaged: list[str] = []
+    training, predicted = curves_of(grouped, damaged), predictions_of(grouped, damaged)
+    notes += damaged
+    found.problems.extend(damaged)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(page(payload(found, grouped, training, predicted, title)), encoding="utf-8")
     if pictures:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdx.config.compose import Config
 from kdx.config.identity import identity
 from kdx.core.distributed import is_leader, run_on_leader, world_size
+from kdx.core.files import as_file_name
 from kdx.core.method import Evaluator
 from kdx.core.task import Task
 from kdx.data.loaders import Loaders
@@ -18,11 +19,14 @@ from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
 from kdx.models.weights import save_weights
 from kdx.runs.build import Light
-from kdx.runs.folder import DONE, ERROR, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.prepare import network_name
 from kdx.runs.provenance import commit, machine, versions
 from kdx.runs.results import Result, save_predictions, write_json
+from kdx.runs.seal import seal
 from kdx.runs.teacher import Teacher
+
+LONGEST = 200  # characters of a name before its identity: file systems end at 255 bytes
 
 
 def name(config: Config) -> str:
@@ -31,7 +35,7 @@ def name(config: Config) -> str:
     if config["teacher"] is not None:
         parts.append(f"from-{network_name(config, 'teacher')}")
     readable = "-".join([*map(str, parts), f"seed{config['seed']}"])
-    return f"{readable.replace('/', '_')}-{identity(config)}"
+    return f"{as_file_name(readable)[:LONGEST]}-{identity(config)}"
 
 
 def export_run(
@@ -94,7 +98,7 @@ def _write(
     write_json(folder / RESULT, data)
     (folder / ERROR).unlink(missing_ok=True)
     # last: its presence means that all other files are complete
-    (folder / DONE).touch()
+    seal(folder)
     trainer.checkpoints.clear()
     return Result(folder, data)
 

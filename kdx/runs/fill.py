@@ -6,16 +6,15 @@ Each function changes a config in place and returns a line for each error. `kdx.
 import os
 from pathlib import Path
 
-import yaml
-
 from kdx.config.compose import Config
 from kdx.config.identity import experiment_hash
 from kdx.config.networks import network_node
 from kdx.config.past import read_config
-from kdx.core.errors import UserError
+from kdx.core.errors import DamagedError, UserError, reason
 from kdx.engine.optim.ema import Averaging
 from kdx.models.weights import sha256, sha256_of
-from kdx.runs.folder import CONFIG, STUDENT
+from kdx.runs.folder import CONFIG, STUDENT, is_done
+from kdx.runs.seal import read_sealed
 
 
 def weights_file(checkpoint: str, key: str) -> Path:
@@ -54,21 +53,32 @@ def fill_checksum(config: Config, role: str) -> list[str]:
         return []
     try:
         checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
-    except UserError as error:
-        return [str(error)]
+        experiment = _experiment_of(Path(node["checkpoint"]))
+    except (UserError, OSError) as error:
+        return [reason(error)]
     # a teacher with given weights draws nothing, so its seed must not change the identity
     unseeded = {"seed": 0} if role == "teacher" else {}
-    config[role] = {**node, **unseeded, "sha256": checksum, "experiment": _experiment_of(Path(node["checkpoint"]))}
+    config[role] = {**node, **unseeded, "sha256": checksum, "experiment": experiment}
     return []
 
 
 def _experiment_of(checkpoint: Path) -> str | None:
-    """Hash of the experiment that trained a checkpoint; None if the checkpoint is not in a run's directory."""
+    """Hash of the experiment that trained a checkpoint; None if the checkpoint is not in a run's directory.
+
+    Raises:
+        DamagedError: The run is finished, and its config is damaged.
+    """
     path = checkpoint.expanduser()
-    file = (path if path.is_dir() else path.parent) / CONFIG
+    folder = path if path.is_dir() else path.parent
+    if is_done(folder):
+        read_sealed(folder, CONFIG)
+    elif not (folder / CONFIG).is_file():
+        return None
     try:
-        return experiment_hash(read_config(file)) if file.is_file() else None
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return experiment_hash(read_config(folder / CONFIG))
+    except DamagedError:
+        if is_done(folder):
+            raise
         return None  # a file of that name that is not the config of a run
 
 

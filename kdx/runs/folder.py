@@ -28,7 +28,7 @@ def failure(folder: Path) -> str:
     if is_done(folder):
         return ""
     try:
-        lines = (folder / ERROR).read_text().strip().splitlines()
+        lines = (folder / ERROR).read_text(errors="replace").strip().splitlines()
     except OSError:
         return ""
     if not lines:

@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "w")
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
+        raise UserError(f"cannot write to {error.filename or folder}: {error.strerror}") from None
     with file:
         deadline = time.monotonic() + PATIENCE
         while not _lock(file, fcntl.LOCK_EX):

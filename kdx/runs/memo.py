@@ -7,6 +7,7 @@ import torch
 
 from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
+from kdx.core.files import as_file_name
 from kdx.data.loaders import Loaders
 from kdx.models.probe import probe
 from kdx.models.teachers.black_box import BlackBoxTeacher
@@ -43,7 +44,7 @@ def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, d
     settings = config["teacher"]
     facts = _facts(config, checksum, loaders, device)
     key = fingerprint(facts)
-    folder = Path(config["paths"]["memos"]) / f"{config['dataset']['name']}-{key}"
+    folder = Path(config["paths"]["memos"]) / f"{as_file_name(config['dataset']['name'])}-{key}"
     shapes = probe(BlackBoxTeacher(teacher, settings["memo_features"]), loaders.spec.inputs, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings["memo_features"])]
     rows = loaders.num_views

@@ -4,18 +4,31 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from omegaconf import OmegaConf
 
-from kdx.core.errors import UserError
+from kdx.core.errors import DamagedError, UserError, reason
 from kdx.core.files import atomic_write
 from kdx.runs.folder import PREDICTIONS, RESULT, STUDENT, is_done
+from kdx.runs.seal import read_sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Protocol = Literal["last", "best_on_test", "val_selected"]
+# entries that every version wrote, and their types
+ENTRIES: Mapping[str, tuple[type, ...]] = {
+    "choices": (dict,),
+    "seed": (int,),
+    "metrics": (dict,),
+    "teacher": (dict, type(None)),
+    "seconds": (int, float),
+    "finished": (str,),
+    "code": (dict,),
+    "versions": (dict,),
+    "device": (dict,),
+}
 
 
 @dataclass(frozen=True)
@@ -62,10 +75,44 @@ def _write(path: Path, text: str) -> None:
 
 
 def finished(folder: Path) -> Result | None:
-    """The result in a run's directory; None if the run is not finished."""
+    """The result in a run's directory; None if the run is not finished.
+
+    Raises:
+        DamagedError: `result.json` is missing, damaged, or was changed after the run had finished.
+    """
     if not is_done(folder):
         return None
-    return Result(folder, json.loads((folder / RESULT).read_text()))
+    path = folder / RESULT
+    try:
+        data = json.loads(read_sealed(folder, RESULT))
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged: {reason(error)}") from None
+    if (lacks := _lacks(data)) is not None:
+        raise DamagedError(f"{path} is damaged: {lacks}")
+    return Result(folder, data)
+
+
+def _lacks(data: Any) -> str | None:
+    """The first entry without which a result cannot be read; None for a whole result."""
+    if not isinstance(data, dict):
+        return "it holds no entries"
+    for key, kinds in ENTRIES.items():
+        if key not in data:
+            return f"it has no '{key}'"
+        if not isinstance(data[key], kinds) or isinstance(data[key], bool):
+            return f"its '{key}' is {data[key]!r:.40}"
+    metrics = data["metrics"]
+    for protocol in get_args(Protocol):
+        of = metrics.get(protocol)
+        if not isinstance(of, dict) and (of is not None or protocol == "last"):
+            return f"its metrics.{protocol} is {of!r:.40}"
+        for name, value in (of or {}).items():
+            if not isinstance(value, int | float | None):
+                return f"its metrics.{protocol}.{name} is {value!r:.40}"
+    teacher = data["teacher"]
+    if teacher is not None and (wrong := [key for key in ("net", "sha256") if not isinstance(teacher.get(key), str)]):
+        return f"its teacher has no '{wrong[0]}'"
+    return None
 
 
 def save_predictions(folder: Path, tensors: Mapping[str, "Tensor"]) -> None:

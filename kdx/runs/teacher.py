@@ -13,6 +13,7 @@ from kdx.config.identity import fingerprint
 from kdx.core.batch import Batch
 from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
+from kdx.core.files import as_file_name
 from kdx.core.seed import derive
 from kdx.core.task import Task
 from kdx.data.loaders import Loaders
@@ -90,7 +91,7 @@ def _find(config: Config, train: Callable[[Config], Result]) -> Path:
 
 def _as_built(config: Config) -> Path:
     """Cache of pretrained weights, so that later runs need no download."""
-    teacher, name = config["teacher"], network_name(config, "teacher").replace("/", "_")
+    teacher, name = config["teacher"], as_file_name(network_name(config, "teacher"))
     seed = derive(teacher["seed"], "teacher")  # differs from the initial weights of a student of this seed
     key = fingerprint([teacher["net"], seed])
     path = Path(config["paths"]["teachers"]) / f"{name}-as-built-{key}.safetensors"

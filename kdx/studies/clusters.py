@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kdx.config.compose import Config, compose
+from kdx.core.files import below
 from kdx.core.ranges import Count, PositiveInt
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
@@ -130,7 +131,7 @@ class Clusters(Clustering):
             },
             "code": commit(),
         }
-        self._write(Path(paths["outputs"]) / "studies" / self.name, found.sets, names, facts)
+        self._write(below(Path(paths["outputs"]) / "studies", self.name, "study.name"), found.sets, names, facts)
         return []
 
     def _weights(self, config: Config, options: Options) -> Path | None:

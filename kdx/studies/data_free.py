@@ -12,7 +12,7 @@ from torch import Tensor
 from kdx.config.compose import Config, compose
 from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
-from kdx.core.files import atomic_write
+from kdx.core.files import atomic_write, below
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
 from kdx.models.inversion import DeepInversion
@@ -80,7 +80,7 @@ class DataFree:
         """
         if options.only is None:
             place = located(paths)
-            folder = Path(paths["outputs"]) / "studies" / self.grid.name
+            folder = below(Path(paths["outputs"]) / "studies", self.grid.name, "study.name")
             for seed in self.grid.seeds:
                 for name, inversion in self.inversions.items():
                     self._invert(name, inversion, place, options.overrides, folder, seed)

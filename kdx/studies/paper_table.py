@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from kdx.config.identity import left_out
 from kdx.config.layout import options as known
 from kdx.core.errors import UserError
+from kdx.core.files import below
 from kdx.pool.pool import look_up
 from kdx.pool.task import Failure
 from kdx.runs.results import Protocol, Result
@@ -167,7 +168,7 @@ class PaperTable:
         else:
             results, failures = look_up(wanted)
         sheet = self._sheet(name, runs, look_up(dict(runs.configs.values()))[0] | results, failures)
-        self._write(sheet, Path(paths["outputs"]) / "tables" / self.name, name)
+        self._write(sheet, below(Path(paths["outputs"]) / "tables", self.name, "study.name"), name)
         return [*runs.problems, *map(str, failures)]
 
     def _write(self, sheet: Sheet, folder: Path, scale: str) -> None:

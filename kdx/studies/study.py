@@ -1,9 +1,11 @@
 """The contract of a study: it runs the trainings that are missing and reports on all of them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from kdx.core.errors import UserError
+from kdx.core.files import below
 from kdx.studies.options import NARROWING, Options
 
 
@@ -38,13 +40,17 @@ def check_study(study: object, options: Options) -> Study:
     """The study itself, if it is one and applies every option that is set.
 
     Raises:
-        UserError: The object is no study, or an option is set that the study does not apply.
+        UserError: The object is no study, its name leads out of its folder, or an option is set that the study does
+            not apply.
     """
     if not isinstance(study, Study):
         raise UserError(
             f"study._target_: {type(study).__name__} is no study; a study has `accepts` and `execute(paths, options)`, "
             "see kdx.studies.study"
         )
+    for owner in (study, getattr(study, "grid", None)):
+        if isinstance(name := getattr(owner, "name", None), str):
+            below(Path("studies"), name, "study.name")
     for name in NARROWING:
         if getattr(options, name) is not None and name not in study.accepts:
             known = ", ".join(sorted(study.accepts)) or "neither scale nor rows nor columns"

@@ -58,3 +58,13 @@ def align(grid: Sequence[Sequence[str]]) -> list[str]:
         "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in grid
     ]
+
+
+def as_cell(value: object) -> object:
+    """A value of a CSV file; a text that a spreadsheet would take for a formula begins with an apostrophe.
+
+    Example:
+        >>> as_cell("=cmd()"), as_cell("KD"), as_cell(-0.5)
+        ("'=cmd()", 'KD', -0.5)
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

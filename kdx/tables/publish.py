@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kdx.core.files import below
 from kdx.tables.picture import draw
 from kdx.tables.table import TEACHER, Table
 
@@ -16,7 +17,7 @@ def publish(table: Table, paths: Mapping[str, str], name: str, more: Sequence[st
         name: Name of the study's files.
         more: Lines of Markdown after the table.
     """
-    folder = Path(paths["outputs"]) / "studies" / name
+    folder = below(Path(paths["outputs"]) / "studies", name, "study.name")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text("\n".join([table.markdown(), *more, ""]) if more else table.markdown())
     (folder / "table.csv").write_text(table.csv())

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
-from kdx.tables.footnotes import align, pipes
+from kdx.tables.footnotes import align, as_cell, pipes
 from kdx.tables.paper_cells import PROVENANCE, Cell, Printed, Sheet
 from kdx.tables.statistics import Comparison
 
@@ -85,7 +85,7 @@ def csv(sheet: Sheet) -> str:
     writer.writerow(CSV_HEADER)
     for column in sheet.columns:
         for cell in sheet.cells[column]:
-            writer.writerow(["" if _nothing(value) else value for value in _values(cell, sheet)])
+            writer.writerow(["" if _nothing(value) else as_cell(value) for value in _values(cell, sheet)])
     return out.getvalue()
 
 

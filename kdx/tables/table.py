@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdx.core.metric import Catalogue, Metric
 from kdx.runs.results import Protocol, Result
-from kdx.tables.footnotes import PROTOCOLS, align, footnotes, pipes
+from kdx.tables.footnotes import PROTOCOLS, align, as_cell, footnotes, pipes
 from kdx.tables.metrics import Shown
 from kdx.tables.statistics import ENOUGH, Summary, caution, paired_gain
 
@@ -124,7 +124,7 @@ class Table:
         writer.writerow(["row", "metric", "mean", "std", "n"])
         for row, of in self.cells.items():
             for column, summary in of.items():
-                writer.writerow([row, column, summary.mean, summary.std, summary.n])
+                writer.writerow([as_cell(row), as_cell(column), summary.mean, summary.std, summary.n])
         return out.getvalue()
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from kdx.commands import status
 from kdx.runs.lock import LockedError, is_locked, locked
+from kdx.runs.seal import seal
 
 CONFIG = "trainer:\n  batch_size: 10\n  duration:\n    epochs: {epochs}\n    steps: {steps}\n    examples: {examples}\n"
 
@@ -25,7 +26,8 @@ def make(folder: Path, *, lines=(), epochs="null", steps="null", examples="null"
     if error:
         (folder / "error.txt").write_text(error)
     if done:
-        (folder / "DONE").touch()
+        (folder / "result.json").write_text("{}")
+        seal(folder)
     return folder
 
 

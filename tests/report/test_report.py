@@ -119,7 +119,8 @@ def test_curves_are_means_at_common_steps(tmp_path):
     for name, offset in (("a", 0.0), ("b", 2.0)):
         lines = [{"step": s, "epoch": s / 10, "train/loss": s + offset, "train/lr": None} for s in range(1000)]
         lines[500]["train/loss"] = None
-        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     tracks = [read_curves(tmp_path / name) for name in "ab"]
     assert [len(t) for t in tracks] == [POINTS, POINTS]
     epochs, mean, std = mean_curves(tracks)["train/loss"]
@@ -143,7 +144,7 @@ def test_predictions_give_the_metrics_tables(tmp_path):
         tables[f"{role}/prediction"] = logits.argmax(1).int()
         tables[f"{role}/confidence"] = probabilities.amax(1).float()
     save_file(tables, tmp_path / PREDICTIONS)
-    found = read_predicted([tmp_path], 3)
+    found = read_predicted([tmp_path], 3, [])
     assert found is not None
     expected = [[r.examples, r.confidence, r.accuracy] for r in metric.table() if r.examples]
     assert np.allclose(found.reliability()["student"], expected, atol=1e-6)
@@ -151,7 +152,7 @@ def test_predictions_give_the_metrics_tables(tmp_path):
     for a, b in zip(label.tolist(), tables["student/prediction"].tolist(), strict=True):
         counts[a][b] += 1
     assert found.confusion["student"].tolist() == counts
-    assert read_predicted([tmp_path / "nowhere"], 3) is None
+    assert read_predicted([tmp_path / "nowhere"], 3, []) is None
 
 
 def test_confusion_difference_is_in_shares_of_a_class():

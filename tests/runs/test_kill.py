@@ -72,7 +72,7 @@ MOMENTS = {
     "before the export": Moment(DELIVER, "save_weights", 1, "student.safetensors"),
     "before the result": Moment(DELIVER, "write_json"),
     "in the result": Moment("os", "replace", 1, "result.json"),
-    "before the mark of the end": Moment("pathlib.Path", "touch", 1, "DONE"),
+    "before the mark of the end": Moment("os", "replace", 1, "DONE"),
     "after the mark of the end": Moment(CHECKPOINTS, "clear"),
 }
 

@@ -67,8 +67,8 @@ def test_no_metric_of_classes_is_printed_or_stored(tmp_path: Path, dataset: str,
     assert results[0].data["metrics"]["best_on_test"]["test/rmse"] <= results[0].data["metrics"]["last"]["test/rmse"]
     found = collect([tmp_path / "runs"])
     grouped = group_runs(found.runs)
-    curves = [mean_curves([read_curves(r.result.folder / "metrics.jsonl") for r in g.runs]) for g in grouped.groups]
-    page = payload(found, grouped, curves, predictions_of(grouped), "title")
+    curves = [mean_curves([read_curves(r.result.folder) for r in g.runs]) for g in grouped.groups]
+    page = payload(found, grouped, curves, predictions_of(grouped, []), "title")
     assert page["main"] == "test/rmse" and page["reliability"] == page["confusion"] == {}
     shown = ("metrics", "main", "fidelity", "columns", "training")
     table = Table.build(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from kdx.core.errors import UserError
+from kdx.core.errors import DamagedError, UserError, reason
 
 
 class View(Protocol):
@@ -19,8 +19,21 @@ class View(Protocol):
 
 
 def recorded(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a log file."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The lines of a log file. Raises DamagedError for the first line that is no event."""
+    try:
+        texts = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DamagedError(reason(error)) from None
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict):
+            raise DamagedError(f"{path} is damaged: line {number} is no event; fresh=true restarts the run")
+        lines.append(line)
+    return lines
 
 
 class Log:
@@ -42,7 +55,10 @@ class Log:
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")
+        try:
+            self._file = open(path, "ab")
+        except OSError as error:
+            raise DamagedError(reason(error)) from None
         if self._file.tell() < position:
             raise UserError(f"{path} is shorter than at the last checkpoint; fresh=true restarts the run")
         self._file.truncate(position)
@@ -61,8 +77,11 @@ class Log:
         """Write one event; JSON has no NaN or infinity, so these become null."""
         clean = {k: v if math.isfinite(v) else None for k, v in line.items()}
         if self._file is not None:
-            self._file.write(json.dumps(clean).encode() + b"\n")
-            self._file.flush()
+            try:
+                self._file.write(json.dumps(clean).encode() + b"\n")
+                self._file.flush()
+            except OSError as error:  # a full disk; the error of a write names no file
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
         for view in self._views:
             view.log(clean)
 

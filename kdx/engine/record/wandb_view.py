@@ -2,11 +2,14 @@
 
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from kdx.core.errors import DamagedError
 
 ONLINE_ID = "wandb_id.txt"
 
@@ -84,4 +87,7 @@ def _online_id(folder: Path, run_id: str) -> str:
     file = folder / ONLINE_ID
     if not file.exists():
         file.write_text(f"{run_id}-{secrets.token_hex(4)}")
-    return file.read_text()
+    found = file.read_bytes()
+    if not re.fullmatch(rb"[\w-]{1,128}", found):
+        raise DamagedError(f"{file} is damaged: it holds no id of a W&B run; fresh=true restarts the run")
+    return found.decode()

@@ -1,0 +1,69 @@
+"""Checksums of a finished run's files, which its DONE holds: a file that changed later is refused, not believed.
+
+DONE of a run of an older version is empty; its files are then checked by their form alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from kdx.core.errors import DamagedError, reason
+from kdx.core.files import atomic_write
+from kdx.runs.folder import CONFIG, DONE, PREDICTIONS, RECORD, RESULT
+
+SEALED = (CONFIG, RECORD, RESULT, PREDICTIONS)  # the exported student has its checksum in the result
+
+
+def seal(folder: Path) -> None:
+    """Write DONE, with the checksums of the run's files. Raises OSError if the disk is full."""
+    checksums = {name: _sha256(folder / name) for name in SEALED if (folder / name).exists()}
+    with atomic_write(folder / DONE) as file:
+        file.write((json.dumps({"sha256": checksums}, indent=2) + "\n").encode())
+
+
+def read_sealed(folder: Path, name: str) -> bytes:
+    """A file of a finished run, after its checksum was compared with the one in DONE.
+
+    Args:
+        folder: The run's directory.
+        name: The file's name.
+
+    Raises:
+        DamagedError: The file or DONE is missing, cannot be read, or was changed after the run had finished.
+    """
+    path = folder / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(reason(error)) from None
+    expected = checksums(folder).get(name)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise DamagedError(f"{path} is damaged: it changed after the run had finished (its sha256 in DONE is another)")
+    return content
+
+
+def checksums(folder: Path) -> Mapping[str, str]:
+    """SHA-256 by file name; empty for an unfinished run and for one of an older version.
+
+    Raises:
+        DamagedError: DONE holds something else.
+    """
+    path = folder / DONE
+    try:
+        text = path.read_bytes()
+        found = json.loads(text)["sha256"] if text.strip() else {}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DamagedError(reason(error)) from None
+    except (ValueError, KeyError, TypeError):
+        raise DamagedError(f"{path} is damaged: it holds no list of checksums") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise DamagedError(f"{path} is damaged: it holds no list of checksums")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
