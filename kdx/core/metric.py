@@ -1,12 +1,15 @@
 """Name, unit, format and direction of a metric; defined once, beside the class that computes it."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 Better = Literal["higher", "lower"]
+EXACT = 1e15  # below, numbers are rounded exactly
 PERCENT = "%"  # of a fraction: shown times 100
 
 
@@ -37,6 +40,16 @@ class Metric:
         return f"{self.label} {self.unit}".rstrip()
 
     @property
+    def directed(self) -> str:
+        """The heading and an arrow towards better numbers.
+
+        Example:
+            >>> Metric(name="ece", label="ECE", unit="%", better="lower").directed
+            'ECE % ↓'
+        """
+        return self.heading + {"higher": " ↑", "lower": " ↓", None: ""}[self.better]
+
+    @property
     def scale(self) -> float:
         """Factor from the stored number to the shown one."""
         return 100 if self.unit == PERCENT else 1
@@ -62,11 +75,51 @@ class Metric:
             >>> Metric(name="top1", label="top-1", unit="%", digits=2).show(0.98765)
             '98.77'
         """
-        return f"{value * self.scale:.{self.digits}f}"
+        return fixed(value, self.digits, self.scale)
 
     def record(self) -> dict[str, Any]:
         """The attributes as JSON values."""
         return asdict(self)
+
+
+def short(value: float) -> float:
+    """Nine significant digits: all that a page carries, so that tables and pages round the same number."""
+    return float(f"{value:.9g}")
+
+
+def fixed(value: float, digits: int, scale: float = 1.0, sign: bool = False) -> str:
+    """A number with a fixed number of decimals, rounded half away from zero; zero has no sign.
+
+    Args:
+        value: The number.
+        digits: Digits after the decimal point.
+        scale: Factor from the stored number to the shown one.
+        sign: Whether a positive number has a sign too.
+
+    Example:
+        >>> fixed(-0.00001, 2), fixed(0.125, 2), fixed(0.0012, 2, scale=100, sign=True)
+        ('0.00', '0.13', '+0.12')
+    """
+    value = short(value) * scale
+    if not math.isfinite(value) or abs(value) >= EXACT:
+        return f"{value:.{digits}f}"
+    text = str(Decimal(abs(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
+    if not text.strip("0."):
+        return text
+    return f"-{text}" if value < 0 else f"+{text}" if sign else text
+
+
+def digits_of(spread: float, most: int) -> int:
+    """Decimals that show two digits of a spread, at most `most`; `most` where there is no spread.
+
+    Example:
+        >>> digits_of(9.99, 2), digits_of(0.4, 2), digits_of(0.0, 2)
+        (1, 2, 2)
+    """
+    spread = short(spread)
+    if not math.isfinite(spread) or spread <= 0:
+        return most
+    return min(most, max(0, 1 - math.floor(math.log10(spread))))
 
 
 class Catalogue:

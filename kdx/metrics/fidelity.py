@@ -53,8 +53,8 @@ class Fidelity(StreamingMetric):
 
     described = (
         Metric(name="agreement", label="agreement", unit="%", digits=2, better="higher", shown=True),
-        Metric(name="kl", label="KL to teacher", better="lower", shown=True),
-        Metric(name="reverse_kl", label="KL from teacher", better="lower"),
+        Metric(name="kl", label="KL(teacher‖student) T=1", unit="nats", better="lower", shown=True),
+        Metric(name="reverse_kl", label="KL(student‖teacher) T=1", unit="nats", better="lower"),
     )
 
     def update(self, student_logits: Tensor, teacher_logits: Tensor) -> None:

@@ -12,9 +12,9 @@ from kdx.report.curves import Curve, Line, mean_curves, read_curves
 from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
 from kdx.report.knobs import curves
 from kdx.report.predicted import Predicted, read_predicted
+from kdx.tables.footnotes import PROTOCOLS as PROTOCOL_NAMES
 from kdx.tables.metrics import Shown
 from kdx.tables.statistics import Summary
-from kdx.tables.table import PROTOCOLS as PROTOCOL_NAMES
 
 
 def predictions_of(grouped: Grouped, problems: list[str]) -> list[Predicted | None]:

@@ -85,13 +85,13 @@ class Chain:
         self.check(wanted, [*place, *options.overrides])
         found, lines = self._links.run(wanted, place, options)
         results = {
-            label: [found[label, seed][1] for seed in self.seeds]
-            for label in shown
-            if all((label, seed) in found for seed in self.seeds)
+            label: {seed: found[label, seed][1] for seed in self.seeds if (label, seed) in found} for label in shown
         }
-        if not results:
-            return lines or ["no row is complete"]
-        self._table.present(results, paths, options)
+        if not any(results.values()):
+            return lines or ["no run has a result"]
+        names = [f"{label}, seed {seed}" for label in shown for seed in self.seeds]
+        told = {name: line.partition(": ")[2] for name in names for line in lines if line.startswith(f"{name}: ")}
+        self._table.present(results, told, paths, options)
         return lines
 
     def check(self, labels: Sequence[str], overrides: Sequence[str]) -> None:

@@ -66,7 +66,7 @@ class Grid:
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, write `table.md`, `table.csv` and `table.png`, and print the table.
 
-        The table leaves out a row with a failed run.
+        A row with failed runs shows how many it has, and a note says why.
 
         Args:
             paths: The config's paths.
@@ -88,27 +88,46 @@ class Grid:
             run_all(labels, options.jobs, options.retry, options.together) if options.only is None else look_up(labels)
         )
         lines = list(map(str, failures))
+        if not found:
+            return lines or ["no run has a result"]
         results = {
-            row: [found[f"{row}, seed {seed}"] for seed in self.seeds]
+            row: {seed: found[label] for seed in self.seeds if (label := f"{row}, seed {seed}") in found}
             for row in rows
-            if all(f"{row}, seed {seed}" in found for seed in self.seeds)
         }
-        if not results:
-            return lines or ["no row is complete"]
-        self.present(results, paths, options)
+        self.present(results, {failure.label: failure.error for failure in failures}, paths, options)
         return lines
 
-    def present(self, results: Mapping[str, Sequence[Result]], paths: Mapping[str, str], options: Options) -> None:
-        """Write and print the table of complete rows."""
+    def present(
+        self,
+        results: Mapping[str, Mapping[int, Result]],
+        reasons: Mapping[str, str],
+        paths: Mapping[str, str],
+        options: Options,
+    ) -> None:
+        """Write and print the table.
+
+        Args:
+            results: Results by row and seed; at least one.
+            reasons: Why runs have no result, by "ROW, seed SEED".
+            paths: The config's paths.
+            options: Options of the command line.
+        """
+        lacking = [f"{row}, seed {seed}" for row, of in results.items() for seed in self.seeds if seed not in of]
         table = Table.build(
             title=self.title,
             results=results,
-            columns=[c for c in self.columns if self._reference(c) is None or self._reference(c) in results],
+            columns=[c for c in self.columns if self._reference(c) is None or results.get(self._reference(c) or "")],
             protocol=self.protocol,
-            baseline=self.baseline if self.baseline in results else None,
-            cost_row=self.cost_row if self.cost_row in results else None,
+            baseline=self.baseline if results.get(self.baseline or "") else None,
+            cost_row=self.cost_row if results.get(self.cost_row or "") else None,
             teacher_row=self.teacher_row,
+            wanted=len(self.seeds),
+            missing=[f"{label}: {reasons.get(label, 'not run')}" for label in lacking],
+            varied=self._varied(),
         )
+        if self.baseline is not None and not results.get(self.baseline):
+            line = f"no differences, since the baseline '{self.baseline}' has no result"
+            table = replace(table, notes=[line, *table.notes])
         if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
             table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
         publish(table, paths, self.name)
@@ -116,6 +135,11 @@ class Grid:
     def _reference(self, column: str) -> str | None:
         """The reference row of a column; None for a plain measurement."""
         return {"cost": self.cost_row, "gain": self.baseline}.get(column)
+
+    def _varied(self) -> list[str]:
+        """Keys of the config that change from seed to seed."""
+        every = [*self.seed_overrides, *self.overrides, *(o for own in self.rows.values() for o in own)]
+        return list(dict.fromkeys(o.split("=", 1)[0] for o in every if "{seed}" in o)) or ["seed"]
 
     def recipe(self, own: Sequence[str], seed: int) -> list[str]:
         """Overrides of a run: those of all runs, its own, and those of its seed."""

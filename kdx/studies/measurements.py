@@ -44,7 +44,7 @@ class Predictions:
         Metric(name="agreement", label="agreement", unit="%", digits=2, better="higher", shown=True),
         Metric(name="wins", label="wins", unit="%", digits=2, better="higher", shown=True),
         Metric(name="win rate", label="win rate", unit="%", digits=2, better="higher", shown=True),
-        Metric(name="KL", label="KL", better="lower", shown=True),
+        Metric(name="KL", label="KL(A‖B) T=1", unit="nats", better="lower", shown=True),
     )
     notes: ClassVar[Sequence[str]] = (
         "A / B: agreement is the share of the examples on which A and B predict the same class; wins, on which A is "

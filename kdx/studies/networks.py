@@ -16,7 +16,7 @@ from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
 from kdx.tables.footnotes import footnotes
 from kdx.tables.publish import publish
-from kdx.tables.statistics import ENOUGH, Summary, caution
+from kdx.tables.statistics import ENOUGH, caution
 from kdx.tables.table import Table
 
 Scores = Mapping[str, Mapping[str, float]]  # a number by row and column
@@ -114,7 +114,9 @@ class Networks:
             nets = {name: data.student(config, found[name, seed][1].student) for name, config in configs.items()}
             scores[seed] = self.measure(nets, data.batches(self.split))
         runs = [result.data for (_, seed), (_, result) in found.items() if seed in complete]
-        publish(self._table(scores, footnotes(runs)), paths, self.name)
+        lacking = {s: [n for n in self.networks if (n, s) not in found] for s in self.seeds if s not in complete}
+        missing = [f"missing: seed {seed}: no result of {', '.join(names)}" for seed, names in lacking.items()]
+        publish(self._table(scores, missing, footnotes(runs)), paths, self.name)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
@@ -135,21 +137,21 @@ class Networks:
                     f"(dataset.{differing[0]}), so they cannot be compared"
                 )
 
-    def _table(self, scores: Mapping[int, Scores], notes: Sequence[str]) -> Table:
+    def _table(self, scores: Mapping[int, Scores], missing: Sequence[str], notes: Sequence[str]) -> Table:
         first = next(iter(scores.values()))
         rows, columns = list(first), list(dict.fromkeys(column for of in first.values() for column in of))
-        cells: dict[str, dict[str, Summary]] = {}
+        values: dict[str, dict[str, dict[int, float]]] = {}
         for row in rows:
-            values = {column: [of[row][column] for of in scores.values() if column in of[row]] for column in columns}
+            every = {c: {seed: of[row][c] for seed, of in scores.items() if c in of[row]} for c in columns}
             # a cell counts only where each seed has a number
-            cells[row] = {column: Summary.of(found) for column, found in values.items() if len(found) == len(scores)}
+            values[row] = {column: found for column, found in every.items() if len(found) == len(scores)}
         notes = [
             *self.measure.notes,
-            f"mean ± sample standard deviation over n seeds {list(scores)}; {self.split} examples",
+            f"rows: mean ± sample standard deviation (sd) over n seeds {list(scores)} of both networks; {self.split} "
+            "examples",
+            *missing,
             *notes,
         ]
         if caution(len(scores)):
             notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
-        return Table(
-            self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes, Catalogue(self.measure.metrics)
-        )
+        return Table.of(self.title, columns, values, len(self.seeds), notes, Catalogue(self.measure.metrics))

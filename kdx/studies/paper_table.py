@@ -19,7 +19,9 @@ from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options, select
 from kdx.studies.table_runs import Place, TableRuns
 from kdx.tables.captions import captions
-from kdx.tables.paper_cells import Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
+from kdx.tables.examples import outcomes_of
+from kdx.tables.metrics import Shown
+from kdx.tables.paper_cells import GRAIN, Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
 from kdx.tables.render import csv, latex, markdown, text
 from kdx.tables.statistics import Comparison, Summary, compare
 
@@ -183,6 +185,7 @@ class PaperTable:
         values: dict[Place, dict[int, float]] = {}
         holes = dict(runs.holes)
         used: dict[Path, Result] = {}
+        at: dict[Place, dict[int, Result]] = {}
         for (place, seed), (label, _) in runs.configs.items():
             measure = self._measure(place[1])
             if label not in results:
@@ -190,6 +193,7 @@ class PaperTable:
                 continue
             result = results[label]
             used[result.folder] = result
+            at.setdefault(place, {})[seed] = result
             value = result.metric(measure.metric, self.protocol)
             if value is None:
                 holes[place] = f"no {measure.metric} under this protocol"
@@ -208,20 +212,30 @@ class PaperTable:
             values = self._gains(values)
         at_scale = self.scales[scale].paper
         cells = {
-            column: [self._cell(row, column, values, holes, self.scales[scale]) for row in self.rows]
+            column: [self._cell(row, column, values, at, holes, self.scales[scale]) for row in self.rows]
             for column in self.columns
         }
         title = self.title if at_scale else f"{self.title}: scale {scale}, not the paper's; no verdict on its numbers"
         shown = [cell for of in cells.values() for cell in of if cell.row != self.teacher_row]
         notes = [*captions(self, scale, shown, [r.data for r in used.values()]), *self.notes]
         baseline = self.baseline if self.shows == "metric" else None
-        return Sheet(title, self.paper, self.protocol, baseline, list(self.columns), cells, self.reported, notes)
+        shape = (title, self.paper, self.protocol, baseline, list(self.columns), cells, self.reported, notes)
+        return Sheet(*shape, self._arrows(list(used.values())))
+
+    def _arrows(self, runs: Sequence[Result]) -> dict[str, str]:
+        """By column, an arrow towards better numbers; errors are of the other direction than their metric."""
+        shown, arrows = Shown(runs), {1: "↑", -1: "↓"}
+        signs = {
+            c: shown[m.metric].sign * (-1 if m.unit == "errors" else 1) for c in self.columns if (m := self._measure(c))
+        }
+        return {column: arrows[sign] for column, sign in signs.items() if sign}
 
     def _cell(
         self,
         row: str,
         column: str,
         values: Mapping[Place, Mapping[int, float]],
+        runs: Mapping[Place, Mapping[int, Result]],
         holes: Mapping[Place, str],
         scale: Scale,
     ) -> Cell:
@@ -229,19 +243,39 @@ class PaperTable:
         numbers = values.get(place) or {}
         ours = Summary.of(list(numbers.values())) if numbers else None
         printed = self._printed.get(place)
-        difference, margin, verdict = judge(ours, printed, self.protocol, scale.paper)
+        difference, margin, verdict = judge(ours, printed, self.protocol, scale.paper, GRAIN[measure.unit])
         hole = holes.get(place, "" if ours else "not run")
-        gain = self._gain(row, column, values)
+        gain = self._gain(row, column, values, runs)
         wanted = (ours.n if ours else 1) if row == self.teacher_row else len(scale.seeds)
         return Cell(
-            row, column, measure.metric, measure.unit, printed, ours, wanted, hole, gain, difference, margin, verdict
+            *(row, column, measure.metric, measure.unit, printed, ours, wanted, hole),
+            *(gain, difference, margin, verdict, numbers),
         )
 
-    def _gain(self, row: str, column: str, values: Mapping[Place, Mapping[int, float]]) -> Comparison | None:
+    def _gain(
+        self,
+        row: str,
+        column: str,
+        values: Mapping[Place, Mapping[int, float]],
+        runs: Mapping[Place, Mapping[int, Result]],
+    ) -> Comparison | None:
         if self.baseline is None or self.shows == "gain" or row in (self.baseline, self.teacher_row):
             return None
         ours, theirs = values.get((row, column)), values.get((self.baseline, column))
-        return compare(ours, theirs) if ours and theirs else None
+        if not ours or not theirs:
+            return None
+        measure = self._measure(column)
+        own, base = (
+            {s: runs[place][s] for s in runs.get(place, {})} for place in ((row, column), (self.baseline, column))
+        )
+        outcomes = outcomes_of(own, base, measure.metric, self.protocol)
+        if outcomes is not None:
+            # an outcome in the table's unit; counts lack the offset, which differences do not have
+            tested = next(iter(own.values())).data["examples"]["test"]
+            factor = convert(1.0, measure.unit, tested) - convert(0.0, measure.unit, tested)
+            left, right = ({s: factor * each for s, each in of.items()} for of in outcomes)
+            outcomes = left, right
+        return compare(ours, theirs, GRAIN[measure.unit], outcomes)
 
     def _gains(self, values: Mapping[Place, Mapping[int, float]]) -> dict[Place, dict[int, float]]:
         """Each number minus the baseline's of the same seed; only seeds that both have."""

@@ -21,9 +21,11 @@ from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
 from kdx.studies.trained import logits as test_logits
 from kdx.tables.footnotes import footnotes, pipes
+from kdx.tables.gains import legend, show_gain
 from kdx.tables.metrics import Shown
+from kdx.tables.multiplicity import survivors
 from kdx.tables.publish import publish
-from kdx.tables.statistics import Summary, paired_gain
+from kdx.tables.statistics import compare
 from kdx.tables.table import Table
 
 GENERALIST, AGAIN = "generalist", "generalist, trained again"
@@ -135,14 +137,17 @@ class Specialists:
         complete = [seed for seed in sets if all((row, seed) in found for row in (OF_GENERALIST, OF_Q))]
         if not complete:
             return lines or ["no seed is complete"]
-        scores, inside = {}, []
+        scores, inside, missing = {}, [], []
         for seed in complete:
             configs = {row: (special | taught)[row, seed] for row in (AGAIN, OF_GENERALIST, OF_Q)}
             data = Evaluation(configs[OF_Q])
             nets = {row: data.student(config, found[row, seed].student) for row, config in configs.items()}
             scores[seed], each = self._measure(configs[OF_Q], data, nets, sets[seed])
             inside += [[str(seed), *cells] for cells in each]
-        self._present(scores, inside, [r.data for (_, seed), r in found.items() if seed in complete], paths)
+        for seed in [seed for seed in self.seeds if seed not in complete]:
+            wanting = [row for row in (GENERALIST, AGAIN, OF_GENERALIST, OF_Q) if (row, seed) not in found]
+            missing.append(f"missing: seed {seed}: no result of {', '.join(wanting)}")
+        self._present(scores, inside, missing, [r.data for (_, seed), r in found.items() if seed in complete], paths)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
@@ -192,33 +197,35 @@ class Specialists:
         self,
         scores: Mapping[int, Scores],
         inside: Sequence[Sequence[str]],
+        missing: Sequence[str],
         runs: Sequence[Mapping[str, object]],
         paths: Mapping[str, str],
     ) -> None:
         columns = ("test/top1", "inside/test/top1", "test/nll")
-
-        def values(row: str, column: str) -> list[float]:
-            return [of[row][column] for of in scores.values()]
-
-        first = next(iter(scores.values()))
-        cells = {
-            row: {c: Summary.of(values(row, c)) for c in columns if c in first[row]}
+        first, known = next(iter(scores.values())), Shown([])
+        values = {
+            row: {c: {seed: of[row][c] for seed, of in scores.items()} for c in columns if c in first[row]}
             for row in (GENERALIST, AGAIN, SPECIALISTS, Q, OF_GENERALIST, OF_Q)
         }
-        notes, known = [], Shown([])
-        for row, base, column in COMPARED:
-            gain, metric = paired_gain(values(row, column), values(base, column)), known[column]
-            sign = "+" if gain.mean >= 0 else ""
-            notes.append(
-                f"{row} against {base}: {sign}{gain.show(metric.scale, metric.digits)} {metric.heading}, "
-                f"paired over {gain.n} seeds"
-            )
+        gains = {
+            (row, base, column): compare(values[row][column], values[base][column], 10.0 ** -known[column].digits / 100)
+            for row, base, column in COMPARED
+        }
+        kept = survivors(gains)
+        notes = [
+            f"{row} against {base}: {show_gain(gain, known[column])}{' *' if (row, base, column) in kept else ''} "
+            f"{known[column].heading}"
+            for (row, base, column), gain in gains.items()
+        ]
         notes += [
+            *legend(list(gains.values()), None),
             "inside: over the test examples of a cluster, among its classes alone; specialists each inside its own",
-            f"mean ± sample standard deviation over n seeds {list(scores)}; numbers of the last epoch",
+            f"rows: mean ± sample standard deviation (sd) over n seeds {list(scores)} of generalist, specialists and "
+            "student together; numbers of the last epoch",
+            *missing,
             *footnotes(runs),
         ]
-        table = Table(self.title, columns, cells, dict.fromkeys(cells, len(scores)), {}, notes, known)
+        table = Table.of(self.title, columns, values, len(self.seeds), notes, known)
         header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
         clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
         publish(table, paths, self.name, clusters)

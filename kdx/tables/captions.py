@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from kdx.core.metric import Metric
 from kdx.tables.footnotes import PROTOCOLS, footnotes
-from kdx.tables.paper_cells import Cell, Scale
+from kdx.tables.gains import legend
+from kdx.tables.paper_cells import DIGITS, UNITS, Cell, Scale, Unit
 from kdx.tables.statistics import CONFIDENCE, ENOUGH
 
 
@@ -32,19 +34,23 @@ def captions(table: Facts, scale: str, cells: Sequence[Cell], runs: Sequence[Map
     """
     preset, percent = table.scales[scale], f"{100 * CONFIDENCE:.0f} %"
     notes = [
-        f"ours: mean ± sample standard deviation over n of {len(preset.seeds)} seeds, numbers of "
+        f"ours: mean ± sample standard deviation (sd) over n of {len(preset.seeds)} seeds, numbers of "
         f"{PROTOCOLS[table.protocol]}; scale {scale}: {' '.join(preset.overrides) or 'the recipe to the letter'}"
     ]
     if preset.paper:
         notes.append(
-            f"a verdict compares numbers of one protocol, from {ENOUGH} seeds on: a difference within the margin of "
-            f"{percent} agrees (Welch's where the source prints deviation and runs); a source that prints "
-            "no deviation is taken to spread as ours does, and one that does not count its runs to have one"
+            f"a verdict compares numbers of one protocol and test set over seeds, from {ENOUGH} seeds on: a difference "
+            f"within the margin of {percent} is not distinguishable, which does not make it equal (Welch's where the "
+            "source prints deviation and runs); a source that prints no deviation is taken to spread as ours does, and "
+            "one that does not count its runs to have one"
         )
     if table.shows == "gain":
         notes.append(f"all numbers are gains over {table.baseline}, ours seed by seed")
     elif table.baseline is not None:
-        notes.append(f"gain over {table.baseline}: paired by seed, with its {percent} interval")
+        gains = [cell.gain for cell in cells if cell.gain is not None]
+        units: list[Unit] = list(dict.fromkeys(cell.unit for cell in cells if cell.gain is not None))
+        one = Metric(name="", label=UNITS[units[0]], digits=DIGITS[units[0]]) if len(units) == 1 else None
+        notes += legend(gains, one) if gains else []
     notes += footnotes(runs) if runs else []
     few = sum(cell.ours is not None and cell.ours.n < ENOUGH for cell in cells)
     if few:

@@ -1,5 +1,6 @@
 """Footnotes common to all tables, and the alignment of cells."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,8 +64,11 @@ def align(grid: Sequence[Sequence[str]]) -> list[str]:
 def as_cell(value: object) -> object:
     """A value of a CSV file; a text that a spreadsheet would take for a formula begins with an apostrophe.
 
+    Texts of numbers alone, such as the values of single runs, stay as they are.
+
     Example:
-        >>> as_cell("=cmd()"), as_cell("KD"), as_cell(-0.5)
-        ("'=cmd()", 'KD', -0.5)
+        >>> as_cell("=cmd()"), as_cell("KD"), as_cell("-0.5 0.25")
+        ("'=cmd()", 'KD', '-0.5 0.25')
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if formula and not re.fullmatch(r"[-+0-9.e ]+", str(value)) else value

@@ -18,6 +18,10 @@ COSTS = (
 )
 """Costs that every run records."""
 RATIO = Metric(name="cost", label="cost of a step", digits=2, better="lower")
+RELABELLED = {
+    "KL to teacher": {"label": "KL(teacher‖student) T=1", "unit": "nats"},
+    "KL from teacher": {"label": "KL(student‖teacher) T=1", "unit": "nats"},
+}
 COMPARED = 1  # of the costs, how many a comparison shows unless others are named
 
 
@@ -33,7 +37,7 @@ class Shown(Catalogue):
 
     def __init__(self, results: Iterable[Result]):
         tasks = [result.data["task"] for result in results if "task" in result.data]
-        recorded = [Metric(**entry) for entry in unique(entry for task in tasks for entry in task["metrics"])]
+        recorded = [Metric(**_today(entry)) for entry in unique(entry for task in tasks for entry in task["metrics"])]
         # older runs, all of classes, did not say it
         known = recorded or [*_built_in()]
         super().__init__([*known, *COSTS, RATIO])
@@ -68,6 +72,11 @@ class Shown(Catalogue):
             "better": metric.sign,
             "shown": metric.shown,
         }
+
+
+def _today(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of an earlier version, whose labels did not name the direction of a divergence, under today's label."""
+    return {**entry, **RELABELLED[entry["label"]]} if entry["label"] in RELABELLED else entry
 
 
 def unique(entries: Iterable[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -2,15 +2,21 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from kdx.runs.results import Protocol
-from kdx.tables.statistics import CONFIDENCE, ENOUGH, Comparison, Summary, t_quantile, welch
+from kdx.tables.multiplicity import survivors
+from kdx.tables.statistics import CONFIDENCE, ENOUGH, Comparison, Summary, welch
+from kdx.tables.student_t import half_width, t_quantile
 
 Provenance = Literal["read", "secondary", "memory", "measured"]
 Unit = Literal["percent", "plain", "errors", "count"]
-Verdict = Literal["agrees", "higher", "lower"]
+Verdict = Literal["not distinguishable", "higher", "lower"]
+UNITS: Mapping[Unit, str] = {"percent": "%", "plain": "", "errors": "test errors", "count": "test examples"}
+DIGITS: Mapping[Unit, int] = {"percent": 2, "plain": 4, "errors": 1, "count": 1}
+# the last digit that published numbers are printed with; of plain numbers it varies
+GRAIN: Mapping[Unit, float] = {"percent": 0.01, "plain": 0.0, "errors": 1.0, "count": 1.0}
 PROVENANCE = {
     "read": "read in the source",
     "secondary": "taken from somebody else's table",
@@ -96,8 +102,9 @@ class Cell:
         hole: Why our numbers are missing; empty if they are not.
         gain: Gain over the baseline row; None if there is none.
         difference: Our mean minus the published number; None if they are not comparable.
-        margin: Half width of the 95 % interval of the difference; None if unknown.
+        margin: Half width of the 95 % interval of the difference over seeds; None if unknown.
         verdict: Verdict on the difference; None if there is none.
+        values: Our numbers by seed.
     """
 
     row: str
@@ -112,6 +119,7 @@ class Cell:
     difference: float | None
     margin: float | None
     verdict: Verdict | None
+    values: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,7 @@ class Sheet:
         cells: Cells by column, in the order of the rows.
         sources: Sources by key.
         notes: Notes below the table.
+        arrows: By column, an arrow towards better numbers.
     """
 
     title: str
@@ -137,17 +146,25 @@ class Sheet:
     cells: Mapping[str, Sequence[Cell]]
     sources: Mapping[str, Reported]
     notes: Sequence[str]
+    arrows: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> set[tuple[str, str]]:
+        """Row and column of the gains that survive Holm's correction over the whole table."""
+        gains = {(c.row, c.column): c.gain for of in self.cells.values() for c in of if c.gain is not None}
+        return survivors(gains)
 
 
 def judge(
-    ours: Summary | None, printed: Printed | None, protocol: Protocol, at_scale: bool
+    ours: Summary | None, printed: Printed | None, protocol: Protocol, at_scale: bool, grain: float = 0.0
 ) -> tuple[float | None, float | None, Verdict | None]:
     """Verdict on the difference between our mean and a published number.
 
     Numbers of another protocol, or of a shorter training, are not compared at all. The margin is half the 95 %
     interval of a difference of two means: Welch's where the source prints its deviation and counts its runs.
     A source that prints no deviation is taken to spread as ours does, one that does not count its runs to have
-    one; then only ours says how sure the spread is (n - 1 degrees of freedom).
+    one; then only ours says how sure the spread is (n - 1 degrees of freedom). The margin is over seeds: both numbers
+    are of one test set. It is widened by the grain, the last digit of the published number.
 
     Returns:
         Difference, margin and verdict; None for each that cannot be told.
@@ -157,16 +174,15 @@ def judge(
     difference = ours.mean - printed.value
     if ours.n < ENOUGH:
         return difference, None, None
-    margin = _margin(ours, printed.value, printed.std, printed.of.runs)
+    margin = math.hypot(_margin(ours, printed.std, printed.of.runs), grain)
     if abs(difference) <= margin:
-        return difference, margin, "agrees"
+        return difference, margin, "not distinguishable"
     return difference, margin, "higher" if difference > 0 else "lower"
 
 
-def _margin(ours: Summary, value: float, std: float | None, runs: int | None) -> float:
+def _margin(ours: Summary, std: float | None, runs: int | None) -> float:
     if std is not None and runs is not None and runs > 1:
-        _, (low, high) = welch(ours, Summary(value, std, runs))
-        return (high - low) / 2
+        return half_width(1 - CONFIDENCE, *welch(ours, Summary(0.0, std, runs)), 0.0)
     spread = ours.std if std is None else std
     variance = ours.std**2 / ours.n + spread**2 / (runs or 1)
     return t_quantile((1 + CONFIDENCE) / 2, ours.n - 1) * math.sqrt(variance)

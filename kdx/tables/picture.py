@@ -3,14 +3,16 @@
 import math
 from pathlib import Path
 
+from kdx.tables.gains import EXAMPLES, GAIN
 from kdx.tables.table import Table
 
 INK, MUTED, ACCENT, BAND = "#1f2933", "#9aa5b1", "#2a6f97", "#d9e2ec"
-PANEL = 1.85  # width of a panel in inches; five fit a README at about their own size
+PANEL = 2.05  # width of a panel in inches; five fit a README at about their own size
+WRAP = 22  # characters of a panel's title in one line
 
 
 def draw(table: Table, path: Path, first: str | None) -> None:
-    """Draw the means with their standard deviations as a PNG.
+    """Draw means with their standard deviations and single runs, and differences with their intervals, as a PNG.
 
     Args:
         table: The table to draw.
@@ -24,26 +26,27 @@ def draw(table: Table, path: Path, first: str | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
     rows = [row for row in table.cells if row != first]
-    margin = 0.3 + 0.085 * max(map(len, rows))
-    width = PANEL * len(table.columns) + margin
-    figure, axes = plt.subplots(
-        1, len(table.columns), figsize=(width, 0.42 * len(rows) + 1.7), sharey=True, squeeze=False
-    )
-    for axis, column in zip(axes[0], table.columns, strict=True):
-        label, scale = table.heading(column), table.form(column).scale
+    labels = [row if table.n[row] >= table.wanted[row] else f"{row} ({table.count(row)})" for row in rows]
+    columns = [column for column in table.printed_columns if column != EXAMPLES]
+    margin = 0.3 + 0.085 * max(map(len, labels))
+    width, height = PANEL * len(columns) + margin, 0.42 * len(rows) + 2.1
+    figure, axes = plt.subplots(1, len(columns), figsize=(width, height), sharey=True, squeeze=False)
+    for axis, column in zip(axes[0], columns, strict=True):
+        scale = table.form(column).scale
         for place, row in enumerate(rows):
-            summary = table.cells[row].get(column)
-            if summary is None:
-                continue
-            spread = 0.0 if math.isnan(summary.std) else summary.std * scale
-            axis.errorbar(summary.mean * scale, place, xerr=spread, fmt="o", color=ACCENT, capsize=3, markersize=6)
+            if column == GAIN:
+                _difference(axis, table, row, place, scale)
+            else:
+                _row(axis, table, row, column, place, scale)
+        if column == GAIN:
+            axis.axvline(0, color=MUTED, linewidth=0.8)
         reference = table.cells.get(first or "", {}).get(column)
         if reference is not None:
             axis.axvline(reference.mean * scale, color=INK, linewidth=1, linestyle="--")
             if not math.isnan(reference.std):
                 low, high = ((reference.mean + sign * reference.std) * scale for sign in (-1, 1))
                 axis.axvspan(low, high, color=BAND, zorder=0)
-        axis.set_title(label, fontsize=10, color=INK, loc="left")
+        axis.set_title(_wrapped(table.heading(column)), fontsize=9, color=INK, loc="left")
         axis.grid(axis="x", color=BAND, linewidth=0.8)
         axis.set_axisbelow(True)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
@@ -52,13 +55,61 @@ def draw(table: Table, path: Path, first: str | None) -> None:
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.spines["bottom"].set_color(MUTED)
-    axes[0][0].set_yticks(range(len(rows)), rows, fontsize=10)
+    axes[0][0].set_yticks(range(len(rows)), labels, fontsize=10)
     axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
-    seeds = sorted(set(table.n.values()))
-    shown = "mean ± standard deviation over n = {} seeds".format(", ".join(map(str, seeds)))
-    note = f"{shown}; dashed line and band: {first}" if first else shown
     figure.suptitle(table.title, x=0.01, ha="left", fontsize=12, color=INK, weight="bold")
-    figure.text(0.01, 0.02, note, fontsize=9, color=INK)
-    figure.tight_layout(rect=(0, 0.07, 1, 0.98), w_pad=1.4)
+    note = _note(table, first, GAIN in columns, width)
+    figure.text(0.01, 0.1 / height, note, fontsize=9, color=INK, va="bottom")
+    foot = (0.2 + 0.16 * (note.count("\n") + 1)) / height
+    figure.tight_layout(rect=(0, foot, 1, 0.98), w_pad=1.4)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _row(axis, table: Table, row: str, column: str, place: int, scale: float) -> None:  # noqa: ANN001
+    summary = table.cells[row].get(column)
+    if summary is None:
+        return
+    each = [value * scale for value in table.values.get(row, {}).get(column, {}).values()]
+    axis.plot(each, [place] * len(each), "|", color=MUTED, markersize=9, zorder=1)
+    spread = 0.0 if math.isnan(summary.std) else summary.std * scale
+    axis.errorbar(summary.mean * scale, place, xerr=spread, fmt="o", color=ACCENT, capsize=3, markersize=5, zorder=3)
+
+
+def _difference(axis, table: Table, row: str, place: int, scale: float) -> None:  # noqa: ANN001
+    gain = table.gains.get(row)
+    if gain is None:
+        return
+    axis.plot(gain.gain.mean * scale, place, "o", color=ACCENT, markersize=5, zorder=3)
+    for interval, line in ((gain.whole, 1.0), (gain.interval, 3.0)):
+        if interval is not None and not math.isnan(interval[0]):
+            axis.plot([end * scale for end in interval], [place, place], "-", color=ACCENT, linewidth=line, alpha=0.55)
+
+
+def _note(table: Table, first: str | None, gains: bool, width: float) -> str:
+    seeds = sorted({n for row, n in table.n.items() if row != first})
+    over = f" over n = {', '.join(map(str, seeds))} seeds"
+    told = [
+        f"dots and bars: mean ± standard deviation{over}; ticks: single runs"
+        if table.values
+        else f"dots and bars: mean ± standard deviation{over}"
+    ]
+    if gains:
+        thin = ", thin: over seeds and examples" if EXAMPLES in table.printed_columns else ""
+        told.append(f"of differences, thick bars: 95 % interval over seeds{thin}")
+    if first:
+        told.append(f"dashed line and band: {first}, mean ± standard deviation (n = {table.n[first]})")
+    lines = [""]
+    for part in told:
+        longer = f"{lines[-1]}; {part}".removeprefix("; ")
+        if lines[-1] and len(longer) > 13 * width:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _wrapped(title: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(title, WRAP))

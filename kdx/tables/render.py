@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Callable
 
+from kdx.core.metric import Metric, fixed
 from kdx.tables.footnotes import align, as_cell, pipes
-from kdx.tables.paper_cells import PROVENANCE, Cell, Printed, Sheet
-from kdx.tables.statistics import Comparison
+from kdx.tables.gains import show_gain, show_whole
+from kdx.tables.multiplicity import holm
+from kdx.tables.paper_cells import DIGITS, PROVENANCE, UNITS, Cell, Printed, Sheet
 
 # one letter per provenance, and one per protocol different from ours
 PROVENANCE_MARKS = {"read": "r", "secondary": "s", "memory": "m", "measured": "i"}
@@ -19,13 +21,14 @@ PROTOCOL_NAMES = {
     "val_selected": "best epoch on a validation split",
     "unstated": "epoch not stated",
 }
-UNITS = {"percent": "%", "plain": "", "errors": "test errors", "count": "test examples"}
+SEEDED, WHOLE = "[95 % over seeds]", "[over seeds and examples]"
 FEW_CELLS = 40  # maximum number of cells shown in full in a terminal
 CSV_HEADER = [
     *("row", "column", "metric", "unit"),
     *("reported", "reported_std", "reported_runs", "source", "provenance", "reported_protocol"),
     *("protocol", "mean", "std", "n", "wanted", "low", "high"),
-    *("gain", "gain_low", "gain_high", "difference", "margin", "verdict", "hole"),
+    *("gain", "gain_low", "gain_high", "gain_low_with_examples", "gain_high_with_examples", "gain_p", "gain_p_holm"),
+    *("difference", "margin", "verdict", "hole", "seeds", "values"),
 ]
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -83,9 +86,11 @@ def csv(sheet: Sheet) -> str:
     out = io.StringIO()
     writer = csv_module.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
-    for column in sheet.columns:
-        for cell in sheet.cells[column]:
-            writer.writerow(["" if _nothing(value) else as_cell(value) for value in _values(cell, sheet)])
+    every = [(cell.row, column, cell) for column in sheet.columns for cell in sheet.cells[column]]
+    adjusted = holm({(row, column): c.gain.p for row, column, c in every if c.gain is not None and c.gain.enough})
+    for row, column, cell in every:
+        values = _values(cell, sheet, adjusted.get((row, column)))
+        writer.writerow(["" if _nothing(value) else as_cell(value) for value in values])
     return out.getvalue()
 
 
@@ -122,8 +127,14 @@ def marks(printed: Printed, protocol: str) -> str:
 def _header(sheet: Sheet, column: str) -> list[str]:
     first = sheet.cells[column][0]
     what = f"{first.metric}, {UNITS[first.unit]}" if first.unit == "percent" else UNITS[first.unit] or first.metric
-    gain = [f"gain over {sheet.baseline}"] if sheet.baseline is not None else []
-    return [what, "reported", "ours (n)", *gain, "difference", "verdict"]
+    gain = [f"difference to {sheet.baseline} {SEEDED}"] if sheet.baseline is not None else []
+    gain += [WHOLE] if _has_whole(sheet) else []
+    what = f"{what} {sheet.arrows[column]}" if column in sheet.arrows else what
+    return [what, "reported", "ours ± sd (n)", *gain, "ours - reported (± margin)", "verdict"]
+
+
+def _has_whole(sheet: Sheet) -> bool:
+    return any(c.gain is not None and c.gain.whole is not None for of in sheet.cells.values() for c in of)
 
 
 def _row(
@@ -145,36 +156,36 @@ def _row(
         n = f"({cell.ours.n})" if whole else f"({cell.ours.n} of {cell.wanted})"
         ours = clean(f"{cell.ours.show(1, _digits(cell))} ") + (clean(n) if whole else bold(clean(n)))
     difference = "-" if cell.difference is None else _signed(cell.difference, cell)
-    difference += "" if cell.margin is None else f" (±{_fixed(cell.margin, cell)})"
-    gain = [clean(_gain(cell.gain, cell))] if sheet.baseline is not None else []
+    difference += "" if cell.margin is None else f" (±{fixed(cell.margin, _digits(cell))})"
+    gain = [clean(part) for part in _gain(cell, sheet)] if sheet.baseline is not None else []
     return [clean(cell.row), reported, ours, *gain, clean(difference), cell.verdict or "-"]
 
 
-def _gain(gain: Comparison | None, cell: Cell) -> str:
+def _gain(cell: Cell, sheet: Sheet) -> list[str]:
+    """The difference with its interval over seeds, and the interval over seeds and examples where some cell has one."""
+    gain, both = cell.gain, _has_whole(sheet)
     if gain is None:
-        return "-"
-    low, high = gain.interval
-    shown = _signed(gain.gain.mean, cell)
-    return shown if math.isnan(low) or not gain.enough else f"{shown} [{_signed(low, cell)}, {_signed(high, cell)}]"
+        return ["-"] * (1 + both)
+    metric = Metric(name=cell.metric, label="", digits=_digits(cell))
+    shown = [show_gain(gain, metric), *([show_whole(gain, metric)] if both else [])]
+    if (cell.row, cell.column) in sheet.kept:
+        shown[-1] += " *"
+    return shown
 
 
 def _digits(cell: Cell) -> int:
-    return {"percent": 2, "plain": 4, "errors": 1, "count": 1}[cell.unit]
-
-
-def _fixed(value: float, cell: Cell) -> str:
-    return f"{value:.{_digits(cell)}f}"
+    return DIGITS[cell.unit]
 
 
 def _signed(value: float, cell: Cell) -> str:
-    return f"{value:+.{_digits(cell)}f}"
+    return fixed(value, _digits(cell), sign=True)
 
 
 def _number(value: float, cell: Cell) -> str:
     """A published number with its printed digits, or two in percent."""
     shown = repr(float(value)).removesuffix(".0")
-    fixed = _fixed(value, cell)
-    return fixed if cell.unit == "percent" and len(fixed) >= len(shown) else shown
+    whole = fixed(value, _digits(cell))
+    return whole if cell.unit == "percent" and len(whole) >= len(shown) else shown
 
 
 def _below(sheet: Sheet) -> list[str]:
@@ -200,7 +211,7 @@ def _below(sheet: Sheet) -> list[str]:
     return [*lines, *(["marks: " + "; ".join(legend)] if legend else []), *sheet.notes]
 
 
-def _values(cell: Cell, sheet: Sheet) -> list[object]:
+def _values(cell: Cell, sheet: Sheet, adjusted: float | None) -> list[object]:
     printed, ours, gain = cell.printed, cell.ours, cell.gain
     return [
         cell.row,
@@ -216,11 +227,14 @@ def _values(cell: Cell, sheet: Sheet) -> list[object]:
         *((ours.mean, ours.std, ours.n) if ours else [None] * 3),
         cell.wanted,
         *(ours.interval if ours else [None] * 2),
-        *((gain.gain.mean, *gain.interval) if gain else [None] * 3),
+        *((gain.gain.mean, *gain.interval, *(gain.whole or (None, None)), gain.p) if gain else [None] * 6),
+        adjusted,
         cell.difference,
         cell.margin,
         cell.verdict,
         cell.hole,
+        " ".join(map(str, cell.values)),
+        " ".join(map(str, cell.values.values())),
     ]
 
 

@@ -1,16 +1,23 @@
-"""Summaries over seeds, and comparisons of two sets of runs."""
+"""Summaries over seeds, and comparisons of two sets of runs.
+
+A difference has two intervals. The one over seeds holds for the given test set: another test set is another question.
+The one over seeds and examples counts the test set as a sample as well, and needs the outcome of each example.
+"""
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+from kdx.core.metric import digits_of, fixed, short
+from kdx.tables.examples import Outcomes, example_variance
+from kdx.tables.student_t import half_width, t_quantile, two_sided
 
 CONFIDENCE = 0.95
-ENOUGH = 3  # minimum number of seeds for a meaningful spread
-RESAMPLES = 10_000
-BOOTSTRAP_SEED = 0
+ENOUGH = 3  # minimum number of seeds for a verdict
 
 Interval = tuple[float, float]
+NONE: Interval = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -42,15 +49,20 @@ class Summary:
     def interval(self) -> Interval:
         """95 % interval of the mean by Student's t; NaN on both sides for a single number."""
         if self.n == 1:
-            return math.nan, math.nan
+            return NONE
         half = t_quantile((1 + CONFIDENCE) / 2, self.n - 1) * self.std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
     def show(self, scale: float, digits: int) -> str:
-        """ "97.07 ± 0.15", or "97.07" for a single number."""
-        if math.isnan(self.std):
-            return f"{self.mean * scale:.{digits}f}"
-        return f"{self.mean * scale:.{digits}f} ± {self.std * scale:.{digits}f}"
+        """ "97.07 ± 0.15", or "97.07" for a single number; at most two digits of the spread.
+
+        Example:
+            >>> Summary(0.6018, 0.0999, 3).show(100, 2), Summary(0.9707, math.nan, 1).show(100, 2)
+            ('60.2 ± 10.0', '97.07')
+        """
+        digits = digits_of(short(self.std) * scale, digits)
+        mean = fixed(self.mean, digits, scale)
+        return mean if math.isnan(self.std) else f"{mean} ± {fixed(self.std, digits, scale)}"
 
 
 @dataclass(frozen=True)
@@ -58,87 +70,155 @@ class Comparison:
     """Comparison of two sets of runs.
 
     Attributes:
-        gain: Differences seed by seed where the seeds match; else the difference of the means, with the
-            standard deviation of a single difference.
-        interval: 95 % interval of the mean difference: Student's t over the pairs, Welch's without pairs.
-        bootstrap: The same interval by resampling pairs; None without pairs.
-        seeds: Seeds that both sets have; empty for an unpaired comparison.
-        enough: Whether each side has at least three values.
+        left, right: The values compared, right minus left; of the pairs alone where there are pairs.
+        gain: Differences seed by seed where they are paired; else the difference of the means, with the standard
+            deviation of a single difference.
+        seeds: Seeds of the pairs; empty for an unpaired comparison.
+        error: Standard error of the difference over seeds, given the test set; NaN where a side has one number.
+        freedom: Its degrees of freedom.
+        examples: Standard error over the test examples, on top of `error`; None if the outcomes are not known.
+        grain: Smallest difference that counts: one test example, or one unit of the last digit shown.
     """
 
+    left: Summary
+    right: Summary
     gain: Summary
-    interval: Interval
-    bootstrap: Interval | None
     seeds: tuple[int, ...]
-    enough: bool
+    error: float
+    freedom: float
+    examples: float | None
+    grain: float
+
+    @property
+    def paired(self) -> bool:
+        return bool(self.seeds)
+
+    @property
+    def enough(self) -> bool:
+        """Whether each side has at least three values."""
+        return min(self.left.n, self.right.n) >= ENOUGH
+
+    @cached_property
+    def interval(self) -> Interval:
+        """95 % interval of the difference over seeds, given the test set; Student's over pairs, else Welch's."""
+        return self._interval(0.0)
+
+    @cached_property
+    def whole(self) -> Interval | None:
+        """Interval over seeds and test examples, of at least 95 %; None if the outcomes are not known."""
+        return None if self.examples is None else self._interval(self.examples)
+
+    @cached_property
+    def p(self) -> float:
+        """Two-sided p-value of no difference: that of `whole`, or of `interval` if `whole` is None; NaN if neither."""
+        if math.isnan(self.error):
+            return math.nan
+        distance = math.sqrt(max(0.0, self.gain.mean**2 - self.grain**2))
+        return two_sided(distance, self.error, self.freedom, self.examples or 0.0)
+
+    @property
+    def rests(self) -> str:
+        """The population that the verdict is about."""
+        return "seeds" if self.whole is None else "seeds and examples"
 
     @property
     def significant(self) -> bool:
         """Whether zero lies outside the interval, from enough values."""
-        low, high = self.interval
-        return self.enough and (low > 0 or high < 0)
+        return self.enough and self.p < 1 - CONFIDENCE
+
+    def _interval(self, examples: float) -> Interval:
+        if math.isnan(self.error):
+            return NONE
+        # a difference below the grain cannot be told from none, however small the spread
+        half = math.hypot(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
+        return self.gain.mean - half, self.gain.mean + half
 
 
-def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison:
-    """Compare values by seed: paired over common seeds, or unpaired if fewer than two seeds match.
+def compare(
+    values: Mapping[int, float],
+    baseline: Mapping[int, float],
+    grain: float = 0.0,
+    outcomes: tuple[Outcomes, Outcomes] | None = None,
+) -> Comparison:
+    """Compare values by seed, paired where `pairs` finds pairs.
 
-    Pairing cancels effects of a seed on both sides, such as the order of the data.
+    Args:
+        values, baseline: Values by seed.
+        grain: Smallest difference that counts, see `Comparison`.
+        outcomes: Outcomes of the test examples by seed, of both sides; None if they were not kept.
 
     Raises:
         ValueError: A side is empty.
     """
-    seeds = tuple(sorted(values.keys() & baseline.keys()))
-    if len(seeds) >= 2:
-        differences = [values[seed] - baseline[seed] for seed in seeds]
-        gain = Summary.of(differences)
-        return Comparison(gain, gain.interval, bootstrap(differences), seeds, len(seeds) >= ENOUGH)
-    left, right = Summary.of(list(values.values())), Summary.of(list(baseline.values()))
-    mean, interval = welch(left, right)
-    spread = math.hypot(left.std, right.std)
-    n = min(left.n, right.n)
-    return Comparison(Summary(mean, spread, n), interval, None, (), n >= ENOUGH)
+    seeds = pairs(values, baseline)
+    if seeds:
+        values, baseline = ({seed: of[seed] for seed in seeds} for of in (values, baseline))
+    right, left = Summary.of(list(values.values())), Summary.of(list(baseline.values()))
+    if seeds:
+        gain = Summary.of([values[seed] - baseline[seed] for seed in seeds])
+        error, freedom = gain.std / math.sqrt(gain.n), gain.n - 1.0
+    else:
+        gain = Summary(right.mean - left.mean, math.hypot(left.std, right.std), min(left.n, right.n))
+        error, freedom = welch(right, left)
+    examples = None
+    if outcomes is not None and min(left.n, right.n) > 1:
+        ours, theirs = ([of[seed] for seed in side] for of, side in zip(outcomes, (values, baseline), strict=True))
+        examples = math.sqrt(example_variance(ours, theirs, bool(seeds)))
+    return Comparison(left, right, gain, seeds, error, freedom, examples, grain)
 
 
-def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Summary:
-    """Paired differences per seed, which cancel the effects of a seed on both sides."""
-    return Summary.of([v - b for v, b in zip(values, baseline, strict=True)])
+def pairs(values: Mapping[int, object], baseline: Mapping[int, object]) -> tuple[int, ...]:
+    """Seeds to pair over: all where both sides have the same; else those in common, if they are at least three and more
+    than half of each side; else none.
 
+    Pairing cancels effects of a seed on both sides, such as the order of the data, and leaves out the other seeds.
 
-def bootstrap(values: Sequence[float]) -> Interval:
-    """95 % percentile bootstrap interval of the mean, with a fixed seed, so that it is deterministic.
-
-    For few values it is too narrow, since it resamples only these; the t interval is not.
-
-    References:
-        B. Efron, R. Tibshirani. An Introduction to the Bootstrap. Chapman & Hall, 1993.
+    Example:
+        >>> pairs({0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, {0: 1.0, 1: 1.0, 2: 1.0})
+        (0, 1, 2)
+        >>> pairs({0: 1.0, 1: 1.0, 2: 1.0}, {0: 1.0, 1: 1.0, 7: 1.0})
+        ()
     """
-    if not values:
-        raise ValueError("a mean needs at least one number")
-    # random() is the only generator whose stream Python guarantees
-    draw, n = random.Random(BOOTSTRAP_SEED).random, len(values)
-    means = sorted(math.fsum(values[int(draw() * n)] for _ in range(n)) / n for _ in range(RESAMPLES))
-    tail = (1 - CONFIDENCE) / 2
-    return means[math.floor(tail * RESAMPLES)], means[math.ceil((1 - tail) * RESAMPLES) - 1]
+    shared = tuple(sorted(values.keys() & baseline.keys()))
+    most = max(len(values), len(baseline))
+    whole = len(shared) == most > 1
+    return shared if whole or (len(shared) >= ENOUGH and 2 * len(shared) > most) else ()
 
 
-def welch(left: Summary, right: Summary) -> tuple[float, Interval]:
-    """Difference of two means and its 95 % interval, for spreads that need not be equal.
+def welch(left: Summary, right: Summary) -> tuple[float, float]:
+    """Standard error of a difference of two means and its degrees of freedom, for spreads that need not be equal.
 
     Returns:
-        left - right, and the interval; NaN on both sides where a side has a single number.
+        NaN and NaN where a side has a single number.
 
     References:
         B. L. Welch. The generalization of Student's problem. Biometrika, 1947.
     """
-    difference = left.mean - right.mean
     if left.n == 1 or right.n == 1:
-        return difference, (math.nan, math.nan)
+        return NONE
     a, b = left.std**2 / left.n, right.std**2 / right.n
     if a + b == 0:
-        return difference, (difference, difference)
-    freedom = (a + b) ** 2 / (a**2 / (left.n - 1) + b**2 / (right.n - 1))
-    half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(a + b)
-    return difference, (difference - half, difference + half)
+        return 0.0, left.n + right.n - 2.0
+    return math.sqrt(a + b), (a + b) ** 2 / (a**2 / (left.n - 1) + b**2 / (right.n - 1))
+
+
+def grain_of(values: Sequence[float], tested: int | None, unit: float) -> float:
+    """The smallest difference that counts between some values.
+
+    Args:
+        values: The values.
+        tested: Number of test examples; None if unknown.
+        unit: One unit of the last digit that is shown.
+
+    Returns:
+        The share of one example where all values are shares of the examples, at least `unit`.
+
+    Example:
+        >>> grain_of([0.5, 0.75], 4, 0.0001), grain_of([0.51], 4, 0.0001)
+        (0.25, 0.0001)
+    """
+    counted = bool(tested) and all(abs(v * (tested or 0) - round(v * (tested or 0))) < 1e-4 for v in values)
+    return max(unit, 1 / tested) if tested and counted else unit
 
 
 def caution(n: int) -> str | None:
@@ -146,58 +226,3 @@ def caution(n: int) -> str | None:
     if n >= ENOUGH:
         return None
     return f"{n} seed{'s' if n != 1 else ''} only, fewer than {ENOUGH}: the spread says little, so there is no verdict"
-
-
-def t_quantile(probability: float, freedom: float) -> float:
-    """Quantile of Student's t distribution.
-
-    Args:
-        probability: In (0, 1).
-        freedom: Degrees of freedom, above 0; not an integer for Welch's test.
-    """
-    if not 0 < probability < 1 or freedom <= 0:
-        raise ValueError(f"a quantile needs a probability in (0, 1) and freedom above 0, got {probability}, {freedom}")
-    if probability < 0.5:
-        return -t_quantile(1 - probability, freedom)
-    low, high = 0.0, 1.0
-    while _t_below(high, freedom) < probability:
-        high *= 2
-    while high - low > 1e-12 * max(high, 1.0):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (middle, high) if _t_below(middle, freedom) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _t_below(t: float, freedom: float) -> float:
-    """P(T < t) for t >= 0."""
-    return 1 - 0.5 * _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function, by its continued fraction (Abramowitz and Stegun 26.5.8)."""
-    if x in (0.0, 1.0):
-        return x
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x))
-    # the fraction converges fast on one side of the mean; the other side uses the symmetry
-    if x > (a + 1) / (a + b + 2):
-        return 1 - front * _fraction(b, a, 1 - x) / b
-    return front * _fraction(a, b, x) / a
-
-
-def _fraction(a: float, b: float, x: float) -> float:
-    """Evaluate the continued fraction by Lentz's method."""
-    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
-    value = d
-    for m in range(1, 1000):
-        before = value
-        for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
-        ):
-            c, d = 1 + numerator / c, 1 / (1 + numerator * d)
-            value *= c * d
-        if abs(value - before) <= 1e-15 * abs(value):
-            return value
-    raise ArithmeticError(f"the continued fraction does not converge at a={a}, b={b}, x={x}")

@@ -1,22 +1,33 @@
-"""Tables of runs: mean, standard deviation and n per row and column."""
+"""Tables of runs: mean, standard deviation and n per row and column, and differences with their intervals."""
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from kdx.core.metric import Catalogue, Metric
 from kdx.runs.results import Protocol, Result
-from kdx.tables.footnotes import PROTOCOLS, align, as_cell, footnotes, pipes
+from kdx.tables.examples import outcomes_of
+from kdx.tables.footnotes import align, as_cell, pipes
+from kdx.tables.gains import EXAMPLES, GAIN, WITH_EXAMPLES, gain_notes, show_gain, show_whole
 from kdx.tables.metrics import Shown
-from kdx.tables.statistics import ENOUGH, Summary, caution, paired_gain
+from kdx.tables.multiplicity import holm, survivors
+from kdx.tables.populations import teachers_by_row
+from kdx.tables.run_notes import run_notes
+from kdx.tables.statistics import Comparison, Interval, Summary, compare, grain_of
 
 TEACHER = "teacher"
 # columns that compare a row with a reference row
-DERIVED = ("cost", "gain")
+DERIVED = ("cost", GAIN)
+CSV_HEADER = ["row", "metric", "mean", "std", "n", "wanted", "low", "high", "low_with_examples", "high_with_examples"]
+CSV_HEADER += ["p", "p_holm", "seeds", "values"]
+
+Values = Mapping[str, Mapping[str, Mapping[int, float]]]
+"""Numbers by row, column and seed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Cells by row and column.
 
@@ -24,90 +35,157 @@ class Table:
         title: Heading.
         columns: Metric names.
         cells: Summary of each measured (row, column); others are absent.
-        n: Number of seeds by row.
-        gains: Paired differences to the baseline in the first column, by row.
-        notes: Protocol, hardware and code behind the numbers.
+        values: The numbers behind the summaries, by row, column and seed; empty where they were not kept.
+        wanted: Number of runs that each row should have.
+        gains: Differences to the baseline in the first column, by row.
+        baseline: The row that differences are taken to; None for none.
+        notes: Protocol, population, hardware and code behind the numbers.
         shown: How the columns' metrics are shown.
     """
 
     title: str
     columns: Sequence[str]
     cells: Mapping[str, Mapping[str, Summary]]
-    n: Mapping[str, int]
-    gains: Mapping[str, Summary]
+    values: Values = field(default_factory=dict)
+    wanted: Mapping[str, int]
+    gains: Mapping[str, Comparison] = field(default_factory=dict)
+    baseline: str | None = None
     notes: Sequence[str]
     shown: Catalogue
+
+    @classmethod
+    def of(
+        cls, title: str, columns: Sequence[str], values: Values, wanted: int, notes: Sequence[str], shown: Catalogue
+    ) -> "Table":
+        """A table of numbers, without differences."""
+        cells = {row: {c: Summary.of(list(of.values())) for c, of in by.items() if of} for row, by in values.items()}
+        return cls(
+            title=title,
+            columns=columns,
+            cells=cells,
+            values=values,
+            wanted=dict.fromkeys(cells, wanted),
+            notes=notes,
+            shown=shown,
+        )
 
     @classmethod
     def build(
         cls,
         *,
         title: str,
-        results: Mapping[str, Sequence[Result]],
+        results: Mapping[str, Mapping[int, Result]],
         columns: Sequence[str],
         protocol: Protocol,
         baseline: str | None,
         cost_row: str | None,
         teacher_row: bool,
+        wanted: int,
+        missing: Sequence[str],
+        varied: Sequence[str],
     ) -> "Table":
         """Summarise the runs of each row.
 
-        The column "cost" is a step's time over that of `cost_row`, the column "gain" the first column's difference
-        to `baseline`, both seed by seed.
+        The column "cost" is a step's time over that of `cost_row`, the column "gain" the first column's difference to
+        `baseline`, both seed by seed.
+
+        Args:
+            results: Results by row and seed; a row may lack seeds, or all.
+            wanted: Number of seeds of each row.
+            missing: A line for each run without a result.
+            varied: Keys of the config that change from seed to seed.
         """
-        # a cell needs the metric of each run of the row
-        values: dict[str, dict[str, list[float]]] = {}
+        values: dict[str, dict[str, dict[int, float]]] = {}
         for row, runs in results.items():
-            measured = {c: [_value(r, c, protocol) for r in runs] for c in columns if c not in DERIVED}
+            measured = {c: {s: _value(r, c, protocol) for s, r in runs.items()} for c in columns if c not in DERIVED}
             if "cost" in columns and cost_row is not None:
-                pairs = zip(runs, results[cost_row], strict=True)
-                measured["cost"] = [_step(run) / _step(reference) for run, reference in pairs]
-            values[row] = {c: [v for v in vs if v is not None] for c, vs in measured.items() if None not in vs}
-        cells = {row: {c: Summary.of(vs) for c, vs in of.items()} for row, of in values.items()}
-        if teacher_row and (teachers := _teachers(results, columns)):
-            cells = {TEACHER: teachers, **cells}
-        main, shown = columns[0], Shown([run for runs in results.values() for run in runs])
-        gains = {}
-        if baseline is not None:
-            gains = {
-                row: paired_gain(of[main], values[baseline][main])
-                for row, of in values.items()
-                if row != baseline and main in of and main in values[baseline]
+                reference = results[cost_row]
+                measured["cost"] = {s: _step(r) / _step(reference[s]) for s, r in runs.items() if s in reference}
+            # a cell needs the metric of each run of the row
+            values[row] = {
+                c: {s: v for s, v in by.items() if v is not None}
+                for c, by in measured.items()
+                if by and None not in by.values()
             }
-        if "gain" in columns:
-            cells = {row: of | ({"gain": gains[row]} if row in gains else {}) for row, of in cells.items()}
-        n = {row: max((c.n for c in of.values()), default=0) for row, of in cells.items()}
-        told = {} if "gain" in columns else gains
-        notes = _notes(results, protocol, baseline, shown[main], told)
-        if "gain" in columns:
-            notes.insert(0, f"gain: difference to {baseline} in {shown[main].heading}, paired over seeds")
-        return cls(title, columns, cells, n, gains, notes, shown)
+        runs = [r for of in results.values() for r in of.values()]
+        main, shown = columns[0], Shown(runs)
+        gains = {}
+        if baseline is not None and main in values[baseline]:
+            tested = {int(r.data["examples"]["test"]) for r in runs}
+            examples = next(iter(tested)) if len(tested) == 1 else None
+            for row, of in values.items():
+                if row == baseline or main not in of:
+                    continue
+                ours, theirs = of[main], values[baseline][main]
+                unit = 10.0 ** -shown[main].digits / shown[main].scale
+                grain = grain_of([*ours.values(), *theirs.values()], examples, unit)
+                outcomes = outcomes_of(results[row], results[baseline], main, protocol)
+                gains[row] = compare(ours, theirs, grain, outcomes)
+        if teacher_row:
+            values = {**teachers_by_row(results, columns, TEACHER, baseline), **values}
+        plain = cls.of(title, columns, values, wanted, (), shown)
+        own = {row: len(next(iter(values[row].values()), {})) for row in plain.cells if row not in results}
+        notes = [
+            *gain_notes(gains, baseline, shown[main], told=GAIN not in columns),
+            *(f"missing: {line}" for line in missing),
+            *run_notes(results, protocol, varied),
+        ]
+        return replace(plain, wanted={**plain.wanted, **own}, gains=gains, baseline=baseline, notes=notes)
+
+    @property
+    def n(self) -> dict[str, int]:
+        """Number of runs by row."""
+        return {row: max((summary.n for summary in of.values()), default=0) for row, of in self.cells.items()}
 
     def form(self, column: str) -> Metric:
         """How a column's numbers are shown; the gain's as those of the first column, which it compares."""
-        return self.shown[self.columns[0] if column == "gain" else column]
+        return self.shown[self.columns[0] if column in (GAIN, EXAMPLES) else column]
 
     def heading(self, column: str) -> str:
-        """The heading of a column."""
-        return "gain" if column == "gain" else self.form(column).heading
+        """The heading of a column: label, unit and an arrow towards better numbers."""
+        if column == GAIN:
+            return f"difference to {self.baseline} [95 % over seeds]"
+        return WITH_EXAMPLES if column == EXAMPLES else self.form(column).directed
+
+    @property
+    def printed_columns(self) -> list[str]:
+        """The columns; after the gain's, one for its interval over seeds and examples where that is known."""
+        whole = [EXAMPLES] if any(gain.whole is not None for gain in self.gains.values()) else []
+        return [part for column in self.columns for part in ([GAIN, *whole] if column == GAIN else [column])]
 
     def header(self) -> list[str]:
-        return ["", *map(self.heading, self.columns), "n"]
+        spread = any(summary.n > 1 for of in self.cells.values() for summary in of.values())
+        heads = [
+            self.heading(c) + (" ± sd" if spread and c not in (GAIN, EXAMPLES) else "") for c in self.printed_columns
+        ]
+        return ["", *heads, "n"]
 
     def rows(self) -> list[list[str]]:
         """Formatted cells; "-" if not measured."""
-        lines = []
-        for row, of in self.cells.items():
-            shown = []
-            for column in self.columns:
-                metric = self.form(column)
-                shown.append(of[column].show(metric.scale, metric.digits) if column in of else "-")
-            lines.append([row, *shown, str(self.n[row])])
-        return lines
+        kept = survivors(self.gains)
+        return [
+            [row, *(self._cell(row, column, row in kept) for column in self.printed_columns), self.count(row)]
+            for row in self.cells
+        ]
+
+    def count(self, row: str) -> str:
+        """ "3", or "2 of 3" for a row that lacks runs."""
+        n, wanted = self.n[row], self.wanted[row]
+        return str(n) if n >= wanted else f"{n} of {wanted}"
+
+    def _cell(self, row: str, column: str, kept: bool) -> str:
+        metric, gain = self.form(column), self.gains.get(row)
+        if column in (GAIN, EXAMPLES):
+            if gain is None:
+                return "-"
+            last = (column == EXAMPLES) == (gain.whole is not None)
+            return (show_gain if column == GAIN else show_whole)(gain, metric) + (" *" if kept and last else "")
+        of = self.cells[row]
+        return of[column].show(metric.scale, metric.digits) if column in of else "-"
 
     def markdown(self) -> str:
-        lines = [f"# {self.title}", "", pipes(self.header())]
-        lines.append("|" + "|".join([":--", *["--:"] * (len(self.columns) + 1)]) + "|")
+        header = self.header()
+        lines = [f"# {self.title}", "", pipes(header), "|" + "|".join([":--", *["--:"] * (len(header) - 1)]) + "|"]
         lines += [pipes(row) for row in self.rows()]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
@@ -118,14 +196,45 @@ class Table:
         return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self.notes])
 
     def csv(self) -> str:
-        """CSV with one line per cell: row, metric, mean, std, n; fractions, not percent."""
+        """CSV with one line per cell; fractions, not percent; the numbers of single runs in `values`, by `seeds`.
+
+        `low` and `high` are a mean's 95 % interval over seeds; of the metric "gain", that of the difference.
+        """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["row", "metric", "mean", "std", "n"])
+        writer.writerow(CSV_HEADER)
+        adjusted = holm({row: gain.p for row, gain in self.gains.items() if gain.enough})
         for row, of in self.cells.items():
             for column, summary in of.items():
-                writer.writerow([as_cell(row), as_cell(column), summary.mean, summary.std, summary.n])
+                known = self.values.get(row, {}).get(column, {})
+                ends = clamped(summary.interval, self.form(column))
+                facts = [summary.mean, summary.std, summary.n, self.wanted[row], *ends, None, None, None, None]
+                names = [as_cell(row), as_cell(column)]
+                writer.writerow([*names, *_known(facts), _joined(known), _joined(known.values())])
+            if row in self.gains:
+                gain = self.gains[row]
+                whole = gain.whole or (None, None)
+                facts = [gain.gain.mean, gain.gain.std, gain.gain.n, self.wanted[row], *gain.interval, *whole]
+                own, base = (self.values.get(r or "", {}).get(self.columns[0], {}) for r in (row, self.baseline))
+                each = [own[seed] - base[seed] for seed in gain.seeds if own and base]
+                more = [gain.p, adjusted.get(row)]
+                writer.writerow([as_cell(row), GAIN, *_known([*facts, *more]), _joined(gain.seeds), _joined(each)])
         return out.getvalue()
+
+
+def clamped(interval: Interval, metric: Metric) -> Interval:
+    """The interval of a mean, inside [0, 1] for a fraction."""
+    low, high = interval
+    return (max(0.0, low), min(1.0, high)) if metric.scale != 1 and not math.isnan(low) else interval
+
+
+def _known(values: Sequence[float | None]) -> list[object]:
+    """Cells of a CSV file: empty for what is not known."""
+    return ["" if value is None or math.isnan(value) else value for value in values]
+
+
+def _joined(values: object) -> str:
+    return " ".join(map(str, values))  # pyright: ignore[reportArgumentType]
 
 
 def _value(result: Result, column: str, protocol: Protocol) -> float | None:
@@ -140,35 +249,3 @@ def _value(result: Result, column: str, protocol: Protocol) -> float | None:
 
 def _step(result: Result) -> float:
     return float(result.data["milliseconds_per_step"])
-
-
-def _teachers(results: Mapping[str, Sequence[Result]], columns: Sequence[str]) -> dict[str, Summary]:
-    """Evaluations of the runs' distinct teachers; empty if there are none."""
-    # methods without a teacher record none
-    told = [r.data["teacher"] for runs in results.values() for r in runs if r.data["teacher"] is not None]
-    facts = {teacher["sha256"]: teacher for teacher in told}
-    measured = [c for c in columns if facts and all(c in f for f in facts.values())]
-    return {c: Summary.of([f[c] for f in facts.values()]) for c in measured}
-
-
-def _notes(
-    results: Mapping[str, Sequence[Result]],
-    protocol: Protocol,
-    baseline: str | None,
-    main: Metric,
-    gains: Mapping[str, Summary],
-) -> list[str]:
-    runs = [r.data for of in results.values() for r in of]
-    notes = [
-        f"{row} against {baseline}: {'+' if gain.mean >= 0 else ''}{gain.show(main.scale, main.digits)} "
-        f"{main.heading}, paired over {gain.n} seeds"
-        for row, gain in gains.items()
-    ]
-    notes.append(
-        f"mean ± sample standard deviation over n seeds {sorted({d['seed'] for d in runs})}; numbers of "
-        f"{PROTOCOLS[protocol]}"
-    )
-    notes += footnotes(runs)
-    if any(caution(len(of)) for of in results.values()):
-        notes.append(f"fewer than {ENOUGH} seeds: the spread says little")
-    return notes
