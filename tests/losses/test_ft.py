@@ -49,7 +49,7 @@ def test_the_first_stage_is_the_reconstruction_error():
 
 
 def test_a_rate_of_a_fifth_is_not_a_weight_of_a_fifth():
-    """SGD with momentum and weight decay: the first stage by `schedule=first_stage` is a run at 0.01, decay included."""
+    """Weight decay included: the first stage by `schedule=first_stage` is a run at 0.01."""
     torch.manual_seed(0)
     student, teacher = (random_outputs(3, CLASSES, dict(s.features), torch.float32) for s in (STUDENT, TEACHER))
     start = built()

@@ -99,7 +99,7 @@ def test_mlkd_ls_has_the_temperature_and_weight_of_its_log(pair: str):
     assert {name for name in terms if "ce" not in name} == distilled
     assert all(weights[name] == weight for name in distilled)
     assert weights["ce"] == weights["strong_ce"] == 0.1
-    inner_of = {name: term["term"] if "term" in term else term for name, term in terms.items()}
+    inner_of = {name: term.get("term", term) for name, term in terms.items()}
     assert inner_of["kd"]["term"]["temperatures"] == [temperature, 3, 5, 2, 6]
     assert inner_of["samples"]["temperatures"] == inner_of["classes"]["temperatures"] == [temperature, 3, 5, 2, 6]
     assert inner_of["strong_kd"]["temperatures"] == [temperature, 3, 5]
