@@ -136,7 +136,7 @@ def map_mse(term: Any, mine: Tensor, theirs: Tensor) -> float:
     return mean_square(flat(a), flat(b))
 
 
-def catkd(side: int) -> Reference:
+def catkd(side: int, normalize: bool = True, biased: bool = True) -> Reference:
     def reference(term: Any, student: Outputs, teacher: Outputs, batch: Batch) -> list[float]:
         rows = []
         for pair in zip(student.feature("final"), teacher.feature("final"), strict=True):
@@ -144,13 +144,14 @@ def catkd(side: int) -> Reference:
             for features, head in zip(pair, term._heads, strict=True):
                 _, height, width = features.shape
                 places = [(i, j) for i in range(height) for j in range(width)]
-                weight, bias = head.weight.tolist(), head.bias.tolist()
+                weight, bias = head.weight.tolist(), [b * biased for b in head.bias.tolist()]
                 values = {p: features[:, p[0], p[1]].tolist() for p in places}
                 maps = [
                     [[dot(w, values[i, j]) + b for j in range(width)] for i in range(height)]
                     for w, b in zip(weight, bias, strict=True)
                 ]
-                seen.append([scaled([x for row in pooled(m, side, side) for x in row]) for m in maps])
+                cells = [[x for row in pooled(m, side, side) for x in row] for m in maps]
+                seen.append([scaled(c) if normalize else c for c in cells])
             rows.append(math.fsum(mean_square(a, b) for a, b in zip(*seen, strict=True)) / len(seen[0]))
         return rows
 

@@ -110,6 +110,7 @@ TERMS = {
     "pkt": Case(lambda: PKT("pooled", "pooled"), reference.over_features("pooled", reference.pkt), "value"),
     "nst": Case(lambda: NST(STAGES), reference.nst(STAGES), "zero"),
     "vid": Case(lambda: VID(STAGES, 5.0), reference.vid(STAGES), ""),
+    "vid as published": Case(lambda: VID(STAGES, 5.0, bias=False), reference.vid(STAGES), ""),
     "cc": Case(lambda: CC("pooled", "pooled", 0.4, 2), reference.over_features("pooled", maps.cc_rbf(0.4, 2)), "zero"),
     "cc neighbours": Case(lambda: NeighbourCC("pooled", "pooled", 3), maps.neighbour_cc, "", permutes=False),
     "crd": Case(lambda: SettledCRD("pooled", "pooled", 7, 1000, 0.3, 0.5), maps.crd(0.3, 80), ""),
@@ -119,7 +120,11 @@ TERMS = {
     "kdsvd": Case(lambda: NarrowKDSVD(STAGES, 1), maps.kdsvd(STAGES), "zero"),
     "reviewkd": Case(lambda: ReviewKD(LEVELS, 512), maps.reviewkd(LEVELS), ""),
     "catkd": Case(lambda: CATKD("final", "final", 2), maps.catkd(2), "zero"),
+    "catkd as published": Case(
+        lambda: CATKD("final", "final", 2, normalize=False, bias=False), maps.catkd(2, False, False), "zero"
+    ),
     "ickd": Case(lambda: ICKD("stage2", "stage2"), maps.embedded_ickd("stage2"), ""),
+    "ickd as published": Case(lambda: ICKD("stage2", "stage2", "torch"), maps.embedded_ickd("stage2"), ""),
     "cwd": Case(lambda: CWD("stage2", "stage2", 4.0), maps.each("stage2", maps.cwd(4.0)), ""),
     "cwd same": Case(lambda: CWD("final", "final", 4.0), maps.each("final", maps.cwd(4.0)), "zero"),
     "mgd": Case(lambda: MGD("stage2", "stage2", "channels", 0.0), maps.each("stage2", maps.mgd), ""),

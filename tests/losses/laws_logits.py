@@ -5,7 +5,7 @@ import loss_references as reference
 import target_references as targets
 from law_case import Case
 
-from kdx.losses.base.weighting import Confidence, Constant, DropMembers
+from kdx.losses.base.weighting import Confidence, Constant, DropMembers, EntropyShare
 from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.ctkd import LearnedTemperature
@@ -43,6 +43,9 @@ TERMS = {
         lambda: EachMember(DKD(1.0, 8.0, 4.0), Confidence("cross_entropy"), "mean"),
         reference.dkd(1.0, 8.0, 4.0),
         "zero",
+    ),
+    "each of one over their number": Case(
+        lambda: EachMember(KD(4.0, "batchmean"), EntropyShare(), "count"), reference.kd(4.0), "zero"
     ),
     "logit mse": Case(lambda: LogitMSE("half_sum"), reference.logit_mse(1 / 2), "zero"),
     "logit mse mean": Case(lambda: LogitMSE("mean"), reference.logit_mse(1 / 5), "zero"),

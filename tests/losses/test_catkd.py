@@ -1,12 +1,18 @@
 import pytest
 import torch
 from law_case import CLASSES, SPEC, Headed
+from loss_references import random_outputs
 from torch import nn
 
 from kdx.core.outputs import Shapes
 from kdx.losses.features.catkd import CATKD, class_activation_maps, map_distance
 
 STUDENT, TEACHER = Shapes((CLASSES,), {"final": (4, 4, 4)}), Shapes((CLASSES,), {"final": (6, 2, 2)})
+
+
+@pytest.fixture(autouse=True)
+def a_seed():
+    torch.manual_seed(0)
 
 
 def test_the_mean_of_the_maps_is_the_logits():
@@ -17,9 +23,30 @@ def test_the_mean_of_the_maps_is_the_logits():
 
 def test_the_size_of_a_map_does_not_matter_its_place_does():
     mine, theirs = torch.randn(3, 5, 4, 4).double(), torch.randn(3, 5, 4, 4).double()
-    expected = map_distance(mine, theirs, 2)
-    torch.testing.assert_close(map_distance(7 * mine, theirs, 2), expected)
-    assert not torch.allclose(map_distance(mine.flip(2), theirs, 2), expected)
+    expected = map_distance(mine, theirs, 2, normalize=True)
+    torch.testing.assert_close(map_distance(7 * mine, theirs, 2, normalize=True), expected)
+    assert not torch.allclose(map_distance(mine.flip(2), theirs, 2, normalize=True), expected)
+
+
+def test_maps_as_they_are_differ_by_their_size():
+    maps = torch.randn(3, 5, 4, 4).double()
+    pooled = torch.nn.functional.avg_pool2d(maps, 2)
+    rows = map_distance(3 * maps, maps, 2, normalize=False)
+    torch.testing.assert_close(rows, 4 * pooled.square().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_classifiers_biases_stay_out_of_the_maps(bias: bool):
+    shapes = Shapes((CLASSES,), {"final": (4, 4, 4)})
+    student, teacher = (Headed(4, CLASSES, torch.float64) for _ in range(2))
+    term = CATKD("final", "final", 2, normalize=False, bias=bias)
+    term.attach(student, teacher)
+    term.build(shapes, shapes, SPEC)
+    outputs = random_outputs(3, CLASSES, dict(shapes.features))
+    for net in (student, teacher):
+        net.head.bias.data += 1.5
+        moved = term(outputs, outputs, None, None)
+        torch.testing.assert_close(moved, torch.full((3,), 1.5**2 if bias and net is student else 0.0).double())
 
 
 def test_trains_the_students_classifier_and_owns_neither():
@@ -29,8 +56,6 @@ def test_trains_the_students_classifier_and_owns_neither():
     term.attach(student, teacher)
     term.build(STUDENT, TEACHER, SPEC)
     assert not list(term.parameters()) and not term.state_dict()
-    from loss_references import random_outputs
-
     outputs = [random_outputs(3, CLASSES, dict(s.features), torch.float32) for s in (STUDENT, TEACHER)]
     term(*outputs, None, None).mean().backward()
     assert student.head.weight.grad is not None and student.head.weight.grad.abs().sum() > 0

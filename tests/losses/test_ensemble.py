@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
-from kdx.losses.base.weighting import Confidence, Constant, DropMembers, RandomMember, Weighting, entropy
+from kdx.losses.base.weighting import Confidence, Constant, DropMembers, EntropyShare, RandomMember, Weighting, entropy
 from kdx.losses.features.fitnet import FitNet
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.dkd import DKD
@@ -100,7 +100,7 @@ def test_the_geometric_mean_is_the_mean_of_logits():
 
 
 @pytest.mark.parametrize("inner", [KD(2.0, "batchmean"), DKD(1.0, 2.0, 2.0), LogitMSE("half_sum")])
-@pytest.mark.parametrize(("across", "scale"), [("mean", 1 / 2), ("sum", 1.0)])
+@pytest.mark.parametrize(("across", "scale"), [("mean", 1 / 2), ("sum", 1.0), ("count", 1 / 2)])
 def test_each_member_adds_up_any_term(inner: Any, across: Any, scale: float):
     student, teacher, batch = scene(2)
     rows = EachMember(inner, Constant(), across)(student, teacher, batch, START)
@@ -113,6 +113,40 @@ def test_each_member_adds_up_any_term(inner: Any, across: Any, scale: float):
 
 def weights_of(weighting: Weighting, teacher: Outputs, batch: Batch, own: tuple[float, ...] = (1.0,) * 3) -> Tensor:
     return weighting([m.logits for m in teacher.members], torch.tensor(own).double(), batch)
+
+
+def test_the_code_of_ca_mkd_divides_by_the_number_of_teachers():
+    """Its weights sum to 1 already, so its loss is a third of the paper's for three teachers."""
+    student, teacher, batch = scene()
+    for weighting in (Confidence("cross_entropy"), Confidence("entropy")):
+        paper, code = (
+            EachMember(KD(4.0, "batchmean"), weighting, across)(student, teacher, batch, START)
+            for across in ("mean", "count")
+        )
+        torch.testing.assert_close(code, paper / 3)
+
+
+def test_shares_of_the_entropies_equal_the_loop():
+    """`sum_m (1 - h_m / sum_k h_k) KL_m / M` over Python floats."""
+    student, teacher, batch = scene()
+    rows = EachMember(KD(4.0, "batchmean"), EntropyShare(), "count")(student, teacher, batch, START)
+    expected = []
+    for z, *each in zip(student.logits.tolist(), *(m.logits.tolist() for m in teacher.members), strict=True):
+        entropies = [-math.fsum(p * math.log(p) for p in softmax(v, 1.0)) for v in each]
+        losses = [16 * kl(softmax(v, 4.0), softmax(z, 4.0)) for v in each]
+        weighed = [(1 - h / math.fsum(entropies)) * one for h, one in zip(entropies, losses, strict=True)]
+        expected.append(math.fsum(weighed) / 3)
+    assert rows.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+def test_shares_of_no_entropy_are_equal_and_a_single_member_has_its_own_weight():
+    _, teacher, batch = scene()
+    certain = Outputs(teacher.logits, {}, tuple(Outputs(1e6 * m.logits) for m in teacher.members))
+    torch.testing.assert_close(weights_of(EntropyShare(), certain, batch), torch.full((SIZE, 3), 2 / 3).double())
+    alone = Outputs(teacher.logits, {}, teacher.members[:1])
+    assert weights_of(EntropyShare(), alone, batch, (0.7,)).tolist() == [[pytest.approx(0.7)]] * SIZE
+    own = weights_of(EntropyShare(), teacher, batch, (2.0, 1.0, 1.0))
+    torch.testing.assert_close(own[:, 0], 2 * weights_of(EntropyShare(), teacher, batch)[:, 0])
 
 
 @pytest.mark.parametrize("measure", ["cross_entropy", "entropy"])

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from law_case import CLASSES, SPEC
@@ -44,6 +46,24 @@ def test_the_first_stage_is_the_reconstruction_error():
     maps = teacher.feature("last")
     expected = (term.decoder(term.encoder(maps)) - maps).square().mean((1, 2, 3))
     torch.testing.assert_close(term(student, teacher, BATCH, Progress(0, 100, 100)), expected)
+
+
+def test_a_rate_of_a_fifth_is_not_a_weight_of_a_fifth():
+    """Weight decay included: the first stage by `schedule=first_stage` is a run at 0.01."""
+    torch.manual_seed(0)
+    student, teacher = (random_outputs(3, CLASSES, dict(s.features), torch.float32) for s in (STUDENT, TEACHER))
+    start = built()
+    ends = {}
+    for name, rate, weight in (("alone", 0.01, 1.0), ("schedule", 0.05 * 0.2, 1.0), ("weight", 0.05, 0.2)):
+        term = copy.deepcopy(start)
+        optimizer = torch.optim.SGD(term.parameters(), lr=rate, momentum=0.9, weight_decay=0.5)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (weight * term(student, teacher, BATCH, Progress(0, 240, 240)).mean()).backward()
+            optimizer.step()
+        ends[name] = torch.cat([p.detach().flatten() for p in term.encoder.parameters()])
+    torch.testing.assert_close(ends["schedule"], ends["alone"])
+    assert (ends["weight"] - ends["alone"]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("compared", ["attention", "whole"])

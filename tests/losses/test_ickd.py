@@ -1,6 +1,32 @@
+import pytest
 import torch
+from law_case import CLASSES, SPEC
 
-from kdx.losses.features.ickd import channel_correlation
+from kdx.core.outputs import Shapes
+from kdx.losses.features.ickd import ICKD, channel_correlation
+
+
+@pytest.fixture(autouse=True)
+def a_seed():
+    torch.manual_seed(0)
+
+
+def embedding(initial) -> torch.Tensor:
+    term = ICKD("last", "last", initial)
+    term.build(Shapes((CLASSES,), {"last": (100, 4, 4)}), Shapes((CLASSES,), {"last": (400, 4, 4)}), SPEC)
+    return term.embed[0].weight.detach()
+
+
+def test_the_embedding_starts_from_torchs_default_or_from_he():
+    """Uniform within 1 / sqrt(inputs) for a 1 x 1 convolution of torch; normal over fan_out for He."""
+    uniform, normal = embedding("torch"), embedding("he")
+    assert uniform.abs().max() <= 0.1 and abs(uniform.std().item() - 0.1 / 3**0.5) < 0.001
+    assert normal.abs().max() > 0.2 and abs(normal.std().item() - (2 / 400) ** 0.5) < 0.002
+
+
+def test_refuses_another_initialisation():
+    with pytest.raises(ValueError, match="initial must be 'he' or 'torch', got 'xavier'"):
+        ICKD("last", "last", "xavier")  # pyright: ignore[reportArgumentType]
 
 
 def test_the_order_of_positions_and_the_size_of_the_map_do_not_matter():

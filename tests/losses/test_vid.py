@@ -55,6 +55,15 @@ def test_the_variances_are_parameters_and_find_the_mean_squared_error():
     torch.testing.assert_close(torch.nn.functional.softplus(raw[0]), expected, rtol=1e-2, atol=1e-3)
 
 
+def test_the_means_are_predicted_with_or_without_biases():
+    shapes = Shapes((10,), {"a": (3, 8, 8)}), Shapes((10,), {"a": (5, 4, 4)})
+    for bias in (False, True):
+        term = VID(["a"], 5.0, bias=bias)
+        term.build(*shapes, SPEC)
+        convolutions = [m for m in term.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert len(convolutions) == 3 and all((m.bias is not None) == bias for m in convolutions)
+
+
 def test_a_variance_below_the_least_is_refused():
     with pytest.raises(ValueError, match="must be above 1e-05, got 1e-06"):
         VID(["a"], 1e-6)

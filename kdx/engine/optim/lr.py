@@ -61,6 +61,45 @@ class MultiStep(LearningRate):
         yield from self._factor.unreached(epochs)
 
 
+class Piecewise(LearningRate):
+    """Factor `factors[k]` after k milestones; milestones are in whole schedule epochs.
+
+    Args:
+        milestones: Schedule epochs at which the factor changes, in increasing order.
+        factors: One more than there are milestones.
+        warmup_epochs: Length of the warm-up, in schedule epochs.
+        warmup_start: Factor at the first step.
+
+    Raises:
+        ValueError: The numbers of milestones and factors do not fit, or milestones do not increase.
+
+    Example:
+        >>> rate = Piecewise([30, 150], [0.2, 1.0, 0.1], 0, 0)
+        >>> [rate(Progress(step=epoch, steps=240, epochs=240)) for epoch in (0, 29, 30, 149, 150)]
+        [0.2, 0.2, 1.0, 1.0, 0.1]
+    """
+
+    def __init__(
+        self,
+        milestones: Sequence[float],
+        factors: Sequence[NonNegative],
+        warmup_epochs: NonNegative,
+        warmup_start: Probability,
+    ):
+        super().__init__(warmup_epochs, warmup_start)
+        if len(factors) != len(milestones) + 1:
+            raise ValueError(
+                f"schedule.factors needs {len(milestones) + 1} numbers, one more than schedule.milestones; "
+                f"it has {len(factors)}"
+            )
+        if list(milestones) != sorted(set(milestones)):
+            raise ValueError(f"schedule.milestones must increase, got {list(milestones)}")
+        self.milestones, self.factors = tuple(milestones), tuple(factors)
+
+    def decay(self, progress: Progress) -> float:
+        return self.factors[sum(progress.exact_epoch + 1e-9 >= m for m in self.milestones)]
+
+
 class Cosine(LearningRate):
     """Half a cosine period from 1 at the end of the warm-up to `end` at the end of the run."""
 

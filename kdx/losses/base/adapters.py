@@ -1,6 +1,7 @@
 """Layers that map a student's feature to a teacher's shape, trained with the student."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,8 @@ from torch.nn import functional as F
 
 from kdx.core.distributed import all_reduce_sum, world_size
 from kdx.losses.base.memory_format import positions
+
+Initial = Literal["he", "torch"]
 
 
 class Norm(nn.BatchNorm2d):
@@ -24,19 +27,21 @@ class Norm(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def pointwise(inputs: int, outputs: int) -> nn.Sequential:
-    """A 1 x 1 convolution (He normal over fan_out, no bias) and batch norm.
+def pointwise(inputs: int, outputs: int, initial: Initial = "he") -> nn.Sequential:
+    """A 1 x 1 convolution without bias, and batch norm.
 
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
+        initial: Initialisation of the convolution: 'he' (normal over fan_out) or 'torch' (its default, uniform).
 
     Example:
         >>> pointwise(16, 32)(torch.zeros(2, 16, 8, 8)).shape
         torch.Size([2, 32, 8, 8])
     """
     conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-    nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / outputs))
+    if initial == "he":
+        nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / outputs))
     return nn.Sequential(conv, Norm(outputs))
 
 

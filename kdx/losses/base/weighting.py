@@ -78,6 +78,31 @@ class Confidence(Weighting):
         return F.cross_entropy(logits, labels, reduction="none")
 
 
+class EntropyShare(Weighting):
+    """`1 - h_m / sum_k h_k` for each sample, with h the entropy of a member's prediction; they sum to M - 1.
+
+    EB-KD as the code of CA-MKD has it. Where every member is certain, the weights are `1 - 1 / M`.
+
+    References:
+        Kwon, Na, Lee, Kim, "Adaptive Knowledge Distillation Based on Entropy", 2020.
+        https://doi.org/10.1109/ICASSP40776.2020.9054698
+
+    Example:
+        >>> batch = Batch(torch.zeros(3, 1), torch.zeros(3).long(), torch.arange(3))
+        >>> weights = EntropyShare()([torch.randn(3, 5), torch.randn(3, 5)], torch.ones(2), batch)
+        >>> torch.allclose(weights.sum(1), torch.ones(3))
+        True
+    """
+
+    def __call__(self, members: Sequence[Tensor], own: Tensor, batch: Batch) -> Tensor:
+        if len(members) == 1:
+            return own.expand(len(members[0]), -1)
+        entropies = torch.stack([entropy(v.detach()) for v in members], 1)
+        total = entropies.sum(1, keepdim=True)
+        shares = torch.where(total > 1e-12, entropies / total.clamp(min=1e-12), 1 / len(members))
+        return (1 - shares) * own
+
+
 class RandomMember(Weighting):
     """One member for the whole batch, drawn with probabilities in proportion to the members' own weights.
 

@@ -37,13 +37,14 @@ def class_activation_maps(features: Tensor, weight: Tensor, bias: Tensor | None)
 
 
 @full_precision
-def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int) -> Tensor:
-    """Mean squared difference of pooled class activation maps, each scaled to length 1.
+def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int, normalize: bool) -> Tensor:
+    """Mean squared difference of pooled class activation maps.
 
     Args:
         student_maps: [B, C, H, W].
         teacher_maps: [B, C, H', W']; gets no gradient.
         side: Height and width that both are pooled to.
+        normalize: Whether each pooled map is scaled to length 1.
 
     Returns:
         [B].
@@ -54,12 +55,11 @@ def map_distance(student_maps: Tensor, teacher_maps: Tensor, side: int) -> Tenso
 
     Example:
         >>> maps = torch.randn(2, 5, 4, 4)
-        >>> map_distance(maps, 3 * maps, 2).abs().max() < 1e-12
+        >>> map_distance(maps, 3 * maps, 2, normalize=True).abs().max() < 1e-12
         tensor(True)
     """
-    mine, theirs = (
-        unit(F.adaptive_avg_pool2d(maps, side).flatten(2), 2) for maps in (student_maps, teacher_maps.detach())
-    )
+    pair = (F.adaptive_avg_pool2d(maps, side).flatten(2) for maps in (student_maps, teacher_maps.detach()))
+    mine, theirs = (unit(maps, 2) if normalize else maps for maps in pair)
     return (mine - theirs).square().mean((1, 2))
 
 
@@ -70,14 +70,18 @@ class CATKD(Paired):
         student_role: The map whose mean the student's classifier reads.
         teacher_role: The map whose mean the teacher's classifier reads.
         side: Height and width to which the maps are pooled.
+        normalize: Whether each pooled map is scaled to length 1. The value, and so the weight, depends on it.
+        bias: Whether the maps contain the classifiers' biases. The authors' classifiers have none.
     """
 
     tasks = ONLY_CLASSES
     called = "CAT-KD"
 
-    def __init__(self, student_role: str, teacher_role: str, side: PositiveInt):
+    def __init__(
+        self, student_role: str, teacher_role: str, side: PositiveInt, normalize: bool = True, bias: bool = True
+    ):
         super().__init__({student_role: teacher_role})
-        self.side = side
+        self.side, self.normalize, self.bias = side, normalize, bias
         # a tuple, so that they do not become submodules: they belong to the networks
         self._networks: tuple[nn.Module | None, ...] = (None, None)
         self._heads: tuple[nn.Linear, ...] = ()
@@ -97,7 +101,7 @@ class CATKD(Paired):
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         (pair,) = self.features(student, teacher)
         mine, theirs = (
-            class_activation_maps(feature, head.weight, head.bias)
+            class_activation_maps(feature, head.weight, head.bias if self.bias else None)
             for feature, head in zip(pair, self._heads, strict=True)
         )
-        return map_distance(mine, theirs, self.side)
+        return map_distance(mine, theirs, self.side, self.normalize)

@@ -7,7 +7,7 @@ from kdx.core.functional import unit
 from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
-from kdx.losses.base.adapters import pointwise
+from kdx.losses.base.adapters import Initial, pointwise
 from kdx.losses.base.memory_format import channel_products, positions
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
@@ -46,17 +46,21 @@ class ICKD(Paired):
     Args:
         student_role: The student's map.
         teacher_role: The teacher's map; its size may differ.
+        initial: Initialisation of the convolution: 'he' (normal over fan_out) or 'torch' (its default, uniform).
     """
 
     called = "ICKD"
     embed: nn.Module
 
-    def __init__(self, student_role: str, teacher_role: str):
+    def __init__(self, student_role: str, teacher_role: str, initial: Initial = "he"):
         super().__init__({student_role: teacher_role})
+        if initial not in ("he", "torch"):
+            raise ValueError(f"initial must be 'he' or 'torch', got {initial!r}")
+        self.initial: Initial = initial
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         ((mine, theirs),) = self.maps(student, teacher)
-        self.embed = pointwise(mine[0], theirs[0])
+        self.embed = pointwise(mine[0], theirs[0], self.initial)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         ((mine, theirs),) = self.features(student, teacher)

@@ -50,15 +50,15 @@ def gaussian_nll(predicted: Tensor, teacher_features: Tensor, variance: Tensor) 
 class _Regressor(nn.Module):
     """Predicts the teacher's map from the student's, with a learned variance per channel."""
 
-    def __init__(self, student_channels: int, teacher_channels: int, variance: float):
+    def __init__(self, student_channels: int, teacher_channels: int, variance: float, bias: bool):
         super().__init__()
         width = teacher_channels
         self.mean = nn.Sequential(
-            nn.Conv2d(student_channels, width, 1),
+            nn.Conv2d(student_channels, width, 1, bias=bias),
             nn.ReLU(),
-            nn.Conv2d(width, width, 1),
+            nn.Conv2d(width, width, 1, bias=bias),
             nn.ReLU(),
-            nn.Conv2d(width, teacher_channels, 1),
+            nn.Conv2d(width, teacher_channels, 1, bias=bias),
         )
         # its softplus plus LEAST_VARIANCE is the initial variance
         self.raw_variance = nn.Parameter(torch.full((width,), math.log(math.expm1(variance - LEAST_VARIANCE))))
@@ -77,20 +77,21 @@ class VID(Paired):
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
             role to the teacher's.
         initial_variance: Where the variances begin.
+        bias: Whether the convolutions of the means have biases.
     """
 
     called = "VID"
 
-    def __init__(self, roles: Roles, initial_variance: Positive):
+    def __init__(self, roles: Roles, initial_variance: Positive, bias: bool = True):
         super().__init__(roles)
         if initial_variance <= LEAST_VARIANCE:
             raise ValueError(f"VID's initial variance must be above {LEAST_VARIANCE}, got {initial_variance}")
-        self.initial_variance = initial_variance
+        self.initial_variance, self.bias = initial_variance, bias
         self.regressors = nn.ModuleList()
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         channels = [(mine[0], theirs[0]) for mine, theirs in self.maps(student, teacher)]
-        self.regressors = nn.ModuleList(_Regressor(*both, self.initial_variance) for both in channels)
+        self.regressors = nn.ModuleList(_Regressor(*both, self.initial_variance, self.bias) for both in channels)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         rows = [

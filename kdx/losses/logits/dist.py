@@ -99,6 +99,11 @@ class DIST(Term):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         require_same_logits(student, teacher, "DIST")
+        if spec.num_classes < 3 and self.inter_weight != 0:
+            raise ValueError(
+                "DIST's correlation over classes is 1 or -1 for two classes of any networks, without a gradient; this "
+                f"data set has {spec.num_classes} classes; inter_weight=0 keeps the correlation over the batch"
+            )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         read = student.logits, teacher.logits, at(self.temperature, progress)

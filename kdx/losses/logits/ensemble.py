@@ -20,7 +20,7 @@ from kdx.losses.base.weighting import Weighting
 from kdx.losses.logits.kd import Reduction, over_classes
 
 Mean = Literal["arithmetic", "geometric"]
-Across = Literal["mean", "sum"]
+Across = Literal["mean", "sum", "count"]
 
 
 @full_precision
@@ -129,7 +129,8 @@ class EachMember(Members):
     Args:
         term: A term on logits, such as KD, DKD or LogitMSE, without parameters.
         weighting: Weight of each member.
-        across: 'mean' normalises the weights of a sample to sum 1; 'sum' does not, and they are 1 by default.
+        across: 'mean' normalises the weights of a sample to sum 1; 'sum' takes them as they are, 1 by default; 'count'
+            divides that sum by the number of members, as the code of CA-MKD does.
 
     Raises:
         ValueError: A term that reads no teacher, reads features or has parameters.
@@ -142,8 +143,8 @@ class EachMember(Members):
             raise ValueError(f"EachMember sums a term over teachers, but {name} reads no teacher")
         if term.teacher_roles() or any(True for _ in term.parameters()):
             raise ValueError(f"EachMember sums a term on logits without parameters, which {name} is not")
-        if across not in ("mean", "sum"):
-            raise ValueError(f"across must be 'mean' or 'sum', got {across!r}")
+        if across not in ("mean", "sum", "count"):
+            raise ValueError(f"across must be 'mean', 'sum' or 'count', got {across!r}")
         self.term = term
         self.skips_unlabelled, self.keyed_by_index = term.skips_unlabelled, term.keyed_by_index
         self.across: Across = across
@@ -163,5 +164,7 @@ class EachMember(Members):
         members, weights = self.weigh(teacher, batch)
         if self.across == "mean":
             weights = weights / weights.sum(1, keepdim=True)
+        elif self.across == "count":
+            weights = weights / len(members)
         rows = [self.term(student, member, batch, progress) for member in members]
         return (torch.stack(rows, 1) * weights).sum(1)

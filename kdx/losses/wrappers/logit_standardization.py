@@ -20,7 +20,7 @@ def standardize(logits: Tensor) -> Tensor:
     The student then need not match the teacher's scale, only its relations between classes.
 
     Args:
-        logits: [B, C], C at least 2.
+        logits: [B, C], C at least 3; two standardised logits keep nothing but their order.
 
     Returns:
         [B, C].
@@ -50,8 +50,11 @@ class LogitStandardization(Wrapper):
     reads_logits = True
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        if spec.num_classes < 2:
-            raise ValueError(f"standardising logits needs at least 2 classes; this data set has {spec.num_classes}")
+        if spec.num_classes < 3:
+            raise ValueError(
+                "standardising logits needs at least 3 classes, since two standardised logits are 0.71 and -0.71 for "
+                f"any network; this data set has {spec.num_classes}"
+            )
         super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
