@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
+import kdx.data.numpy_stream  # noqa: F401 - registers NumPy's random stream
 from kdx.config.compose import Config
 from kdx.config.schema import Member, RunConfig
 from kdx.core.errors import UserError

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdx.config.identity import identity
 from kdx.config.schema import RunConfig
-from kdx.core.distributed import is_leader, run_on_leader, world_size
+from kdx.core.distributed import is_leader, world_size
 from kdx.core.files import as_file_name
 from kdx.core.method import Evaluator
 from kdx.core.task import Task
@@ -20,6 +20,7 @@ from kdx.evals.predictions import predictions
 from kdx.models.weights import save_weights
 from kdx.runs.build import Light
 from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.leader import run_on_leader
 from kdx.runs.prepare import network_name
 from kdx.runs.provenance import commit, machine, versions
 from kdx.runs.results import Result, save_predictions, write_json

@@ -19,9 +19,7 @@ from kdx.core.distributed import (
     fails_first,
     init_process_group,
     is_leader,
-    leader_first,
     rank,
-    run_on_leader,
     world_size,
 )
 from kdx.core.errors import StoppedError
@@ -55,6 +53,7 @@ from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.fused import FusedRuns
+from kdx.runs.leader import leader_first, run_on_leader
 from kdx.runs.lock import PAUSE, LockedError, locked
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml

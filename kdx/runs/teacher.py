@@ -11,7 +11,6 @@ from torch import Tensor
 from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
 from kdx.core.batch import Batch
-from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
 from kdx.core.files import as_file_name
 from kdx.core.seed import derive
@@ -27,6 +26,7 @@ from kdx.models.weights import save_weights, sha256
 from kdx.runs.build import build_network, build_teacher
 from kdx.runs.ensemble_config import each_teacher, ensemble, together
 from kdx.runs.fill import weights_file
+from kdx.runs.leader import leader_first
 from kdx.runs.memo import agrees, memoised
 from kdx.runs.optimize import optimized
 from kdx.runs.prepare import network_name
