@@ -121,19 +121,20 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
 def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.commands.show import show
     from kdx.engine.record.loggers import asked_by_agent
-    from kdx.pool.task import folder_of
-    from kdx.runs.prepare import prepare  # these import torch
+    from kdx.runs.export import folder_of
+    from kdx.runs.prepare import prepare_with_parts  # these import torch
     from kdx.runs.run import run, run_or_wait
     from kdx.sweeps.agent import show_again
 
     init_process_group()
-    config = as_launched(prepare(composed))
+    prepared = prepare_with_parts(composed)
+    config = as_launched(prepared.config)
     if asked_by_agent() and is_leader():
         show_again(config)
     # another sweep may train a run that this one needs too, so wait; two commands for a single run are an error
     _collect_from_now()
     try:
-        result = (run_or_wait if sweeps else run)(config, trial_views)
+        result = (run_or_wait if sweeps else run)(config, trial_views, prepared.light)
     except Exception as error:
         error.add_note(str(folder_of(config)))
         raise

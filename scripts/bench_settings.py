@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from bench_plain import divergence
 from torch import nn
 from torch.nn import functional as F
 
-from kdx.config.compose import Config, compose
+from kdx.config.compose import compose
+from kdx.config.schema import RunConfig, Teacher
 from kdx.core.seed import get_rng_state, set_rng_state
 from kdx.models.teachers.memo_table import MemoTable
 from kdx.models.weights import save_weights
@@ -52,7 +54,7 @@ def overrides_of(setting: str, device: str) -> list[str]:
     }[{"sweep4-fast": "fast-shared"}.get(setting, setting.removeprefix("sweep4-"))]
 
 
-def config_of(teacher: str, student: str, setting: str, folder: Path, device: str) -> Config:
+def config_of(teacher: str, student: str, setting: str, folder: Path, device: str) -> RunConfig:
     """KD on CIFAR-shaped data in memory, without evaluation."""
     overrides = [
         "dataset=synthetic",
@@ -70,33 +72,38 @@ def config_of(teacher: str, student: str, setting: str, folder: Path, device: st
         *ALL_PASS,
         *overrides_of(setting, device),
     ]
-    return prepare(compose(overrides)) | {"evals": {}}
+    return replace(prepare(compose(overrides)), evals={})
 
 
-def networks(config: Config) -> tuple[nn.Module, nn.Module]:
+def networks(config: RunConfig) -> tuple[nn.Module, nn.Module]:
     """Teacher and student with random weights: values do not change the cost."""
-    return build_network(config["teacher"]["net"], 1), build_network(config["student"]["net"], 0)
+    return build_network(_teacher(config).net, 1), build_network(config.student.net, 0)
 
 
-def members_of(config: Config, setting: str, folder: Path) -> list[Config]:
+def _teacher(config: RunConfig) -> Teacher:
+    assert config.teacher is not None
+    return config.teacher
+
+
+def members_of(config: RunConfig, setting: str, folder: Path) -> list[RunConfig]:
     """Configs of a setting's runs; writes the teacher's weights to disk."""
     weights = folder / "teacher.safetensors"
     if not weights.exists():
         save_weights(weights, networks(config)[0], {})
-    teacher = {**config["teacher"], "checkpoint": str(weights), "training": None}
-    config = {**config, "teacher": teacher, "data_seed": 0}
+    teacher = replace(_teacher(config), checkpoint=str(weights), training=None)
+    config = replace(config, teacher=teacher, data_seed=0)
     seeds = range(MEMBERS if setting.startswith("sweep") else 1)
-    paths = {**config["paths"], "runs": str(folder / setting)}
-    return [{**config, "seed": seed, "paths": paths} for seed in seeds]
+    paths = replace(config.paths, runs=str(folder / setting))
+    return [replace(config, seed=seed, paths=paths) for seed in seeds]
 
 
-def loop(members: list[Config]) -> Step:
+def loop(members: list[RunConfig]) -> Step:
     """Build a function that runs one step of each run in turn, as `kdx study` does."""
     fused = FusedRuns(len(members))
     runs = [in_steps(config, fused) for config in members]
     for run in runs:
         next(run)
-    if members[0]["teacher"]["memo"]:
+    if _teacher(members[0]).memo:
         _warm(members[0])
     streams = [get_rng_state() for _ in runs]
 
@@ -111,13 +118,13 @@ def loop(members: list[Config]) -> Step:
     return step
 
 
-def _warm(config: Config) -> None:
+def _warm(config: RunConfig) -> None:
     """Fill the run's memo for the views of the first epochs."""
-    (folder,) = Path(config["paths"]["memos"]).iterdir()
+    (folder,) = Path(config.paths.memos).iterdir()
     facts = json.loads((folder / "memo.json").read_text())
     loaders = build_loaders(config, build_light(config))
     assert loaders.num_views is not None
-    table = MemoTable(folder, loaders.num_views, facts["width"], config["teacher"]["memo_dtype"])
+    table = MemoTable(folder, loaders.num_views, facts["width"], _teacher(config).memo_dtype)
     for epoch in range(3):
         for batch in loaders.train.epoch(epoch):
             assert batch.view is not None
@@ -125,18 +132,18 @@ def _warm(config: Config) -> None:
     table.close()
 
 
-def bare(members: list[Config]) -> Step:
+def bare(members: list[RunConfig]) -> Step:
     """Teacher forward, then forward, loss, backward and optimiser step of each student, on one batch in memory."""
     config = members[0]
     light = build_light(config)
     device, layout = light.device, torch.channels_last
     loaders = build_loaders(config, light)
     batch = next(iter(loaders.train.epoch(0))).to(device)
-    remembered = config["teacher"]["memo"]
-    unremembered = {**config, "teacher": {**config["teacher"], "memo": False}}
-    teacher = load_teacher(unremembered, {"": Path(config["teacher"]["checkpoint"])}, loaders, device).network
+    remembered = _teacher(config).memo
+    unremembered = replace(config, teacher=replace(_teacher(config), memo=False))
+    teacher = load_teacher(unremembered, {"": Path(str(_teacher(config).checkpoint))}, loaders, device).network
     teacher.to(memory_format=layout)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
-    students = [build_network(c["student"]["net"], c["seed"]).to(device).train() for c in members]
+    students = [build_network(c.student.net, c.seed).to(device).train() for c in members]
     for student in students:
         student.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     optimizers = [light.optimizer.build(student.named_parameters()) for student in students]
@@ -156,7 +163,7 @@ def bare(members: list[Config]) -> Step:
     return step
 
 
-def loader(config: Config) -> Iterator[None]:
+def loader(config: RunConfig) -> Iterator[None]:
     """Yield batches of the run's loader forever."""
     loaders, epoch = build_loaders(config, build_light(config)), 0
     while True:

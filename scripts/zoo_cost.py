@@ -63,13 +63,13 @@ def update_of(method: str, teacher: str, student: str, device: torch.device) -> 
     )
     light = build_light(config)
     given: dict[str, Any] = {"student": start_student(config, None), "spec": SPEC}
-    if config["teacher"] is not None:
-        given["teacher"] = Frozen(build_network(config["teacher"]["net"], 1), None, None)
+    if config.teacher is not None:
+        given["teacher"] = Frozen(build_network(config.teacher.net, 1), None, None)
     with seeded(0, "method"):
-        built = make(config["method"], **given).to(device)
+        built = make(config.method, **given).to(device)
     built.to(memory_format=torch.channels_last)
     built.train()
-    return make(config["update"], method=built, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None)
+    return make(config.update, method=built, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None)
 
 
 def of_classes() -> list[str]:

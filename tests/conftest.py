@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-Config = dict[str, Any]
+from kdx.config.schema import RunConfig, run_config
+
 SOMEWHERE = "a-place-that-each-test-has-for-itself"
 
 # 5 steps an epoch, 8 steps a run, a short last batch when evaluating; small nets of three stages
@@ -59,7 +60,7 @@ def _prepared(overrides: tuple[str, ...]) -> str:
     from kdx.config.compose import compose
     from kdx.runs.prepare import prepare
 
-    return json.dumps(prepare(compose([*overrides, f"paths.outputs={SOMEWHERE}"])))
+    return json.dumps(prepare(compose([*overrides, f"paths.outputs={SOMEWHERE}"])).plain())
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +69,12 @@ def one_thread():
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Callable[..., Config]:
+def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
-    def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> Config:
-        return json.loads(_prepared((*data, *TINY, *student, *overrides)).replace(SOMEWHERE, str(tmp_path)))
+    def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> RunConfig:
+        text = _prepared((*data, *TINY, *student, *overrides))
+        return run_config(json.loads(text.replace(SOMEWHERE, str(tmp_path))))
 
     return config
 
@@ -81,7 +83,7 @@ def tiny(tmp_path: Path) -> Callable[..., Config]:
 def built(tmp_path: Path) -> Callable[..., Any]:
     """Trainers of tiny runs with a teacher of random weights, as a run builds them."""
 
-    def build(config: Config, folder: str = "built") -> Any:
+    def build(config: RunConfig, folder: str = "built") -> Any:
         from kdx.core.seed import seeded
         from kdx.models.teachers.frozen import Frozen
         from kdx.runs.build import build_light, build_loaders, build_method, build_network, start_student
@@ -92,12 +94,12 @@ def built(tmp_path: Path) -> Callable[..., Any]:
         loaders = build_loaders(config, light)
         nets = {}
         for number, (name, own) in enumerate(each_teacher(config).items(), 1):
-            net = build_network(own["teacher"]["net"], number)
+            net = build_network(own.teacher.net, number)
             with seeded(0, "statistics"), torch.no_grad():  # batch norms that have seen something
                 net.train()
-                net(torch.randn(16, *config["dataset"]["input_shape"]))
+                net(torch.randn(16, *config.dataset["input_shape"]))
             nets[name] = Frozen(net, None, None)
-        teacher = nets.get("") or (ensemble(config["teacher"], nets) if nets else None)
+        teacher = nets.get("") or (ensemble(config.teacher, nets) if nets else None)
         method = build_method(config, loaders, start_student(config, None), teacher)
         if light.settings.channels_last:
             method.to(memory_format=torch.channels_last)

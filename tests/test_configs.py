@@ -9,6 +9,7 @@ from door import SMALL
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import config_dir, options
+from kdx.config.schema import RunConfig
 from kdx.config.validate import check
 from kdx.runs.build import build_network, make
 from kdx.runs.prepare import examine, prepare
@@ -78,7 +79,7 @@ def test_every_option_composes_and_binds(choice: str, some_file: str):
         config = examine(compose([choice, *NEEDS.get(choice, []), f"teacher.checkpoint={some_file}"]))
     except ConfigError as error:
         pytest.fail(f"configs/{group}/{name}.yaml: {error}; what it needs to compose is a line of NEEDS in {__file__}")
-    assert config["choices"][group] == name
+    assert config.choices[group] == name
 
 
 @pytest.mark.parametrize("name", options("model"))
@@ -86,11 +87,11 @@ def test_every_network_binds_as_student_and_as_teacher(name: str, some_file: str
     needs = NEEDS.get(f"student={name}", [])
     overrides = ["dataset=cifar100", f"student={name}", f"teacher={name}", *needs]
     config = examine(compose([*overrides, f"teacher.checkpoint={some_file}"]))
-    assert config["student"]["net"] == config["teacher"]["net"]
+    assert config.student.net == config.teacher.net
     with torch.device("meta"):
-        net = build_network(config["student"]["net"], 0)
+        net = build_network(config.student.net, 0)
     if name not in FUNCTIONS:
-        assert config["student"]["net"]["num_classes"] == 100
+        assert config.student.net["num_classes"] == 100
         assert sum(p.numel() for p in net.parameters()) > 0
 
 
@@ -160,7 +161,7 @@ def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path):
     overrides = [f"experiment={experiment}", *NEEDS.get(f"experiment={experiment}", []), *facts(experiment)]
     overrides += [f"paths.outputs={tmp_path}"]
     plain = compose(overrides).config
-    save_weights(weights, build_network(plain["teacher"]["net"], 1), {})
+    save_weights(weights, build_network(plain.teacher.net, 1), {})
     own = [f"teacher.checkpoint={weights}", "teacher.expected=null"]
     result = run(prepare(compose([*overrides, *own])))
     assert result.data["steps"] == 2
@@ -216,13 +217,14 @@ CRD240 = {
 }
 
 
-def at(config: dict, path: str):
+def at(config: RunConfig, path: str):
+    value = config.plain()
     for key in path.split("."):
-        config = config[key]
-    return config
+        value = value[key]
+    return value
 
 
-def crd(*overrides: str, some_file: str) -> dict:
+def crd(*overrides: str, some_file: str) -> RunConfig:
     given = [f"teacher.checkpoint={some_file}", *overrides]
     return examine(compose(["experiment=crd/resnet56_resnet20_kd", *given]))
 
@@ -233,23 +235,23 @@ def test_the_crd_protocol_is_to_the_letter(some_file: str):
 
 
 def test_the_teacher_is_trained_by_the_same_protocol():
-    config = examine(compose(["experiment=crd/resnet56_resnet20_kd"]))["teacher"]["training"]
+    config = examine(compose(["experiment=crd/resnet56_resnet20_kd"])).teacher.training
     alike = {p: v for p, v in CRD240.items() if p.split(".")[0] in ("trainer", "optimizer", "schedule", "augmentation")}
     assert {path: at(config, path) for path in alike} == alike
-    assert config["choices"]["student"] == "resnet56"
-    assert config["method"]["weights"] == {"ce": 1}
-    assert config["method"]["label_smoothing"] == 0
+    assert config.choices["student"] == "resnet56"
+    assert config.method["weights"] == {"ce": 1}
+    assert config.method["label_smoothing"] == 0
 
 
 def test_weight_decay_reaches_every_parameter_and_the_rate_drops_three_times(some_file: str):
     from kdx.core.schedule import Progress
 
     config = crd(some_file=some_file)
-    net = build_network(config["student"]["net"], 0)
-    groups = make(config["optimizer"]).build(net.named_parameters()).param_groups
+    net = build_network(config.student.net, 0)
+    groups = make(config.optimizer).build(net.named_parameters()).param_groups
     assert {g["weight_decay"] for g in groups} == {0.0005}
     assert sum(p.numel() for g in groups for p in g["params"]) == sum(p.numel() for p in net.parameters())
-    rate, steps = make(config["schedule"]), 782  # of an epoch: 50,000 images in batches of 64
+    rate, steps = make(config.schedule), 782  # of an epoch: 50,000 images in batches of 64
     for epoch, factor in (
         (1, 1),
         (150, 1),

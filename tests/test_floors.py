@@ -14,11 +14,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# `core` imports torch and the standard library; a file and what else it may import, with the reason
-BESIDES_TORCH = {
-    "ranges.py": {"annotated_types"},  # ranges in annotations, which pydantic reads; a module without code
-    "seed.py": {"numpy"},  # its global stream is seeded beside torch's, and torch imports it
-}
 # files that import a module by a name which is known at run time alone
 BY_NAME = {
     "__init__.py",  # the public names, each imported when it is used
@@ -67,11 +62,12 @@ def words(tree: ast.Module) -> set[str]:
 
 
 def core(kdx: Path) -> list[str]:
+    """`core` imports torch and the standard library."""
     allowed = {"torch", "kdx", *sys.stdlib_module_names}
     return [
         f"core/{path.name} imports {name}"
         for path, tree in parsed(kdx / "core")
-        for name in sorted(imported(tree) - allowed - BESIDES_TORCH.get(path.name, set()))
+        for name in sorted(imported(tree) - allowed)
     ]
 
 
@@ -118,7 +114,8 @@ def test_a_file_that_may_import_by_name_does(name: str):
         ("core", "core/batch.py", "import numpy"),
         ("core", "core/batch.py", "def f():\n    from scipy import stats"),
         ("core", "core/new.py", "import yaml.loader as loader"),
-        ("core", "core/seed.py", "import annotated_types"),
+        ("core", "core/seed.py", "import numpy as np"),
+        ("core", "core/ranges.py", "from annotated_types import Ge"),
         ("engine", "engine/trainer.py", "def f(method):\n    return type(method).__name__ == 'Mutual'"),
         ("engine", "engine/optim/update.py", "from kdx.methods.distill import Distill as D"),
         ("engine", "engine/new.py", "TARGET = 'kdx.methods.distill.Distill'"),

@@ -12,6 +12,7 @@ from traces import outcome
 
 from kdx.config.compose import compose
 from kdx.config.layout import OWN, add_config_dir
+from kdx.config.schema import RunConfig
 from kdx.models.tap import plain
 from kdx.runs.build import build_student
 from kdx.runs.prepare import prepare
@@ -35,7 +36,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     add_config_dir(str(PLUGIN / "configs"))
 
 
-def config(outputs: Path, *overrides: str) -> dict:
+def config(outputs: Path, *overrides: str) -> RunConfig:
     return prepare(compose(["dataset=bars", "method=logit_cosine", *SHORT, f"paths.outputs={outputs}", *overrides]))
 
 
@@ -61,13 +62,13 @@ def test_it_trains_resumes_exports_and_loads_into_the_plain_module(tmp_path: Pat
 
 def test_what_the_command_line_says_of_the_data_reaches_the_teachers_training(tmp_path: Path):
     told = config(tmp_path, "dataset.train.size=30", "dataset.val_fraction=0.2")
-    assert told["teacher"]["training"]["dataset"]["train"] == told["dataset"]["train"]
+    assert told.teacher.training.dataset["train"] == told.dataset["train"]
     facts = ("own", "dataset.name=mine", "dataset.num_classes=3", "dataset.input_shape=[1,8,8]")
     parts = [f"++dataset.{s}.{k}={v}" for s in ("train", "test") for k, v in (("size", 9), ("seed", 0))]
     targets = [f"dataset.{s}._target_=my_parts.data.Bars" for s in ("train", "test")]
     without_files = prepare(compose([f"dataset={facts[0]}", *facts[1:], *targets, *parts, f"paths.outputs={tmp_path}"]))
-    assert without_files["teacher"]["training"]["dataset"]["test"] == without_files["dataset"]["test"]
-    assert without_files["dataset"]["train"]["size"] == 9
+    assert without_files.teacher.training.dataset["test"] == without_files.dataset["test"]
+    assert without_files.dataset["train"]["size"] == 9
 
 
 def test_a_feature_loss_reads_the_stages_that_are_found(tmp_path: Path):

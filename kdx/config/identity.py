@@ -13,6 +13,7 @@ from typing import Any
 
 from kdx.config.aliases import frozen_target
 from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 
 # Keys that do not change the trained weights: output folders, display, machine. trainer.eval_batch_size changes the
 # last digits of measurements by rounding.
@@ -56,7 +57,7 @@ SEEDS = ("seed", "data_seed")
 MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
 
 
-def identity(config: Config) -> str:
+def identity(config: Config | RunConfig) -> str:
     """Hash of a resolved config, as 16 hex digits.
 
     Keys for which `counts` is false are left out. A given checkpoint enters by its content (`sha256`), a teacher that
@@ -65,7 +66,7 @@ def identity(config: Config) -> str:
     return fingerprint({path: _frozen(path, value) for path, value in leaves(config).items() if counts(path)})
 
 
-def experiment(config: Config) -> dict[str, Any]:
+def experiment(config: Config | RunConfig) -> dict[str, Any]:
     """The values that repetitions of a run share, by dotted path: its identity without the seeds.
 
     A given checkpoint of a finished run enters by that run's experiment, so that the seeds of a chain are repetitions
@@ -77,12 +78,12 @@ def experiment(config: Config) -> dict[str, Any]:
     return {path: canonical(value) for path, value in kept.items() if value is not None}
 
 
-def experiment_hash(config: Config) -> str:
+def experiment_hash(config: Config | RunConfig) -> str:
     """Hash of `experiment`, as 16 hex digits."""
     return fingerprint({path: _frozen(path, value) for path, value in experiment(config).items()})
 
 
-def seeds(config: Config) -> dict[str, Any]:
+def seeds(config: Config | RunConfig) -> dict[str, Any]:
     """The values that tell a run from its repetitions, by dotted path: seeds, and checksums of other seeds' weights."""
     whole = leaves(config)
     found = {path: value for path, value in whole.items() if counts(path) and is_seed(path, whole)}
@@ -126,12 +127,12 @@ def is_seed(path: str, whole: dict[str, Any]) -> bool:
     return key in SEEDS
 
 
-def leaves(config: Config) -> dict[str, Any]:
+def leaves(config: Config | RunConfig) -> dict[str, Any]:
     """The values of a config by dotted path."""
-    return dict(_leaves(config))
+    return dict(_leaves(config.plain() if isinstance(config, RunConfig) else config))
 
 
-def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
+def differences(a: Config | RunConfig, b: Config | RunConfig) -> dict[str, tuple[Any, Any]]:
     """Paths at which two configs differ, with both values; None for a missing path."""
     left, right = leaves(a), leaves(b)
     return {

@@ -41,23 +41,29 @@ def parse_config(text: str) -> Config:
             config |= _block(block)
     if not {"dataset", "method", "student", "trainer", "choices"} <= config.keys():
         raise ValueError("it is not the config of a run")
-    return _with_role(config)
+    return _completed(config)
 
 
-def _with_role(config: Config) -> Config:
-    """Add the role to a config of a version without roles: all runs then had the random streams of a student."""
-    teacher = config.get("teacher")
-    if isinstance(teacher, dict):
-        config = {**config, "teacher": _with_trained_roles(teacher)}
-    return config if "role" in config else {**config, "role": "student"}
+def _completed(config: Config) -> Config:
+    """Add the keys that configs of version 0.1 lack. All runs then had the random streams of a student."""
+    changes: Config = {}
+    if "role" not in config:
+        changes["role"] = "student"
+    if isinstance(student := config.get("student"), dict):
+        changes["student"] = {"experiment": None, **student}
+    if isinstance(teacher := config.get("teacher"), dict):
+        changes["teacher"] = _completed_teacher(teacher)
+    return {**config, **changes}
 
 
-def _with_trained_roles(teacher: Config) -> Config:
-    teacher = dict(teacher)
+def _completed_teacher(teacher: Config) -> Config:
+    teacher = {"experiment": None, **teacher}
+    if "expected_top1" in teacher:
+        teacher["expected"] = teacher.pop("expected_top1")
     if isinstance(teacher.get("training"), dict):
-        teacher["training"] = _with_role(teacher["training"])
+        teacher["training"] = _completed(teacher["training"])
     if isinstance(teacher.get("members"), dict):
-        teacher["members"] = {name: _with_trained_roles(member) for name, member in teacher["members"].items()}
+        teacher["members"] = {name: _completed_teacher(member) for name, member in teacher["members"].items()}
     return teacher
 
 

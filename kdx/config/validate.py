@@ -16,7 +16,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from kdx.config.aliases import current_target
 from kdx.config.compose import Config, ConfigError
-from kdx.config.schema import Given, Run
+from kdx.config.schema import Given, RunConfig
 from kdx.core.errors import did_you_mean
 
 Problem = tuple[str, str]  # path, sentence
@@ -29,7 +29,7 @@ def validate(config: Config, interpolated: frozenset[str]) -> None:
         config: Resolved.
         interpolated: Paths whose value is interpolated; an error is reported once, at the path of its origin.
     """
-    wrong = list(_check(config, Run, ""))
+    wrong = list(_check(config, RunConfig, ""))
     # report them if there are no others, as when a network does not accept a fact of the data set
     problems = [text for path, text in wrong if path not in interpolated] or [text for _, text in wrong]
     if problems:
@@ -187,7 +187,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 
 def _check_value(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
-    if annotation is Any:
+    if annotation is Any or (value is None and type(None) in typing.get_args(annotation)):
         return
     if typing.get_origin(annotation) in (tuple, Sequence) and isinstance(value, list):
         # YAML has no tuples

@@ -124,48 +124,26 @@ def fails_first() -> bool:
     return world_size() == 1 or _store().add("failed", 1) == 1
 
 
-def run_on_leader(make: Callable[[], T]) -> T:
-    """Call `make` in the leader and return its result in all processes; all processes raise its error.
+def from_leader(value: T | None, error: Exception | None = None) -> T:
+    """The leader's value in all processes.
 
     Args:
-        make: A function whose result can be pickled.
+        value: What the leader sends; it can be pickled. Ignored in the other processes.
+        error: The leader's error instead of a value.
+
+    Raises:
+        Exception: The leader's error, in all processes.
 
     Example:
-        >>> run_on_leader(lambda: 3)
+        >>> from_leader(3)  # without torchrun
         3
     """
-    if world_size() == 1:
-        return make()
-    box: list[Any] = [None, None]
-    if is_leader():
-        try:
-            box[0] = make()
-        except Exception as error:
-            box[1] = error
-    _broadcast(box)
+    box: list[Any] = [value, error]
+    if world_size() > 1:
+        _broadcast(box)
     if box[1] is not None:
         raise box[1]
     return box[0]
-
-
-def leader_first(make: Callable[[], T]) -> T:
-    """Call `make` in the leader, then in the other processes, so that one downloads a file and the others read it.
-
-    Args:
-        make: A function that each process calls.
-
-    Returns:
-        This process's own result.
-
-    Example:
-        >>> leader_first(lambda: 3)
-        3
-    """
-    if world_size() == 1:
-        return make()
-    made = []
-    run_on_leader(lambda: made.append(make()))
-    return made[0] if made else make()
 
 
 def all_gather_values(value: T) -> list[T]:

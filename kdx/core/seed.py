@@ -4,10 +4,46 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import torch
+
+
+class Stream(Protocol):
+    """A global random stream of another library, such as NumPy's (`kdx.data.numpy_stream`)."""
+
+    def seed(self, seed: int) -> None: ...
+
+    def get_state(self) -> Any:
+        """The state, as tensors and plain values."""
+        ...
+
+    def set_state(self, state: Any) -> None: ...
+
+
+_streams: dict[str, Stream] = {}
+
+
+def register_stream(name: str, stream: Stream) -> None:
+    """Seed, save and restore a further stream together with those of Python and torch.
+
+    Args:
+        name: Its key in `get_rng_state`. A second stream of this name replaces the first.
+        stream: The stream.
+
+    Example:
+        >>> class Constant:
+        ...     def seed(self, seed): self.value = seed
+        ...     def get_state(self): return self.value
+        ...     def set_state(self, state): self.value = state
+        >>> before = dict(_streams)
+        >>> register_stream("constant", Constant())
+        >>> seed_all(7)
+        >>> get_rng_state()["constant"]
+        7
+        >>> _streams.clear(); _streams.update(before)
+    """
+    _streams[name] = stream
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -33,7 +69,7 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 
 def seed_all(seed: int) -> None:
-    """Seed the global streams of Python, NumPy and torch on every device.
+    """Seed the global streams of Python, of torch on every device, and the registered ones.
 
     Example:
         >>> seed_all(0)
@@ -43,29 +79,29 @@ def seed_all(seed: int) -> None:
         True
     """
     random.seed(seed)
-    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    for stream in _streams.values():
+        stream.seed(seed)
 
 
 def get_rng_state() -> dict[str, Any]:
     """The state of the global streams, as tensors and plain values (safe for `weights_only` loading).
 
     Example:
-        >>> sorted(get_rng_state())
-        ['cuda', 'numpy', 'python', 'torch']
+        >>> {"cuda", "python", "torch"} <= get_rng_state().keys()
+        True
     """
-    kind, keys, pos, has_gauss, cached = np.random.get_state()
     version, internal, gauss = random.getstate()
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).copy()), int(pos), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        **{name: stream.get_state() for name, stream in _streams.items()},
     }
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore a state from `get_rng_state`.
+    """Restore a state from `get_rng_state`. Raises KeyError if it lacks a registered stream.
 
     Example:
         >>> state = get_rng_state()
@@ -76,9 +112,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
-    kind, keys, pos, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy(), pos, has_gauss, cached))
     torch.set_rng_state(state["torch"])
+    for name, stream in _streams.items():
+        stream.set_state(state[name])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
 

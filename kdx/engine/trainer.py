@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+import kdx.data.numpy_stream  # noqa: F401 - registers NumPy's random stream
 from kdx.core.batch import Batch
-from kdx.core.distributed import all_gather_values, is_leader, rank, run_on_leader, world_size
+from kdx.core.distributed import all_gather_values, from_leader, is_leader, rank, world_size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
 from kdx.core.outputs import Step
@@ -154,7 +155,7 @@ class Trainer:
         """Whether to write a checkpoint; of several processes the leader decides, at steps that write a line."""
         if world_size() > 1 and not logged:
             return False
-        return run_on_leader(lambda: time.perf_counter() - saved >= self.checkpoint_seconds)
+        return from_leader(time.perf_counter() - saved >= self.checkpoint_seconds)
 
     def evaluate(self) -> dict[str, float]:
         """Run the evaluators that are due at this step."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdx.core.batch import Batch
-from kdx.core.distributed import all_gather_values, rank, run_on_leader, world_size
+from kdx.core.distributed import all_gather_values, from_leader, is_leader, rank, world_size
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator
 from kdx.core.ranges import Positive
@@ -88,14 +88,16 @@ def computed(
     if not divided(*nets):
         return compute()
     parts = all_gather_values({name: {key: t.cpu() for key, t in m.sums.items()} for name, m in metrics.items()})
-
-    def merged() -> dict[str, float]:
-        for part in parts[1:]:
-            for name, sums in part.items():
-                metrics[name].merge(sums)
-        return compute()
-
-    return run_on_leader(merged)
+    values, failed = None, None
+    if is_leader():
+        try:
+            for part in parts[1:]:
+                for name, sums in part.items():
+                    metrics[name].merge(sums)
+            values = compute()
+        except Exception as error:
+            failed = error
+    return from_leader(values, failed)
 
 
 def network(models: Mapping[str, nn.Module], role: str) -> nn.Module:

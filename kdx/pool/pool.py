@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.errors import DamagedError
 from kdx.pool.run_fused import run_together
-from kdx.pool.task import Failure, Task, Team, announce, folder_of, say, tell
+from kdx.pool.task import Failure, Task, Team, announce, say, tell
 from kdx.pool.workers import BUSY, Workers
 from kdx.runs.ensemble_config import each_teacher
+from kdx.runs.export import folder_of
 from kdx.runs.folder import failure, is_done
 from kdx.runs.fused import shared
 from kdx.runs.lock import PAUSE, LockedError, is_locked
@@ -21,7 +23,7 @@ from kdx.runs.results import Result, finished
 
 
 def run_all(
-    configs: Mapping[str, Config], jobs: int, retry: Literal["failed"] | None, fused: int
+    configs: Mapping[str, RunConfig], jobs: int, retry: Literal["failed"] | None, fused: int
 ) -> tuple[dict[str, Result], list[Failure]]:
     """Run the configs that are not finished; labels with the same config share one run.
 
@@ -42,13 +44,13 @@ def run_all(
     todo: list[Task] = []
     for task in tasks.values():
         try:
-            if not task.config["fresh"] and finished(task.folder) is not None:
+            if not task.config.fresh and finished(task.folder) is not None:
                 continue
         except DamagedError as damage:
             failed[task.folder] = f"{damage}; fresh=true trains it again"
             continue
         error = failure(task.folder)
-        if error and retry is None and not task.config["fresh"] and not is_locked(task.folder):
+        if error and retry is None and not task.config.fresh and not is_locked(task.folder):
             failed[task.folder] = f"{error}; failed before, retry=failed tries it again"
         else:
             todo.append(task)
@@ -67,7 +69,7 @@ def run_all(
     return results, failures
 
 
-def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Failure]]:
+def look_up(configs: Mapping[str, RunConfig]) -> tuple[dict[str, Result], list[Failure]]:
     """Finished results and failures, without running anything; a run that was never started is in neither."""
     results: dict[str, Result] = {}
     failures: list[Failure] = []
@@ -85,20 +87,20 @@ def look_up(configs: Mapping[str, Config]) -> tuple[dict[str, Result], list[Fail
     return results, failures
 
 
-def _plan(configs: Mapping[str, Config]) -> dict[Path, Task]:
+def _plan(configs: Mapping[str, RunConfig]) -> dict[Path, Task]:
     """Tasks by directory, each after the teachers that it needs; runs share the tasks of their teachers."""
     tasks: dict[Path, Task] = {}
 
-    def add(label: str, config: Config) -> Path:
+    def add(label: str, config: RunConfig) -> Path:
         folder = folder_of(config)
         if folder in tasks:
             return folder
-        trainings = [own["teacher"]["training"] for own in each_teacher(config).values()]
-        paths = {**config["paths"], "runs": config["paths"]["teachers"]}
+        trainings = [own.teacher.training for own in each_teacher(config).values() if own.teacher is not None]
+        paths = replace(config.paths, runs=config.paths.teachers)
         teachers = [
-            add(f"teacher {training['choices']['student']}, seed {training['seed']}", {**training, "paths": paths})
+            add(f"teacher {training.choices['student']}, seed {training.seed}", replace(training, paths=paths))
             for training in trainings
-            if training is not None and (config["fresh"] or not is_done(folder))
+            if training is not None and (config.fresh or not is_done(folder))
         ]
         tasks[folder] = Task(label, config, folder, frozenset(teachers))
         return folder

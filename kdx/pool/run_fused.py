@@ -1,17 +1,17 @@
 """Trains several runs together in one process, alternating after every step."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.errors import DamagedError
 from kdx.core.seed import get_rng_state, set_rng_state
+from kdx.runs.export import folder_of
 from kdx.runs.fused import FusedRuns
 from kdx.runs.results import Result, finished
-from kdx.runs.run import in_steps, name
+from kdx.runs.run import in_steps
 
 
-def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exception]]:
+def run_together(configs: Sequence[RunConfig]) -> Iterator[tuple[int, Result | Exception]]:
     """Run prepared configs with equal `shared` parts; each batch is loaded once, and the teacher computes it once.
 
     Each run has its own networks, optimizer, random generators and directory, and ends with the same result as alone,
@@ -25,7 +25,7 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
     waiting = []
     for place, config in enumerate(configs):
         try:
-            result = None if config["fresh"] else finished(Path(config["paths"]["runs"]) / name(config))
+            result = None if config.fresh else finished(folder_of(config))
         except DamagedError as damage:
             yield place, damage
             continue
@@ -54,7 +54,7 @@ def run_together(configs: Sequence[Config]) -> Iterator[tuple[int, Result | Exce
 class _Member:
     """A run, with the state of the global random generators between its steps."""
 
-    def __init__(self, place: int, config: Config, fused: FusedRuns):
+    def __init__(self, place: int, config: RunConfig, fused: FusedRuns):
         self.place, self.step = place, 0
         self._alone = fused.size == 1
         self._run, self._streams = in_steps(config, fused), None

@@ -4,10 +4,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.errors import printable
 from kdx.runs.folder import failure
-from kdx.runs.run import name
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,12 @@ class Task:
     """
 
     label: str
-    config: Config
+    config: RunConfig
     folder: Path
     teachers: frozenset[Path]
 
 
 Team = list[Task]  # tasks that train together in one process; at least one, all with the same teachers
-
-
-def folder_of(config: Config) -> Path:
-    """The directory of a run."""
-    return Path(config["paths"]["runs"]) / name(config)
 
 
 def announce(team: Team, done: int, count: int) -> None:

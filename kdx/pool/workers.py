@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.pool.run_fused import run_together
 from kdx.pool.task import Task, Team
 from kdx.runs.lock import PAUSE, LockedError
@@ -95,7 +95,7 @@ def _received(line: Connection) -> Iterable[tuple[int, str]]:
         return
 
 
-def _work(configs: Sequence[Config], folder: Path, threads: int, line: Connection) -> None:
+def _work(configs: Sequence[RunConfig], folder: Path, threads: int, line: Connection) -> None:
     """Train a team in this worker; its output goes to `output.txt` in the directory of its first task."""
     threading.Thread(target=_die_with, args=(line,), daemon=True).start()
     folder.mkdir(parents=True, exist_ok=True)

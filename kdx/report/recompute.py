@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig, run_config
 from kdx.config.strangers import refusals
 from kdx.config.validate import check
 from kdx.core.errors import UserError, reason
@@ -48,7 +48,7 @@ def recompute(run: Run) -> str | None:
     light = build_light(config)
     models: dict[str, nn.Module] = {"student": build_student(config, run.result.student).eval()}
     missing = None
-    if config["teacher"] is not None:
+    if config.teacher is not None:
         teacher = _teacher(run, config)
         if teacher is None:
             missing = f"{folder.name}: the weights of its teacher are missing"
@@ -61,7 +61,7 @@ def recompute(run: Run) -> str | None:
     return missing
 
 
-def as_data(run: Run) -> Config:
+def as_data(run: Run) -> RunConfig:
     """The config of a run that may come from a stranger, with nothing that downloads or writes outside its folder.
 
     Raises:
@@ -83,10 +83,13 @@ def as_data(run: Run) -> Config:
         if isinstance(dataset, dict):
             dataset |= {key: False for key in ("download",) if key in dataset}
             dataset |= {key: str(run.result.folder.parent / ".shards") for key in ("index",) if key in dataset}
-    return config
+    try:
+        return run_config(config)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: this version cannot read it: {error}") from None
 
 
-def _teacher(run: Run, config: Config) -> nn.Module | None:
+def _teacher(run: Run, config: RunConfig) -> nn.Module | None:
     """The run's teacher, verified by its hash; None if its weights are missing."""
     facts, nets = run.result.data["teacher"], {}
     for name, own in each_teacher(config).items():
@@ -94,7 +97,8 @@ def _teacher(run: Run, config: Config) -> nn.Module | None:
         if weights is None:
             return None
         nets[name] = build_teacher(own, weights)
-    return (nets[""] if "" in nets else ensemble(config["teacher"], nets)).eval()
+    assert config.teacher is not None
+    return (nets[""] if "" in nets else ensemble(config.teacher, nets)).eval()
 
 
 def _weights(facts: dict[str, Any], folder: Path) -> Path | None:

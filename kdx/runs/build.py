@@ -10,11 +10,16 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
+import kdx.data.numpy_stream  # noqa: F401 - registers NumPy's random stream
 from kdx.config.compose import Config
+from kdx.config.schema import Member, RunConfig
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
 from kdx.core.seed import derive, seeded
+from kdx.data.dataset import Dataset
 from kdx.data.loaders import Loaders, make_loaders
+from kdx.data.transfer import Transfer
+from kdx.data.views.augment import Augmentation
 from kdx.engine.settings import Settings
 from kdx.models.own import as_network
 from kdx.models.teachers.frozen import Frozen, Statistics
@@ -43,34 +48,34 @@ def make(node: Config, **given: Any) -> Any:
 
 @dataclass(frozen=True)
 class Light:
-    """Parts that are built before any data or weights load, so that their errors appear at once."""
+    """Parts that need neither data nor weights: the checks of a config build them, and its run uses them."""
 
     settings: Settings
     device: torch.device
     optimizer: Any
     lr_schedule: Any
-    augmentation: Any
-    dataset: Any
-    transfer: Any
+    augmentation: Augmentation
+    dataset: Dataset
+    transfer: Transfer
     logger: Any
 
 
-def build_light(config: Config) -> Light:
+def build_light(config: RunConfig) -> Light:
     """Build the parts that need neither data nor weights. Raises UserError for values that contradict each other."""
-    settings = make(config["trainer"])
+    settings = make(config.trainer)
     return Light(
         settings,
         settings.pick_device(),
-        make(config["optimizer"]),
-        make(config["schedule"]),
-        make(config["augmentation"]),
-        make(config["dataset"]),
-        make(config["transfer"]),
-        make(config["logger"]),
+        make(config.optimizer),
+        make(config.schedule),
+        make(config.augmentation),
+        make(config.dataset),
+        make(config.transfer),
+        make(config.logger),
     )
 
 
-def build_loaders(config: Config, light: Light) -> Loaders:
+def build_loaders(config: RunConfig, light: Light) -> Loaders:
     """Load the data and select its splits by the regime and the transfer set."""
     settings = light.settings
     return make_loaders(
@@ -85,13 +90,14 @@ def build_loaders(config: Config, light: Light) -> Loaders:
     )
 
 
-def stream_seed(config: Config, key: Literal["seed", "data_seed"]) -> int:
+def stream_seed(config: RunConfig, key: Literal["seed", "data_seed"]) -> int:
     """The seed of a run's random streams.
 
     A teacher's training derives its own seed. With the student's, both would start from the same weights and see the
     same batches.
     """
-    return config[key] if config["role"] == "student" else derive(config[key], "teacher")
+    seed = getattr(config, key)
+    return seed if config.role == "student" else derive(seed, "teacher")
 
 
 def build_network(node: Config, seed: int) -> nn.Module:
@@ -100,15 +106,15 @@ def build_network(node: Config, seed: int) -> nn.Module:
         return as_network(make(node))
 
 
-def start_student(config: Config, weights: Path | None) -> nn.Module:
+def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
     """The student at the start of its run: weights of a seed or of a file, outputs of a specialist if it is one."""
-    net = build_network(config["student"]["net"], stream_seed(config, "seed"))
+    net = build_network(config.student.net, stream_seed(config, "seed"))
     if weights is not None:
         load_weights(net, weights)
-    return specialised(net, config["transfer"]["special_classes"])
+    return specialised(net, config.transfer["special_classes"])
 
 
-def build_student(config: Config, weights: Path) -> nn.Module:
+def build_student(config: RunConfig, weights: Path) -> nn.Module:
     """The trained student, with the weights of a file."""
     net = start_student(config, None)
     load_weights(net, weights)
@@ -127,15 +133,20 @@ def untrained(node: Config) -> Config:
     return {**node, **{key: value for key, value in UNTRAINED.items() if key in node}}
 
 
-def build_teacher(config: Config, weights: Path) -> Frozen:
+def build_teacher(config: RunConfig, weights: Path) -> Frozen:
     """A frozen network with the weights of a file, and with its own input statistics if the config gives them."""
-    teacher, dataset = config["teacher"], config["dataset"]
-    net = specialised(build_network(untrained(teacher["net"]), teacher["seed"]), teacher["special_classes"])
+    teacher = config.teacher
+    assert teacher is not None
+    net = specialised(build_network(untrained(teacher.net), teacher.seed), teacher.special_classes)
     load_weights(net, weights)
-    if (teacher["mean"] is None) != (teacher["std"] is None):
+    return Frozen(net, own_statistics(teacher), image_statistics(config.dataset))
+
+
+def own_statistics(teacher: Member) -> Statistics | None:
+    """Mean and standard deviation that a teacher's inputs have, if the config gives them."""
+    if (teacher.mean is None) != (teacher.std is None):
         raise UserError("teacher.mean and teacher.std must be given together")
-    own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
-    return Frozen(net, own, image_statistics(dataset))
+    return None if teacher.mean is None or teacher.std is None else (tuple(teacher.mean), tuple(teacher.std))
 
 
 def image_statistics(dataset: Config) -> Statistics | None:
@@ -143,12 +154,12 @@ def image_statistics(dataset: Config) -> Statistics | None:
     return (tuple(dataset["mean"]), tuple(dataset["std"])) if "mean" in dataset else None
 
 
-def build_method(config: Config, loaders: Loaders, student: nn.Module, teacher: nn.Module | None) -> Method:
+def build_method(config: RunConfig, loaders: Loaders, student: nn.Module, teacher: nn.Module | None) -> Method:
     """The method with its networks and adapters; the run's seed sets the initial weights of the adapters."""
     given: dict[str, Any] = {"student": student, "spec": loaders.spec}
     if teacher is not None:
         given["teacher"] = teacher
-    return make_method(config["method"], stream_seed(config, "seed"), given)
+    return make_method(config.method, stream_seed(config, "seed"), given)
 
 
 def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:

@@ -2,15 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from torch import nn
 
 from kdx.config.compose import Config
 from kdx.config.networks import SAME, network_node
-from kdx.config.schema import Member
+from kdx.config.schema import Member, RunConfig, Teacher
 from kdx.core.errors import UserError
 from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean, Rule
 from kdx.models.teachers.specialists import SpecialistConsensus
@@ -83,39 +83,49 @@ def _network(net: Any, same: Config, config: Config) -> tuple[str | None, Config
     return chosen, network_node(net, same, config["dataset"])
 
 
-def as_teacher(config: Config, name: str) -> Config:
-    """The config with a member in place of the ensemble."""
-    choices = {**config["choices"], "teacher": config["choices"][f"teacher.members.{name}"]}
-    return {**config, "teacher": config["teacher"]["members"][name], "choices": choices}
-
-
-def each_teacher(config: Config) -> dict[str, Config]:
+def each_teacher(config: RunConfig) -> dict[str, RunConfig]:
     """The config for each teacher alone: by member name for an ensemble, under "" for a single teacher."""
-    teacher = config.get("teacher")
-    if not isinstance(teacher, dict):
+    if config.teacher is None:
         return {}
-    return {name: as_teacher(config, name) for name in teacher.get("members") or ()} or {"": config}
+    return {name: _alone(config, config.teacher, name) for name in config.teacher.members or ()} or {"": config}
 
 
-def gather(config: Config, members: Mapping[str, Config]) -> None:
-    """Put the filled members back into the config, and clear the keys that belong to members alone."""
-    names = [_name(member) for member in members.values()]
+def _alone(config: RunConfig, ensemble: Teacher, name: str) -> RunConfig:
+    """The config with a member in place of the ensemble."""
+    assert ensemble.members is not None
+    teacher = replace(ensemble, **_values(ensemble.members[name]), seeds=None, members={}, shard=False)
+    choices = {**config.choices, "teacher": config.choices[f"teacher.members.{name}"]}
+    return replace(config, teacher=teacher, choices=choices)
+
+
+def gather(config: RunConfig, members: Mapping[str, Member]) -> RunConfig:
+    """The config with the filled members; the keys that belong to members alone are null."""
+    assert config.teacher is not None
+    names = [_name(config, name, member) for name, member in members.items()]
     counts = {name: names.count(name) for name in names}
     called = "+".join(f"{n}x{name}" if n > 1 else name for name, n in counts.items())
-    teachers = {name: member["teacher"] for name, member in members.items()}
-    nothing: Config = {key: None for key in KEYS}
-    given = [t["sha256"] for t in teachers.values() if t["sha256"] is not None]
-    nothing |= {"net": {}, "sha256": together(given) if given else None}
-    made = [t["experiment"] for t in teachers.values()]
-    if given and None not in made:
+    given = [member.sha256 for member in members.values() if member.sha256 is not None]
+    made = [member.experiment for member in members.values() if member.experiment is not None]
+    nothing: Config = {key: None for key in KEYS} | {"net": {}}
+    if given:
+        nothing["sha256"] = together(given)
+    if given and len(made) == len(members):
         nothing["experiment"] = together(made)
-    config["teacher"] = {**config["teacher"], **nothing, "seeds": None, "members": teachers}
-    config["choices"] = {**config["choices"], "teacher": called}
+    teacher = replace(config.teacher, **nothing, seeds=None, members=members)
+    return replace(config, teacher=teacher, choices={**config.choices, "teacher": called})
 
 
-def _name(config: Config) -> str:
-    net = config["teacher"]["net"]
-    return str(net["name"] if "name" in net else config["choices"]["teacher"])
+def as_member(teacher: Member) -> Member:
+    """The keys of a member of an ensemble, from those of a teacher."""
+    return Member(**_values(teacher))
+
+
+def _values(member: Member) -> Config:
+    return {key: getattr(member, key) for key in KEYS}
+
+
+def _name(config: RunConfig, name: str, member: Member) -> str:
+    return str(member.net["name"] if "name" in member.net else config.choices[f"teacher.members.{name}"])
 
 
 def together(checksums: list[str]) -> str:
@@ -123,35 +133,42 @@ def together(checksums: list[str]) -> str:
     return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
-def ensemble(settings: Config, members: Mapping[str, nn.Module]) -> Ensemble:
+def ensemble(settings: Teacher, members: Mapping[str, nn.Module]) -> Ensemble:
     """Combine teachers into one network.
 
     Args:
         settings: The config's `teacher`.
         members: Networks by name.
     """
-    weights = [member["weight"] for member in settings["members"].values()]
-    nets = {name: members[name] for name in settings["members"]}
-    return Ensemble(nets, _rule(settings, weights), weights, settings["features"])
+    assert settings.members is not None
+    weights = [member.weight for member in settings.members.values()]
+    nets = {name: members[name] for name in settings.members}
+    return Ensemble(nets, _rule(settings, list(settings.members.values())), weights, settings.features)
 
 
-def _rule(settings: Config, weights: list[float]) -> Rule:
-    if settings["combine"] == "geometric":
+def _rule(settings: Teacher, members: Sequence[Member]) -> Rule:
+    weights = [member.weight for member in members]
+    if settings.combine == "geometric":
         return GeometricMean(weights)
-    if settings["combine"] == "arithmetic":
-        return ArithmeticMean(weights, settings["combine_temperature"])
-    keys = ("special_classes", "special_share", "special_prior")
-    sets, trained, shares = ([member[key] for member in settings["members"].values()] for key in keys)
-    return SpecialistConsensus(sets, trained, shares, **settings["agreement"])
+    if settings.combine == "arithmetic":
+        return ArithmeticMean(weights, settings.combine_temperature)
+    return SpecialistConsensus(
+        [member.special_classes for member in members],
+        [member.special_share for member in members],
+        [member.special_prior for member in members],
+        settings.agreement.top,
+        settings.agreement.direction,
+        settings.agreement.steps,
+    )
 
 
-def strays(config: Config) -> Iterator[str]:
+def strays(config: RunConfig) -> Iterator[str]:
     """Errors of configs in which specialists and the rule of the ensemble do not match."""
-    teacher = config["teacher"]
+    teacher = config.teacher
     if teacher is None:
         return
-    members, together = teacher["members"], teacher["combine"] == "specialists"
+    members, together = teacher.members or {}, teacher.combine == "specialists"
     if together and not members:
         yield "teacher.combine=specialists needs a generalist and specialists as teacher.members"
-    if not together and any(member["special_classes"] for member in members.values() or [teacher]):
+    if not together and any(member.special_classes for member in members.values() or [teacher]):
         yield "special_classes: specialists are teacher.members beside a generalist, with teacher.combine=specialists"

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdx.config.compose import Config
 from kdx.config.identity import identity
-from kdx.core.distributed import is_leader, run_on_leader, world_size
+from kdx.config.schema import RunConfig
+from kdx.core.distributed import is_leader, world_size
 from kdx.core.files import as_file_name
 from kdx.core.method import Evaluator
 from kdx.core.task import Task
@@ -20,6 +20,7 @@ from kdx.evals.predictions import predictions
 from kdx.models.weights import save_weights
 from kdx.runs.build import Light
 from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.leader import run_on_leader
 from kdx.runs.prepare import network_name
 from kdx.runs.provenance import commit, machine, versions
 from kdx.runs.results import Result, save_predictions, write_json
@@ -29,17 +30,22 @@ from kdx.runs.teacher import Teacher
 LONGEST = 200  # characters of a name before its identity: file systems end at 255 bytes
 
 
-def name(config: Config) -> str:
+def name(config: RunConfig) -> str:
     """Directory name of a run: data set, method, networks and seed for people, then its identity."""
-    parts = [config["dataset"]["name"], config["choices"]["method"], network_name(config, "student")]
-    if config["teacher"] is not None:
+    parts = [config.dataset["name"], config.choices["method"], network_name(config, "student")]
+    if config.teacher is not None:
         parts.append(f"from-{network_name(config, 'teacher')}")
-    readable = "-".join([*map(str, parts), f"seed{config['seed']}"])
+    readable = "-".join([*map(str, parts), f"seed{config.seed}"])
     return f"{as_file_name(readable)[:LONGEST]}-{identity(config)}"
 
 
+def folder_of(config: RunConfig) -> Path:
+    """The directory of a run."""
+    return Path(config.paths.runs) / name(config)
+
+
 def export_run(
-    config: Config, folder: Path, light: Light, loaders: Loaders, trainer: Trainer, teacher: Teacher | None
+    config: RunConfig, folder: Path, light: Light, loaders: Loaders, trainer: Trainer, teacher: Teacher | None
 ) -> Result:
     """Write the exported student, its predictions and the result of a completed run; `DONE` last.
 
@@ -54,7 +60,7 @@ def export_run(
 
 
 def _write(
-    config: Config,
+    config: RunConfig,
     folder: Path,
     light: Light,
     loaders: Loaders,
@@ -67,9 +73,9 @@ def _write(
     data = {
         "name": folder.name,
         "identity": identity(config),
-        "choices": config["choices"],
-        "seed": config["seed"],
-        "data_seed": config["data_seed"],
+        "choices": config.choices,
+        "seed": config.seed,
+        "data_seed": config.data_seed,
         "task": {
             "kind": task.kind,
             "primary": task.primary.name,
@@ -109,12 +115,12 @@ def described(evaluators: Iterable[Evaluator], task: Task) -> list[dict[str, Any
     return list({metric.name: metric.record() for metric in metrics}.values())
 
 
-def save_selected(config: Config, folder: Path, student: nn.Module) -> None:
+def save_selected(config: RunConfig, folder: Path, student: nn.Module) -> None:
     """Export the student that is best on validation so far."""
     if is_leader():
         save_weights(folder / SELECTED_STUDENT, student, _about(config))
 
 
-def _about(config: Config) -> dict[str, str]:
+def _about(config: RunConfig) -> dict[str, str]:
     """Metadata of exported weights: one entry, since safetensors writes several in random order."""
-    return {"kdx": json.dumps({"run": name(config), "net": config["student"]["net"]}, sort_keys=True)}
+    return {"kdx": json.dumps({"run": name(config), "net": config.student.net}, sort_keys=True)}

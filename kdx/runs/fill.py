@@ -5,6 +5,7 @@ Each function changes a config in place and returns a line for each error. `kdx.
 
 import os
 from pathlib import Path
+from typing import Any
 
 from kdx.config.compose import Config
 from kdx.config.identity import experiment_hash
@@ -47,19 +48,31 @@ def fill_peers(config: Config) -> list[str]:
     return problems
 
 
-def fill_checksum(config: Config, role: str) -> list[str]:
-    node = config.get(role)
+def fill_checksums(config: Config) -> list[str]:
+    """Add the checksum and the experiment of each given checkpoint: the student's, the teacher's or its members'."""
+    problems: list[str] = []
+    config["student"] = _with_checksum(config["student"], "student", problems)
+    teacher = config["teacher"]
+    if isinstance(teacher, dict) and teacher.get("members"):
+        members = {name: _with_checksum(own, "teacher", problems) for name, own in teacher["members"].items()}
+        config["teacher"] = {**teacher, "members": members}
+    else:
+        config["teacher"] = _with_checksum(teacher, "teacher", problems)
+    return problems
+
+
+def _with_checksum(node: Any, role: str, problems: list[str]) -> Any:
     if not isinstance(node, dict) or not isinstance(node.get("checkpoint"), str) or node["checkpoint"] == "auto":
-        return []
+        return node  # validation reports errors
     try:
         checksum = sha256(weights_file(node["checkpoint"], f"{role}.checkpoint"))
         experiment = _experiment_of(Path(node["checkpoint"]))
     except (UserError, OSError) as error:
-        return [reason(error)]
+        problems.append(reason(error))
+        return node
     # a teacher with given weights draws nothing, so its seed must not change the identity
     unseeded = {"seed": 0} if role == "teacher" else {}
-    config[role] = {**node, **unseeded, "sha256": checksum, "experiment": experiment}
-    return []
+    return {**node, **unseeded, "sha256": checksum, "experiment": experiment}
 
 
 def _experiment_of(checkpoint: Path) -> str | None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.tree import leaves
 from kdx.data.loaders import Loaders
 from kdx.data.on_device import OnDevice
@@ -21,10 +21,11 @@ OWN = ("duration", "schedule_epochs", "precision", "compile", "ema", "log_steps"
 T = TypeVar("T")
 
 
-def shared(config: Config) -> str:
+def shared(config: RunConfig) -> str:
     """The part of a config that fused runs have in common, as text: data, order, augmentation, teacher, machine."""
-    trainer = {key: value for key, value in config["trainer"].items() if key not in OWN}
-    parts = {key: config[key] for key in ("dataset", "transfer", "augmentation", "data_seed", "role", "teacher")}
+    trainer = {key: value for key, value in config.trainer.items() if key not in OWN}
+    plain = config.plain()
+    parts = {key: plain[key] for key in ("dataset", "transfer", "augmentation", "data_seed", "role", "teacher")}
     return json.dumps([parts, trainer], sort_keys=True)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
+from kdx.config.schema import RunConfig
 from kdx.core.files import as_file_name
 from kdx.data.loaders import Loaders
 from kdx.models.probe import probe
@@ -31,7 +32,7 @@ CHOICE = (
 )
 
 
-def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, device: torch.device) -> Memo:
+def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders, device: torch.device) -> Memo:
     """The teacher with its memo. Runs with the same teacher, data and views share one memo.
 
     Args:
@@ -41,43 +42,45 @@ def memoised(config: Config, teacher: Frozen, checksum: str, loaders: Loaders, d
         loaders: Loaders of the run.
         device: Device of the teacher.
     """
-    settings = config["teacher"]
+    settings = config.teacher
+    assert settings is not None
     facts = _facts(config, checksum, loaders, device)
     key = fingerprint(facts)
-    folder = Path(config["paths"]["memos"]) / f"{as_file_name(config['dataset']['name'])}-{key}"
-    shapes = probe(BlackBoxTeacher(teacher, settings["memo_features"]), loaders.spec.inputs, device)
-    sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings["memo_features"])]
+    folder = Path(config.paths.memos) / f"{as_file_name(config.dataset['name'])}-{key}"
+    shapes = probe(BlackBoxTeacher(teacher, settings.memo_features), loaders.spec.inputs, device)
+    sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings.memo_features)]
     rows = loaders.num_views
     assert rows is not None
-    table = MemoTable(folder, rows, sum(sizes), settings["memo_dtype"])
+    table = MemoTable(folder, rows, sum(sizes), settings.memo_dtype)
     # for people who open the folder; the program does not read it
     write_json(folder / "memo.json", {**facts, "width": sum(sizes)})
-    return Memo(teacher, settings["memo_features"], sizes, table)
+    return Memo(teacher, settings.memo_features, sizes, table)
 
 
-def _facts(config: Config, checksum: str, loaders: Loaders, device: torch.device) -> Config:
+def _facts(config: RunConfig, checksum: str, loaders: Loaders, device: torch.device) -> Config:
     """Everything that the bits of a stored output, or its row in the table, depend on."""
-    teacher, dataset = config["teacher"], config["dataset"]
+    teacher, dataset = config.teacher, config.dataset
+    assert teacher is not None
     facts: dict[str, Any] = {
-        "teacher": {"sha256": checksum, **{key: teacher[key] for key in ("net", "mean", "std", "optimize")}},
+        "teacher": {"sha256": checksum, **{key: getattr(teacher, key) for key in ("net", "mean", "std", "optimize")}},
         "data": {key: value for key, value in dataset.items() if key not in CHOICE},
         "views": [loaders.view_space, loaders.num_views],
-        "kept": {"features": list(teacher["memo_features"]), "dtype": teacher["memo_dtype"]},
+        "kept": {"features": list(teacher.memo_features), "dtype": teacher.memo_dtype},
         "computed": {
             "device": device.type,
-            "channels_last": config["trainer"]["channels_last"],
+            "channels_last": config.trainer["channels_last"],
             "torch": torch.__version__,
         },
     }
-    if teacher["optimize"] == "int8":
+    if teacher.optimize == "int8":
         # calibration sets the integer ranges from examples of the run
         facts["calibration"] = {
-            "examples": teacher["calibration_examples"],
+            "examples": teacher.calibration_examples,
             "dataset": dataset,
-            "transfer": config["transfer"],
-            "augmentation": config["augmentation"],
+            "transfer": config.transfer,
+            "augmentation": config.augmentation,
             "data_seed": stream_seed(config, "data_seed"),
-            "batch_size": config["trainer"]["batch_size"],
+            "batch_size": config.trainer["batch_size"],
         }
     return facts
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.data.loaders import Loaders
 from kdx.metrics.deviation import TEMPERATURES, Deviation
@@ -15,7 +15,9 @@ from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.optimized import optimize
 
 
-def optimized(config: Config, exact: Frozen, loaders: Loaders, device: torch.device) -> tuple[Frozen, dict[str, Any]]:
+def optimized(
+    config: RunConfig, exact: Frozen, loaders: Loaders, device: torch.device
+) -> tuple[Frozen, dict[str, Any]]:
     """The teacher in the form of `teacher.optimize`, and its entries in the result.
 
     int8 calibrates on augmented training examples of the run's first epoch. The deviation is measured on those of the
@@ -25,8 +27,9 @@ def optimized(config: Config, exact: Frozen, loaders: Loaders, device: torch.dev
         UserError: The KL divergence exceeds `teacher.max_kl`, the agreement is below `teacher.min_agreement`, or the
             network does not support this form.
     """
-    settings = config["teacher"]
-    how, count = settings["optimize"], settings["calibration_examples"]
+    settings = config.teacher
+    assert settings is not None
+    how, count = settings.optimize, settings.calibration_examples
     if how == "exact":
         return exact, {"optimize": how}
     with torch.no_grad():
@@ -34,7 +37,7 @@ def optimized(config: Config, exact: Frozen, loaders: Loaders, device: torch.dev
         fast = Frozen(optimize(exact.net, how, seen), None, None)
         fast.scale, fast.shift = exact.scale, exact.shift
         found, speed = _compare(exact, fast, [x.to(device) for x in _examples(loaders, 1, count)])
-    _gate(how, found, settings["max_kl"], settings["min_agreement"])
+    _gate(how, found, settings.max_kl, settings.min_agreement)
     return fast, {"optimize": how, "deviation": found, "speed": round(speed, 2)}
 
 

@@ -2,24 +2,24 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from kdx.config.compose import Composed, Config, ConfigError, compose
 from kdx.config.identity import leaves
 from kdx.config.layout import ROLES
-from kdx.config.schema import Run
+from kdx.config.schema import Member, Node, RunConfig, run_config
 from kdx.config.validate import locate, validate
 from kdx.core.errors import UserError
-from kdx.core.task import Task
 from kdx.data.views.augment import Augmentation, MultiView
+from kdx.engine.settings import Settings
 from kdx.models.teachers.memo import MIN_BATCH
-from kdx.runs.build import make
-from kdx.runs.checks.cuda_graph import misfits
+from kdx.runs.build import Light, make
+from kdx.runs.checks.cuda_graph import misfits as cuda_graph_misfits
 from kdx.runs.checks.distributed import unsharded
 from kdx.runs.checks.dry_run import rehearse
-from kdx.runs.ensemble_config import each_teacher, gather, name_members, strays
-from kdx.runs.fill import fill_average, fill_checksum, fill_folders, fill_images, fill_peers
+from kdx.runs.ensemble_config import as_member, each_teacher, gather, name_members, strays
+from kdx.runs.fill import fill_average, fill_checksums, fill_folders, fill_images, fill_peers
 
 # Keys of the data set that a teacher's own training does not share: they limit the student's training set. The
 # validation split is shared: examples that select a student must be unseen by its teacher, too.
@@ -28,9 +28,19 @@ REGIME = ("fraction", "fraction_seed", "train_subset")
 SHARED_CHOICES = ("dataset", "recipe", "trainer", "debug")
 # Keys of the trainer that depend on the machine, the same for both
 SHARED_VALUES = ("device", "threads", "num_workers", "checkpoint_seconds")
+# Keys of a config whose objects need neither data nor weights
+LIGHT = ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger")
 
 
-def prepare(composed: Composed) -> Config:
+@dataclass(frozen=True)
+class Prepared:
+    """A checked config, and the parts that the checks built and that its run can use."""
+
+    config: RunConfig
+    light: Light
+
+
+def prepare(composed: Composed) -> RunConfig:
     """Check a config and fill in the values that it implies.
 
     A teacher that the method does not use is dropped, with the evaluators that need it, so that it is no part of the
@@ -40,89 +50,123 @@ def prepare(composed: Composed) -> Config:
     Raises:
         ConfigError: With a line for each error.
     """
-    config = examine(composed)
-    rehearse(config)
-    for own in each_teacher(config).values():
-        if own["teacher"]["training"] is not None:
+    return prepare_with_parts(composed).config
+
+
+def prepare_with_parts(composed: Composed) -> Prepared:
+    """`prepare`, with the parts that it built."""
+    prepared = _examine(composed)
+    rehearse(prepared.config, prepared.light)
+    for own in each_teacher(prepared.config).values():
+        assert own.teacher is not None
+        if own.teacher.training is not None:
             with _told_as("the teacher's own training"):
-                rehearse(own["teacher"]["training"])
-    return config
+                rehearse(own.teacher.training)
+    return prepared
 
 
-def examine(composed: Composed) -> Config:
+def examine(composed: Composed) -> RunConfig:
     """The part of `prepare` that builds no networks: checks of the config's values.
 
     Raises:
         ConfigError: With a line for each error.
     """
+    return _examine(composed).config
+
+
+def _examine(composed: Composed) -> Prepared:
     config = {**composed.config, "choices": composed.choices}
     config.pop("experiment", None)
     config.pop("debug", None)
     config.pop("recipe", None)
-    if gone := [field.name for field in fields(Run) if field.name not in config]:
+    if gone := [field.name for field in fields(RunConfig) if field.name not in config]:
         validate(config, composed.interpolated)  # reports these among all errors
         raise ConfigError([f"missing key '{key}'" for key in gone])
     _drop_unused(config)
     if base := [role for role in ROLES if composed.choices.get(role) == "base"]:
         raise ConfigError([f"unknown {role} 'base'; `kdx list models` shows the networks" for role in base])
     fill_average(config)
-    problems = [*fill_peers(config), *name_members(config)]
+    problems = [*fill_peers(config), *name_members(config), *fill_checksums(config), *fill_images(config)]
+    problems += fill_folders(config)
     try:
         validate(config, composed.interpolated)
-        problems += [*_misfits(config), *unsharded(config), *strays(config)]
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from None
+    typed, light = run_config(config), None
+    problems += [*unsharded(typed), *strays(typed)]
+    try:
+        light = _build_light(typed)
+        problems += _misfits(typed, light)
     except ConfigError as error:
         problems += error.problems
-    problems += [*fill_checksum(config, "student"), *fill_images(config), *fill_folders(config)]
-    teachers = each_teacher(config)
-    for own in teachers.values():
-        problems += fill_checksum(own, "teacher")
+    if problems or light is None:
+        raise ConfigError(problems)
+    return Prepared(_with_trainings(typed), light)
+
+
+def _with_trainings(config: RunConfig) -> RunConfig:
+    """The config with that of the training of each teacher that has no weights."""
+    if config.teacher is None:
+        return config
+    members: dict[str, Member] = {}
+    for name, own in each_teacher(config).items():
+        assert own.teacher is not None
+        trained = own.teacher
+        if trained.checkpoint == "auto":
+            trained = replace(trained, training=_teacher_training(own, trained))
+        if not name:
+            return replace(config, teacher=trained)
+        members[name] = as_member(trained)
+    return gather(config, members)
+
+
+def _build_light(config: RunConfig) -> Light:
+    """The parts that need neither data nor weights. Raises ConfigError with a line for each that cannot be built."""
+    built: dict[str, Any] = {}
+    problems = list(_wrong_durations(config))
+    for part in LIGHT:
+        if part == "trainer" and problems:
+            continue
+        try:
+            built[part] = make(getattr(config, part))
+            if part == "trainer":
+                built["device"] = built[part].pick_device()
+        except (UserError, ValueError) as error:
+            problems.append(str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}")
     if problems:
         raise ConfigError(problems)
-    for own in teachers.values():
-        if own["teacher"]["checkpoint"] == "auto":
-            own["teacher"] = {**own["teacher"], "training": _teacher_training(own, own["teacher"], own["choices"])}
-    if config["teacher"] is not None and config["teacher"]["members"]:
-        gather(config, teachers)
-    return config
+    return Light(settings=built.pop("trainer"), lr_schedule=built.pop("schedule"), **built)
 
 
-def _misfits(config: Config) -> Iterator[str]:
-    """Errors of values that are valid by themselves but contradict each other."""
-    duration = config["trainer"]["duration"]
+def _wrong_durations(config: RunConfig) -> Iterator[str]:
+    duration = config.trainer["duration"]
     units = {unit: duration[unit] for unit in ("epochs", "steps", "examples") if duration[unit] is not None}
     if len(units) != 1:
         found = " and ".join(f"{unit}={n}" for unit, n in units.items()) or "none"
         remedy = " or ".join(f"trainer.duration.{unit}=null" for unit in units) or "trainer.duration.epochs=NUMBER"
         yield f"trainer.duration: exactly one of epochs, steps, examples is needed, found {found}; add {remedy}"
-    regime: tuple[Task, float] | None = None
-    for part in ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger"):
-        if part == "trainer" and len(units) != 1:
-            continue
-        try:
-            built = make(config[part])
-            if part == "augmentation":
-                yield from _smoothed_twice(built, config["method"])
-            if part == "augmentation" and config["teacher"] is not None and config["teacher"]["memo"]:
-                yield from _unmemoised(built, config["trainer"]["batch_size"])
-            if part == "trainer":
-                built.pick_device()
-                yield from misfits(config, built)
-            if part == "dataset":
-                regime = (built.task, built.fraction)
-            if part == "transfer":
-                if regime is not None:
-                    yield from (f"transfer.{line}" for line in built.misfits(*regime))
-                if config["teacher"] is not None and config["teacher"]["memo"] and built.has_foreign:
-                    yield "teacher.memo=true stores outputs of the training set, not those of transfer.unlabelled"
-            if part == "trainer" and config["teacher"] is not None and config["teacher"]["optimize"] == "int8":
-                device = built.pick_device()
-                if device.type != "cpu":
-                    yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {device}; choose bf16"
-        except (UserError, ValueError) as error:
-            yield str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}"
 
 
-def _smoothed_twice(augmentation: Augmentation, method: Any) -> Iterator[str]:
+def _misfits(config: RunConfig, light: Light) -> Iterator[str]:
+    """Errors of values that are valid by themselves but contradict each other."""
+    yield from cuda_graph_misfits(config, light.settings)
+    yield from _smoothed_twice(light.augmentation, config.method)
+    teacher = config.teacher
+    if teacher is not None and teacher.optimize == "int8" and light.device.type != "cpu":
+        yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {light.device}; choose bf16"
+    if teacher is not None and teacher.memo:
+        yield from _unmemoised(light.augmentation, light.settings)
+        if light.transfer.has_foreign:
+            yield "teacher.memo=true stores outputs of the training set, not those of transfer.unlabelled"
+    try:
+        task = light.dataset.task
+    except (UserError, ValueError) as error:
+        yield f"dataset: {error}"
+    else:
+        yield from (f"transfer.{line}" for line in light.transfer.misfits(task, light.dataset.fraction))
+
+
+def _smoothed_twice(augmentation: Augmentation, method: Node) -> Iterator[str]:
     """An error if mixing and a loss both smooth the labels."""
     if augmentation.mixing is None or not augmentation.mixing.label_smoothing:
         return
@@ -134,7 +178,7 @@ def _smoothed_twice(augmentation: Augmentation, method: Any) -> Iterator[str]:
             )
 
 
-def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:
+def _unmemoised(augmentation: Augmentation, settings: Settings) -> Iterator[str]:
     """Reasons why a memo cannot store the teacher's outputs by view."""
     if isinstance(augmentation, MultiView):
         yield "teacher.memo=true stores outputs for one view of each example, and this augmentation makes several"
@@ -145,10 +189,10 @@ def _unmemoised(augmentation: Augmentation, size: int) -> Iterator[str]:
             "teacher.memo=true needs a finite number of views, and this augmentation draws new ones each epoch; "
             "augmentation.cycle=30 makes 30 of each example"
         )
-    if size < MIN_BATCH:
+    if settings.batch_size < MIN_BATCH:
         yield (
-            f"teacher.memo=true needs a trainer.batch_size of at least {MIN_BATCH}, found {size}: the bits of smaller "
-            "batches depend on their size"
+            f"teacher.memo=true needs a trainer.batch_size of at least {MIN_BATCH}, found {settings.batch_size}: the "
+            "bits of smaller batches depend on their size"
         )
 
 
@@ -176,39 +220,40 @@ def _drop_unused(config: Config) -> None:
     }
 
 
-def network_name(config: Config, role: str) -> str:
+def network_name(config: RunConfig, role: Literal["student", "teacher"]) -> str:
     """Name of a network: its name in timm or torchvision if it is one of theirs, else its option."""
-    net = config[role]["net"]
-    return str(net["name"] if "name" in net else config["choices"][role])
+    owner = getattr(config, role)
+    return str(owner.net["name"] if "name" in owner.net else config.choices[role])
 
 
-def _teacher_training(config: Config, teacher: Config, choices: dict[str, str | None]) -> Config:
+def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
+    choices = config.choices
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
-    transfer = config["transfer"]
-    own = ["role=teacher", "method=supervised", f"student={choices['teacher']}", f"seed={teacher['seed']}"]
+    transfer = config.transfer
+    own = ["role=teacher", "method=supervised", f"student={choices['teacher']}", f"seed={teacher.seed}"]
     # repeated as overrides, since some configs do not compose without them: ImageFolder's needs a folder
-    facts = [o for o in _assignments("dataset", config["dataset"]) if o.split("=")[0].split(".")[1] not in REGIME]
-    facts += _assignments("student.net", teacher["net"])
+    facts = [o for o in _assignments("dataset", config.dataset) if o.split("=")[0].split(".")[1] not in REGIME]
+    facts += _assignments("student.net", teacher.net)
     if transfer["held_out"]:
         # the teacher sees the other part
         own.append("transfer=heldout")
         facts += _assignments("transfer", {key: transfer[key] for key in ("held_out", "held_out_seed")})
         facts.append("transfer.part=rest")
-    if teacher["special_classes"] is not None:
-        facts += _assignments("transfer", {key: teacher[key] for key in ("special_classes", "special_share")})
-    if not any(str(o).startswith("teacher=") for o in teacher["recipe"]):
+    if teacher.special_classes is not None:
+        facts += _assignments("transfer", {key: getattr(teacher, key) for key in ("special_classes", "special_share")})
+    if not any(str(o).startswith("teacher=") for o in teacher.recipe):
         # the training has no teacher, but the option that the recipe sets may not compose without a name
         own.append(f"teacher={choices['teacher']}")
-        facts += _assignments("teacher.net", teacher["net"])
+        facts += _assignments("teacher.net", teacher.net)
     with _told_as("teacher.recipe"):
-        composed = compose([*shared, *own, *facts, *map(str, teacher["recipe"])])
+        composed = compose([*shared, *own, *facts, *map(str, teacher.recipe)])
     training = composed.config
-    training["student"]["net"] = teacher["net"]
-    training["paths"] = config["paths"]
-    training["logger"] = config["logger"]
+    training["student"]["net"] = teacher.net
+    training["paths"] = config.plain()["paths"]
+    training["logger"] = config.logger
     for key in SHARED_VALUES:
-        training["trainer"][key] = config["trainer"][key]
-    with _told_as("teacher.recipe" if teacher["recipe"] else "the teacher's own training"):
+        training["trainer"][key] = config.trainer[key]
+    with _told_as("teacher.recipe" if teacher.recipe else "the teacher's own training"):
         return examine(Composed(training, composed.choices, composed.interpolated))
 
 

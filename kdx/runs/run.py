@@ -8,19 +8,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from kdx.config.compose import Config
 from kdx.config.identity import identity
+from kdx.config.schema import RunConfig
 from kdx.core.distributed import (
     fails_first,
     init_process_group,
     is_leader,
-    leader_first,
     rank,
-    run_on_leader,
     world_size,
 )
 from kdx.core.errors import StoppedError
@@ -50,10 +49,11 @@ from kdx.runs.build import (
     stream_seed,
 )
 from kdx.runs.checks.remarks import remarks, resumed, tell
-from kdx.runs.export import export_run, name, save_selected
+from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.fused import FusedRuns
+from kdx.runs.leader import leader_first, run_on_leader
 from kdx.runs.lock import PAUSE, LockedError, locked
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml
@@ -68,7 +68,7 @@ def no_views(_: object) -> Sequence[View]:
     return ()
 
 
-def run(config: Config, views: Views = no_views) -> Result:
+def run(config: RunConfig, views: Views = no_views, light: Light | None = None) -> Result:
     """Run a prepared config, or resume it, or return its finished result.
 
     The state of the run's directory, named by the run's identity, decides which of the three. So any command and any
@@ -77,11 +77,12 @@ def run(config: Config, views: Views = no_views) -> Result:
     Args:
         config: From `prepare`.
         views: Makes further views of the run's record.
+        light: The parts that `prepare_with_parts` built; None builds them.
 
     Raises:
         UserError: Data, weights, device or directory do not match the config.
     """
-    steps = in_steps(config, FusedRuns(), views)
+    steps = in_steps(config, FusedRuns(), views, light)
     while True:
         try:
             next(steps)
@@ -89,27 +90,27 @@ def run(config: Config, views: Views = no_views) -> Result:
             return end.value
 
 
-def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps:
+def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light: Light | None = None) -> Steps:
     """`run` as a generator: it pauses before the first step and after each, and yields the number of steps taken.
 
     Args:
         config: From `prepare`.
         fused: The runs that train in turn with this one.
-        views: As in `run`.
+        views, light: As in `run`.
     """
     init_process_group()
-    folder = Path(config["paths"]["runs"]) / name(config)
-    if not config["fresh"] and (result := run_on_leader(lambda: finished(folder))):
+    folder = folder_of(config)
+    if not config.fresh and (result := run_on_leader(lambda: finished(folder))):
         return result
     with contextlib.ExitStack() as claim:
         run_on_leader(lambda: claim.enter_context(locked(folder)))
         # another process may have finished the run between the check and the lock
-        if not config["fresh"] and (result := run_on_leader(lambda: finished(folder))):
+        if not config.fresh and (result := run_on_leader(lambda: finished(folder))):
             return result
         # a new attempt starts: the run counts as running, not as failed
         run_on_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
         try:
-            return (yield from _train(config, folder, fused, views))
+            return (yield from _train(config, folder, fused, views, light or build_light(config)))
         except StoppedError:
             raise
         except KeyboardInterrupt as error:
@@ -122,19 +123,18 @@ def in_steps(config: Config, fused: FusedRuns, views: Views = no_views) -> Steps
             raise
 
 
-def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Steps:
-    light = build_light(config)
+def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, light: Light) -> Steps:
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     if is_leader():
         tell(remarks(config, light, loaders))
-    weights = None if config["teacher"] is None else find_weights(config, train_teacher)
+    weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None
     if weights is not None:
         teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device))
-    checkpoint = config["student"]["checkpoint"]
+    checkpoint = config.student.checkpoint
     student = start_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
     method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
     method.to(light.device)
@@ -142,7 +142,7 @@ def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Step
         method.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
     if world_size() > 1:
         sync_batch_norms(method, light.device)
-    if config["teacher"] is not None and config["teacher"]["shard"]:
+    if config.teacher is not None and config.teacher.shard:
         assert teacher is not None and isinstance(teacher.network, Frozen)
         shard(teacher.network.net, light.device)
     trainer = build_trainer(config, folder, light, loaders, method)
@@ -162,34 +162,34 @@ def _train(config: Config, folder: Path, fused: FusedRuns, views: Views) -> Step
         trainer.log.close(summary)
 
 
-def _begin(config: Config, folder: Path) -> None:
-    if config["fresh"]:
+def _begin(config: RunConfig, folder: Path) -> None:
+    if config.fresh:
         _start_over(folder)
-    write_yaml(folder / CONFIG, config)
+    write_yaml(folder / CONFIG, config.plain())
 
 
-def train_teacher(config: Config) -> Result:
-    config = {**config, "paths": {**config["paths"], "runs": config["paths"]["teachers"]}}
+def train_teacher(config: RunConfig) -> Result:
+    config = replace(config, paths=replace(config.paths, runs=config.paths.teachers))
     if asked_by_agent():  # W&B's agent expects one run, the student's
-        config["logger"] = {"_target_": "kdx.engine.record.loggers.Jsonl"}
-    folder = Path(config["paths"]["runs"]) / name(config)
+        config = replace(config, logger={"_target_": "kdx.engine.record.loggers.Jsonl"})
+    folder = folder_of(config)
     if is_leader() and finished(folder) is None:
-        duration = {unit: n for unit, n in config["trainer"]["duration"].items() if n is not None and unit[0] != "_"}
+        duration = {unit: n for unit, n in config.trainer["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
         print(
-            f"kdx: training the teacher first: {network_name(config, 'student')} on {config['dataset']['name']}, "
+            f"kdx: training the teacher first: {network_name(config, 'student')} on {config.dataset['name']}, "
             f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one",
             file=sys.stderr,
         )
     return run_or_wait(config)
 
 
-def run_or_wait(config: Config, views: Views = no_views) -> Result:
+def run_or_wait(config: RunConfig, views: Views = no_views, light: Light | None = None) -> Result:
     """Like `run`, but wait if another process trains the run, and take over if that process dies."""
     told = False
     while True:
         try:
-            return run(config, views)
+            return run(config, views, light)
         except LockedError:
             if not told and is_leader():
                 print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
@@ -207,17 +207,17 @@ def _set_up_torch(light: Light) -> None:
         torch.use_deterministic_algorithms(light.settings.deterministic)
 
 
-def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
+def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
     """The trainer of a run, resumed from the last checkpoint in its directory if there is one."""
     settings = light.settings
-    evaluators = build_evaluators(config["evals"], loaders, light.device)
+    evaluators = build_evaluators(config.evals, loaders, light.device)
     task = loaders.spec.task
     average = averaging(settings.ema)
     ema = None if average is None else Ema(method.student, average)
     if settings.compile:
         method.student.compile()
     update = make(
-        config["update"],
+        config.update,
         method=method,
         optimizer=light.optimizer,
         lr_schedule=light.lr_schedule,
@@ -228,9 +228,9 @@ def build_trainer(config: Config, folder: Path, light: Light, loaders: Loaders, 
     clock = settings.clock(loaders.train)
     checkpoints = Checkpoints(folder / CHECKPOINTS)
     state = checkpoints.load()
-    keeps = light.logger.keeps_record and is_leader()
+    keeps, plain = light.logger.keeps_record and is_leader(), config.plain()
     log = Log(folder / RECORD if keeps else None, state["log"] if state else 0)
-    view = light.logger.view(folder, identity(config), folder.name, config, log.lines()) if is_leader() else None
+    view = light.logger.view(folder, identity(plain), folder.name, plain, log.lines()) if is_leader() else None
     if view is not None:
         log.add_view(view)
     trainer = Trainer(

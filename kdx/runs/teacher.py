@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
+from kdx.config.schema import RunConfig
 from kdx.core.batch import Batch
-from kdx.core.distributed import leader_first
 from kdx.core.errors import UserError
 from kdx.core.files import as_file_name
 from kdx.core.seed import derive
@@ -27,6 +26,7 @@ from kdx.models.weights import save_weights, sha256
 from kdx.runs.build import build_network, build_teacher
 from kdx.runs.ensemble_config import each_teacher, ensemble, together
 from kdx.runs.fill import weights_file
+from kdx.runs.leader import leader_first
 from kdx.runs.memo import agrees, memoised
 from kdx.runs.optimize import optimized
 from kdx.runs.prepare import network_name
@@ -70,7 +70,7 @@ class Teacher:
 Weights = Mapping[str, Path]  # by member name for an ensemble, under "" for a single teacher
 
 
-def find_weights(config: Config, train: Callable[[Config], Result]) -> Weights:
+def find_weights(config: RunConfig, train: Callable[[RunConfig], Result]) -> Weights:
     """Find the weights of each teacher, and train the teachers that have none.
 
     Args:
@@ -80,27 +80,30 @@ def find_weights(config: Config, train: Callable[[Config], Result]) -> Weights:
     return {name: _find(own, train) for name, own in each_teacher(config).items()}
 
 
-def _find(config: Config, train: Callable[[Config], Result]) -> Path:
-    teacher = config["teacher"]
-    if teacher["checkpoint"] is None:
+def _find(config: RunConfig, train: Callable[[RunConfig], Result]) -> Path:
+    teacher = config.teacher
+    assert teacher is not None
+    if teacher.checkpoint is None:
         return leader_first(lambda: _as_built(config))
-    if teacher["checkpoint"] != "auto":
-        return weights_file(teacher["checkpoint"], "teacher.checkpoint")
-    return train(teacher["training"]).student
+    if teacher.checkpoint != "auto":
+        return weights_file(teacher.checkpoint, "teacher.checkpoint")
+    assert teacher.training is not None
+    return train(teacher.training).student
 
 
-def _as_built(config: Config) -> Path:
+def _as_built(config: RunConfig) -> Path:
     """Cache of pretrained weights, so that later runs need no download."""
-    teacher, name = config["teacher"], as_file_name(network_name(config, "teacher"))
-    seed = derive(teacher["seed"], "teacher")  # differs from the initial weights of a student of this seed
-    key = fingerprint([teacher["net"], seed])
-    path = Path(config["paths"]["teachers"]) / f"{name}-as-built-{key}.safetensors"
+    teacher, name = config.teacher, as_file_name(network_name(config, "teacher"))
+    assert teacher is not None
+    seed = derive(teacher.seed, "teacher")  # differs from the initial weights of a student of this seed
+    key = fingerprint([teacher.net, seed])
+    path = Path(config.paths.teachers) / f"{name}-as-built-{key}.safetensors"
     if not path.exists():
-        save_weights(path, build_network(teacher["net"], seed), {})
+        save_weights(path, build_network(teacher.net, seed), {})
     return path
 
 
-def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: torch.device) -> Teacher:
+def load_teacher(config: RunConfig, weights: Weights, loaders: Loaders, device: torch.device) -> Teacher:
     """Build the teacher, measure it on the test set and compare it with `teacher.expected`.
 
     Each member of an ensemble has its own gate; the facts list the members under "members".
@@ -112,7 +115,8 @@ def load_teacher(config: Config, weights: Weights, loaders: Loaders, device: tor
     if "" in weights:
         return _load(config, weights[""], loaders, device)
     members = {name: _load(own, weights[name], loaders, device) for name, own in each_teacher(config).items()}
-    network = ensemble(config["teacher"], {name: member.network for name, member in members.items()}).to(device)
+    assert config.teacher is not None
+    network = ensemble(config.teacher, {name: member.network for name, member in members.items()}).to(device)
     measured = TaskMetrics(loaders.evals, device, loaders.spec.task, "test", "teacher", None).measure(network)
     told = {
         "net": network_name(config, "teacher"),
@@ -132,15 +136,16 @@ def _seen_by(classes: Sequence[int] | None, loaders: Loaders) -> Iterable[Batch]
         yield batch
 
 
-def _load(config: Config, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
-    settings = config["teacher"]
-    classes = settings["special_classes"]
+def _load(config: RunConfig, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
+    settings = config.teacher
+    assert settings is not None
+    classes = settings.special_classes
     # a specialist has an output for each of its classes and one for all others
     task = loaders.spec.task if classes is None else Classes(len(classes) + 1)
     network, told = optimized(config, build_teacher(config, weights).to(device), loaders, device)
     test = {"test": _seen_by(classes, loaders)}
     measured = TaskMetrics(test, device, task, "test", "teacher", None).measure(network)
-    expected, tolerance, primary = settings["expected"], settings["tolerance"], task.primary
+    expected, tolerance, primary = settings.expected, settings.tolerance, task.primary
     reached = measured[primary.name]
     # negated, so that NaN fails the gate
     if expected is not None and not primary.sign * (reached - expected) >= -tolerance:
@@ -153,13 +158,13 @@ def _load(config: Config, weights: Path, loaders: Loaders, device: torch.device)
         "net": network_name(config, "teacher"),
         "sha256": sha256(weights),
         "weights": str(weights),
-        "trained_by": None if settings["training"] is None else weights.parent.name,
+        "trained_by": None if settings.training is None else weights.parent.name,
         **told,
         **{f"test/{name}": value for name, value in measured.items()},
     }
-    if not settings["memo"]:
+    if not settings.memo:
         return Teacher(network, facts)
     memo = memoised(config, network, facts["sha256"], loaders, device)
-    same = settings["memo_dtype"] == "fp32" and agrees(network, loaders, device)
-    facts["memo"] = {"table": memo.table.folder.name, "dtype": settings["memo_dtype"], "bits_as_without": same}
+    same = settings.memo_dtype == "fp32" and agrees(network, loaders, device)
+    facts["memo"] = {"table": memo.table.folder.name, "dtype": settings.memo_dtype, "bits_as_without": same}
     return Teacher(memo, facts)

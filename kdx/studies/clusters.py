@@ -9,16 +9,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from kdx.config.compose import Config, compose
+from kdx.config.compose import compose
+from kdx.config.schema import RunConfig
+from kdx.core.errors import UserError
 from kdx.core.files import below
 from kdx.core.ranges import Count, PositiveInt
+from kdx.data.dataset import LabelledImages
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
+from kdx.runs.export import folder_of
 from kdx.runs.fill import weights_file
 from kdx.runs.prepare import network_name, prepare
 from kdx.runs.provenance import commit
 from kdx.runs.results import finished, write_json
-from kdx.runs.run import name, run
+from kdx.runs.run import run
 from kdx.studies.options import Options
 from kdx.studies.trained import Batches, Evaluation
 from kdx.tables.footnotes import commit as shown
@@ -113,12 +117,15 @@ class Clusters(Clustering):
         if weights is None:
             return ["the network is not trained yet"]
         data = Evaluation(config)
+        dataset = data.light.dataset
+        if not isinstance(dataset, LabelledImages):
+            raise UserError(f"study.overrides: clusters are sets of classes, and dataset={dataset.name} has none")
         found = self.find(data.student(config, weights), data.batches(self.split))
-        names = data.light.dataset.class_names()
+        names = dataset.class_names()
         facts: dict[str, Any] = {
             "network": network_name(config, "student"),
             "sha256": sha256(weights),
-            "dataset": config["dataset"]["name"],
+            "dataset": config.dataset["name"],
             "split": self.split,
             "examples": found.seen,
             "top1": found.top1,
@@ -134,11 +141,11 @@ class Clusters(Clustering):
         self._write(below(Path(paths["outputs"]) / "studies", self.name, "study.name"), found.sets, names, facts)
         return []
 
-    def _weights(self, config: Config, options: Options) -> Path | None:
-        given = config["student"]["checkpoint"]
+    def _weights(self, config: RunConfig, options: Options) -> Path | None:
+        given = config.student.checkpoint
         if given is not None:
             return weights_file(given, "student.checkpoint")
-        result = finished(Path(config["paths"]["runs"]) / name(config)) if options.only else run(config)
+        result = finished(folder_of(config)) if options.only else run(config)
         return None if result is None else result.student
 
     def _write(self, folder: Path, found: list[list[int]], names: list[str], facts: Mapping[str, Any]) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import kdx
-from kdx.config.compose import Config, compose
+from kdx.config.compose import compose
 from kdx.config.layout import config_dirs
+from kdx.config.schema import RunConfig, run_config
 from kdx.runs.prepare import examine
 from kdx.runs.results import write_json
 
@@ -30,7 +31,7 @@ class ConfigCache:
         except (OSError, ValueError, KeyError, TypeError):
             self._kept = {}
 
-    def config(self, overrides: Sequence[str]) -> tuple[Config, bool]:
+    def config(self, overrides: Sequence[str]) -> tuple[RunConfig, bool]:
         """The validated config of overrides, and whether its data_seed is interpolated from its seed.
 
         Raises:
@@ -39,12 +40,12 @@ class ConfigCache:
         key = json.dumps(list(overrides))
         if key not in self._kept:
             composed = compose(overrides)
-            found = [examine(composed), "data_seed" in composed.interpolated]
-            if _reads_files(found[0]):
-                return found[0], found[1]  # not cached, since the files' content can change
-            self._kept[key], self._changed = found, True
+            found, follows = examine(composed), "data_seed" in composed.interpolated
+            if _reads_files(found):
+                return found, follows  # not cached, since the files' content can change
+            self._kept[key], self._changed = [found.plain(), follows], True
         config, follows = self._kept[key]
-        return json.loads(json.dumps(config)), follows
+        return run_config(json.loads(json.dumps(config))), follows
 
     def save(self) -> None:
         """Save new configs; on a disk error they are composed again next time."""
@@ -57,10 +58,12 @@ class ConfigCache:
             return
 
 
-def _reads_files(config: Config) -> bool:
+def _reads_files(config: RunConfig) -> bool:
     """Whether the config has the checksum of a file: initial weights, a teacher's weights, or images."""
-    given = (config["student"], config["teacher"], config["transfer"]["unlabelled"])
-    return any(isinstance(node, dict) and node.get("sha256") is not None for node in given)
+    images = config.transfer["unlabelled"]
+    given = [owner.sha256 for owner in (config.student, config.teacher) if owner is not None]
+    given += [images["sha256"]] if isinstance(images, dict) and "sha256" in images else []
+    return any(checksum is not None for checksum in given)
 
 
 @cache

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kdx.config.compose import Config, compose
+from kdx.config.compose import compose
 from kdx.config.identity import fingerprint
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.files import atomic_write, below
 from kdx.core.ranges import PositiveInt
@@ -96,7 +97,7 @@ class DataFree:
         seed: int,
     ) -> None:
         config = prepare(compose([*place, *self.grid.recipe((), seed), *more]))
-        if config["teacher"] is None:
+        if config.teacher is None:
             raise UserError("images are synthesised from a teacher, and the method in study.grid.overrides has none")
         weights = find_weights(config, train_teacher)[""]
         rival = None
@@ -121,17 +122,17 @@ class DataFree:
         teacher = build_teacher(config, weights)
         student = None
         if rival is not None:
-            net = build_network(config["student"]["net"], 0)
+            net = build_network(config.student.net, 0)
             load_weights(net, rival)
             student = Frozen(net, None, None)
         images = self._images(inversion, config, teacher, student, generator(seed, "inversion", name))
         _save(path, images if before is None else torch.cat([_load(before), images]), key)
 
     def _images(
-        self, inversion: Inversion, config: Config, teacher: Frozen, student: Frozen | None, g: torch.Generator
+        self, inversion: Inversion, config: RunConfig, teacher: Frozen, student: Frozen | None, g: torch.Generator
     ) -> Tensor:
         """Bytes [N, H, W, C]."""
-        dataset = config["dataset"]
+        dataset = config.dataset
         labels = torch.arange(inversion.count) % dataset["num_classes"]
         shape = tuple(dataset["input_shape"])
         with teacher.through_inputs(), nullcontext() if student is None else student.through_inputs():

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdx.config.compose import Config, ConfigError, compose
+from kdx.config.compose import ConfigError, compose
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError, did_you_mean
 from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
@@ -92,7 +93,7 @@ class Links:
 
     def run(
         self, labels: Sequence[str], place: Sequence[str], options: Options
-    ) -> tuple[dict[Key, tuple[Config, Result]], list[str]]:
+    ) -> tuple[dict[Key, tuple[RunConfig, Result]], list[str]]:
         """Run what is missing, round by round; with `only=render` nothing runs.
 
         Args:
@@ -103,10 +104,10 @@ class Links:
         Returns:
             Config and result of each run that has one, and a line for each failure.
         """
-        found: dict[Key, tuple[Config, Result]] = {}
+        found: dict[Key, tuple[RunConfig, Result]] = {}
         lines: list[str] = []
         for links in self.order():
-            configs: dict[str, Config] = {}
+            configs: dict[str, RunConfig] = {}
             places: dict[str, Key] = {}
             for label in [link for link in links if link in labels]:
                 for seed in self.seeds:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
-from kdx.config.compose import Config
+from kdx.config.schema import Node, RunConfig
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.metric import Catalogue, Metric
@@ -123,10 +123,10 @@ class Networks:
         """Raise ConfigError where the overrides of a network make no valid config."""
         self._links.check(list(self.networks), overrides)
 
-    def _must_share_data(self, configs: Mapping[str, Config]) -> None:
-        def facts(config: Config) -> Config:
+    def _must_share_data(self, configs: Mapping[str, RunConfig]) -> None:
+        def facts(config: RunConfig) -> Node:
             ignored = (*PLACES, *(TRAINING if self.split == "test" else ()))
-            return {key: value for key, value in config["dataset"].items() if key not in ignored}
+            return {key: value for key, value in config.dataset.items() if key not in ignored}
 
         first = next(iter(configs))
         for name, config in configs.items():

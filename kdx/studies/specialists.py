@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from kdx.config.compose import Config, compose
+from kdx.config.compose import compose
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
 from kdx.metrics.accuracy import right_among
@@ -98,7 +99,7 @@ class Specialists:
         found: dict[Key, Result] = {}
         lines: list[str] = []
 
-        def run(recipes: Mapping[Key, Sequence[str]]) -> dict[Key, Config]:
+        def run(recipes: Mapping[Key, Sequence[str]]) -> dict[Key, RunConfig]:
             configs = {
                 (label, seed): prepare(compose([*place, *self.overrides, f"seed={seed}", *own, *options.overrides]))
                 for (label, seed), own in recipes.items()
@@ -129,7 +130,7 @@ class Specialists:
                 continue
             every = [f"{GENERALIST}: {{{_place(found[GENERALIST, seed])}}}"]
             for name, knows in of.items():
-                trained = special[name, seed]["transfer"]["special_share"]
+                trained = special[name, seed].transfer["special_share"]
                 every.append(f"{name}: {{{_place(found[name, seed])}, {knows}, special_share: {trained}}}")
             recipes[OF_GENERALIST, seed] = [*self.student, _from("teacher", found[GENERALIST, seed])]
             recipes[OF_Q, seed] = [*self.student, *self.agreement, f"teacher.members={{{', '.join(every)}}}"]
@@ -157,7 +158,7 @@ class Specialists:
         for own in (self.generalist, *links):
             prepare(compose([*self.overrides, *own, *overrides]))
 
-    def _clusters(self, config: Config, generalist: Result) -> tuple[list[list[int]], list[float]]:
+    def _clusters(self, config: RunConfig, generalist: Result) -> tuple[list[list[int]], list[float]]:
         """The sets of at least two classes, and the share of each in the training set."""
         data = Evaluation(config)
         network = data.student(config, generalist.student)
@@ -170,7 +171,7 @@ class Specialists:
         return sets, [float(torch.isin(labels, torch.tensor(classes)).double().mean()) for classes in sets]
 
     def _measure(
-        self, config: Config, data: Evaluation, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
+        self, config: RunConfig, data: Evaluation, students: Mapping[str, nn.Module], sets: Sequence[Sequence[int]]
     ) -> tuple[Scores, list[list[str]]]:
         """Numbers of a seed by row and column, and a line for each cluster."""
         q = load_teacher(config, find_weights(config, train_teacher), data.loaders, data.device).network

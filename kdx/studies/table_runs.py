@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from kdx.config.compose import Config, ConfigError
+from kdx.config.compose import ConfigError
+from kdx.config.schema import RunConfig
 from kdx.pool.pool import look_up, run_all
-from kdx.pool.task import Failure, folder_of
+from kdx.pool.task import Failure
 from kdx.runs.checks.dry_run import rehearse
+from kdx.runs.export import folder_of
 from kdx.runs.results import Result
 from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options
@@ -25,7 +28,7 @@ class TableRuns:
 
     def __init__(self, cache: ConfigCache):
         self.cache = cache
-        self.configs: dict[tuple[Place, int], tuple[str, Config]] = {}
+        self.configs: dict[tuple[Place, int], tuple[str, RunConfig]] = {}
         self.holes: dict[Place, str] = {}
         self.problems: list[str] = []
 
@@ -46,9 +49,9 @@ class TableRuns:
             label = f"{', '.join(place)}, seed {seed}"
             self.configs[place, seed] = label, with_seed(config, seed, follows)
 
-    def run(self, wanted: Mapping[str, Config], options: Options) -> tuple[dict[str, Result], list[Failure]]:
+    def run(self, wanted: Mapping[str, RunConfig], options: Options) -> tuple[dict[str, Result], list[Failure]]:
         """Run configs after a dry run of each; configs whose parts do not fit are failures."""
-        fitting: dict[str, Config] = {}
+        fitting: dict[str, RunConfig] = {}
         wrong: list[Failure] = []
         there = {} if options.fresh else look_up(wanted)[0]
         for label, config in wanted.items():
@@ -63,7 +66,7 @@ class TableRuns:
         return results, [*wrong, *failures]
 
 
-def with_seed(config: Config, seed: int, data_follows: bool) -> Config:
+def with_seed(config: RunConfig, seed: int, data_follows: bool) -> RunConfig:
     """The same config with another seed, without composing it again.
 
     Args:
@@ -71,4 +74,4 @@ def with_seed(config: Config, seed: int, data_follows: bool) -> Config:
         seed: The new seed.
         data_follows: Whether data_seed equals seed.
     """
-    return {**config, "seed": seed, "data_seed": seed if data_follows else config["data_seed"]}
+    return replace(config, seed=seed, data_seed=seed if data_follows else config.data_seed)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.data.loaders import EvalLoader
@@ -21,7 +21,7 @@ class Evaluation:
         config: Prepared.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: RunConfig):
         self.light = build_light(config)
         self.loaders, self.device = build_loaders(config, self.light), self.light.device
 
@@ -31,7 +31,7 @@ class Evaluation:
             raise UserError(f"study.split: there is no split '{split}'; there are: {', '.join(self.loaders.evals)}")
         return Batches(self.loaders.evals[split], self.device)
 
-    def student(self, config: Config, weights: Path) -> nn.Module:
+    def student(self, config: RunConfig, weights: Path) -> nn.Module:
         """The student of a run with its exported weights, in evaluation mode on the device."""
         return build_student(config, weights).eval().to(self.device)
 

@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, filter_overrides, setup_globals
 
-from kdx.config.compose import Config, ConfigError, plain
+from kdx.config.compose import ConfigError, plain
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 
 
@@ -45,7 +47,7 @@ class FusedLauncher(BasicLauncher):
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:
         from kdx.pool.pool import run_all  # imports torch
-        from kdx.pool.task import folder_of
+        from kdx.runs.export import folder_of
 
         everywhere = set.intersection(*map(set, job_overrides))
         configs = {}
@@ -58,7 +60,7 @@ class FusedLauncher(BasicLauncher):
         FusedLauncher.launched |= {folder_of(config) for config in configs.values()}
         FusedLauncher.failed |= {failure.folder: failure.error for failure in failures}
 
-    def _config(self, overrides: Sequence[str]) -> Config | None:
+    def _config(self, overrides: Sequence[str]) -> RunConfig | None:
         """The prepared config of a job; None if it is wrong, which the job itself reports."""
         from kdx.runs.prepare import prepare
 
@@ -74,7 +76,7 @@ class FusedLauncher(BasicLauncher):
             HydraConfig.instance().cfg = before
 
 
-def as_launched(config: Config) -> Config:
+def as_launched(config: RunConfig) -> RunConfig:
     """The config of a job, with `fresh=false` if this launcher has already trained its run.
 
     Raises:
@@ -82,9 +84,9 @@ def as_launched(config: Config) -> Config:
     """
     if not FusedLauncher.launched:
         return config
-    from kdx.pool.task import folder_of
+    from kdx.runs.export import folder_of
 
     folder = folder_of(config)
     if (error := FusedLauncher.failed.get(folder)) is not None:
         raise ToldError(error)
-    return {**config, "fresh": False} if folder in FusedLauncher.launched else config
+    return replace(config, fresh=False) if folder in FusedLauncher.launched else config

@@ -55,7 +55,7 @@ def test_a_name_of_old_on_a_command_line_is_told_the_new_one():
 
 
 def test_a_rename_after_the_freeze_changes_no_identity(tiny, monkeypatch):
-    config = tiny("method=dml", "method.peers=[same]", student=("student=resnet8",))
+    config = tiny("method=dml", "method.peers=[same]", student=("student=resnet8",)).plain()
     before = identity(config)
     renames = {"kdx.losses.online.dml": "kdx.losses.peers.mutual", "kdx.models.cifar.resnet": "kdx.models.residual"}
     monkeypatch.setattr(aliases, "RENAMED", renames)

@@ -4,21 +4,22 @@ import pytest
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
+from kdx.config.schema import RunConfig
 from kdx.runs.prepare import examine
 
 BASE = ("dataset=imagefolder", "dataset.num_classes=3", "student=resnet8", "method=kd", "teacher=resnet8")
 
 
-def config(root: str, folder: str, *overrides: str) -> dict:
+def config(root: str, folder: str, *overrides: str) -> RunConfig:
     return examine(compose([*BASE, f"dataset.root={root}", f"dataset.folder={folder}", *overrides]))
 
 
 @pytest.mark.parametrize("folder", ["plain", "./plain", "plain/", "other/../plain", "/data/plain", "/data//plain/"])
 def test_a_folder_has_one_name(folder: str):
     same, found = config("/data", "plain"), config("/data", folder)
-    assert (found["dataset"]["folder"], found["dataset"]["name"]) == ("plain", "plain")
+    assert (found.dataset["folder"], found.dataset["name"]) == ("plain", "plain")
     assert identity(found) == identity(same)
-    assert identity(found["teacher"]["training"]) == identity(same["teacher"]["training"])
+    assert identity(found.teacher.training) == identity(same.teacher.training)
 
 
 def test_another_folder_is_another_run_and_another_root_is_not():
@@ -27,7 +28,7 @@ def test_another_folder_is_another_run_and_another_root_is_not():
 
 
 def test_a_name_of_ones_own_stays():
-    assert config("/data", "./plain", "dataset.name=mine")["dataset"]["name"] == "mine"
+    assert config("/data", "./plain", "dataset.name=mine").dataset["name"] == "mine"
 
 
 @pytest.mark.parametrize("folder", ["/images/plain", "../images/plain", "."])
@@ -38,7 +39,7 @@ def test_a_folder_outside_the_root_is_refused_with_what_would_be_right(folder: s
 
 
 def test_unlabelled_images_of_a_folder_have_one_name_too():
-    def other(folder: str) -> dict:
+    def other(folder: str) -> RunConfig:
         images = "transfer.unlabelled.dataset"
         facts = [f"{images}.num_classes=2", f"{images}.root=/data", f"{images}.folder={folder}"]
         return config("/data", "plain", "transfer=other", f"dataset@{images}=imagefolder", *facts)

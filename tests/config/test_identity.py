@@ -17,7 +17,7 @@ BASE = (*SMALL, "teacher.checkpoint=auto")
 
 @pytest.fixture(scope="module")
 def config() -> dict:
-    return examine(compose(BASE))
+    return examine(compose(BASE)).plain()
 
 
 @pytest.fixture(scope="module")

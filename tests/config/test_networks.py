@@ -8,6 +8,7 @@ from door import SMALL
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
 from kdx.config.networks import network_node
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.runs.build import build_network
 from kdx.runs.prepare import examine, prepare
@@ -37,23 +38,23 @@ def test_what_is_no_network_is_told():
     assert network_node({"model": "timm", "name": "resnet18"}, OWN, DATASET)["name"] == "resnet18"
 
 
-def prepared(*overrides: str) -> dict:
+def prepared(*overrides: str) -> RunConfig:
     return prepare(compose([*SMALL, "method=dml", *overrides]))
 
 
 def test_a_run_holds_its_peers_whole_and_is_named_by_them():
     one = prepared("method.peers=[same,mlp_30]")
-    assert one["method"]["peers"][0] == one["student"]["net"]
-    assert one["method"]["peers"][1]["hidden"] == [30, 30]
-    assert one["teacher"] is None
+    assert one.method["peers"][0] == one.student.net
+    assert one.method["peers"][1]["hidden"] == [30, 30]
+    assert one.teacher is None
     assert identity(one) == identity(prepared("method.peers=[same,{model: mlp_30}]"))
     assert identity(one) != identity(prepared("method.peers=[same,mlp_400]"))
     assert identity(one) != identity(prepared("method.peers=[same]"))
 
 
 def test_peers_are_measured_only_where_there_are_any():
-    assert "peers" in prepared()["evals"]
-    assert "peers" not in prepare(compose([*SMALL, "method=supervised"]))["evals"]
+    assert "peers" in prepared().evals
+    assert "peers" not in prepare(compose([*SMALL, "method=supervised"])).evals
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_mistakes_are_told_before_anything_loads(override: str, told: str):
 
 
 def test_the_method_chooses_how_steps_are_taken_unless_told():
-    assert examine(compose(["method=dml"]))["choices"]["update"] == "turns"
-    assert examine(compose(["method=dml", "update=peers"]))["choices"]["update"] == "peers"
-    assert examine(compose(["update=joint", "method=dml"]))["choices"]["update"] == "joint"
-    assert examine(compose(["method=supervised"]))["choices"]["update"] == "joint"
+    assert examine(compose(["method=dml"])).choices["update"] == "turns"
+    assert examine(compose(["method=dml", "update=peers"])).choices["update"] == "peers"
+    assert examine(compose(["update=joint", "method=dml"])).choices["update"] == "joint"
+    assert examine(compose(["method=supervised"])).choices["update"] == "joint"

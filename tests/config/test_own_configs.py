@@ -35,8 +35,8 @@ def test_own_methods_and_networks_compose_and_build_like_shipped_ones(own, form)
     rest = take_config_dirs([*form.format(own).split(), "seed=3"])
     assert rest == ["seed=3"]
     config = prepare(compose([*rest, "method=mine", "student=mlp_own"]))
-    assert config["method"]["terms"]["kd"]["_target_"] == "own_term.Mine"
-    assert config["choices"]["student"] == "mlp_own"
+    assert config.method["terms"]["kd"]["_target_"] == "own_term.Mine"
+    assert config.choices["student"] == "mlp_own"
 
 
 def test_own_options_are_listed_and_found_in_processes_started_from_here(own):

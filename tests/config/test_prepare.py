@@ -7,15 +7,16 @@ from door import SMALL
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
+from kdx.config.schema import RunConfig
 from kdx.runs.prepare import REGIME, examine, prepare
 
 
-def prepared(*overrides: str) -> dict:
+def prepared(*overrides: str) -> RunConfig:
     return prepare(compose([*SMALL, *overrides]))
 
 
 @pytest.fixture(scope="module")
-def config() -> dict:
+def config() -> RunConfig:
     return prepared()
 
 
@@ -28,9 +29,9 @@ def test_a_part_that_is_deleted_is_missed(group: str):
 
 def test_a_method_without_teacher_drops_it_with_what_is_measured_against_it():
     config = prepared("method=supervised")
-    assert config["teacher"] is None
-    assert set(config["evals"]) == {"test", "val"}
-    assert "fidelity" in prepared()["evals"]
+    assert config.teacher is None
+    assert set(config.evals) == {"test", "val"}
+    assert "fidelity" in prepared().evals
 
 
 def test_a_teacher_that_is_not_used_is_no_part_of_the_identity():
@@ -40,14 +41,14 @@ def test_a_teacher_that_is_not_used_is_no_part_of_the_identity():
 
 
 def test_what_only_composition_needed_is_gone(config):
-    assert not config.keys() & {"experiment", "debug", "recipe", "hydra"}
+    assert not config.plain().keys() & {"experiment", "debug", "recipe", "hydra"}
 
 
 def test_a_teacher_sees_the_same_data_whole():
     cut = ["dataset.val_fraction=0.2", "dataset.val_seed=4", "dataset.noise=0.5"]
     mine = prepared("dataset.fraction=0.5", "dataset.fraction_seed=3", *cut)
-    theirs = mine["teacher"]["training"]["dataset"]
-    differ = {key for key in theirs if theirs[key] != mine["dataset"][key]}
+    theirs = mine.teacher.training.dataset
+    differ = {key for key in theirs if theirs[key] != mine.dataset[key]}
     assert differ <= set(REGIME)
     assert theirs["fraction"] == 1
     # what a student is chosen on is new to its teacher, too
@@ -55,21 +56,21 @@ def test_a_teacher_sees_the_same_data_whole():
 
 
 def test_one_teacher_serves_every_regime_method_and_seed_of_a_sweep(config):
-    same = identity(config["teacher"]["training"])
+    same = identity(config.teacher.training)
     for override in ("dataset.fraction=0.5", "method=dkd", "seed=5", "student.net.hidden=[3,3]", "optimizer.lr=0.5"):
-        assert identity(prepared(override)["teacher"]["training"]) == same, override
+        assert identity(prepared(override).teacher.training) == same, override
     for override in ("teacher.seed=1", "teacher.net.hidden=[9,9]", "dataset.noise=0.1", "debug=overfit"):
-        assert identity(prepared(override)["teacher"]["training"]) != same, override
+        assert identity(prepared(override).teacher.training) != same, override
 
 
 def test_a_teacher_is_the_network_of_the_run_trained_from_labels(config):
-    training = config["teacher"]["training"]
-    assert training["student"]["net"] == config["teacher"]["net"]
-    assert training["method"]["_target_"] == "kdx.methods.supervised.Supervised"
-    assert training["teacher"] is None
-    assert training["seed"] == config["teacher"]["seed"]
-    assert training["paths"] == config["paths"]
-    assert training["logger"] == config["logger"]
+    training = config.teacher.training
+    assert training.student.net == config.teacher.net
+    assert training.method["_target_"] == "kdx.methods.supervised.Supervised"
+    assert training.teacher is None
+    assert training.seed == config.teacher.seed
+    assert training.paths == config.paths
+    assert training.logger == config.logger
 
 
 def test_a_choice_of_trainer_is_shared_and_its_values_are_not():
@@ -77,25 +78,25 @@ def test_a_choice_of_trainer_is_shared_and_its_values_are_not():
     config = prepare(
         compose([*whole, "trainer=quick", "trainer.batch_size=7", "trainer.threads=3", "optimizer.lr=0.3"])
     )
-    training = config["teacher"]["training"]
-    assert training["trainer"]["duration"]["steps"] == 2400
-    assert training["trainer"]["batch_size"] == 64
-    assert training["trainer"]["threads"] == 3  # of the machine
-    assert training["optimizer"]["lr"] == 0.05
+    training = config.teacher.training
+    assert training.trainer["duration"]["steps"] == 2400
+    assert training.trainer["batch_size"] == 64
+    assert training.trainer["threads"] == 3  # of the machine
+    assert training.optimizer["lr"] == 0.05
 
 
 def test_a_teachers_own_recipe_changes_its_training_alone():
     config = prepared("teacher.recipe=['optimizer.lr=0.2','augmentation=none']")
-    training = config["teacher"]["training"]
-    assert training["optimizer"]["lr"] == 0.2
-    assert training["choices"]["augmentation"] == "none"
-    assert config["optimizer"]["lr"] == 0.05
+    training = config.teacher.training
+    assert training.optimizer["lr"] == 0.2
+    assert training.choices["augmentation"] == "none"
+    assert config.optimizer["lr"] == 0.05
 
 
 def test_the_data_sets_own_recipe_for_its_teacher_holds():
-    training = prepare(compose(["dataset=digits"]))["teacher"]["training"]
-    assert training["choices"]["augmentation"] == "shift"
-    assert training["optimizer"]["lr"] == 0.001
+    training = prepare(compose(["dataset=digits"])).teacher.training
+    assert training.choices["augmentation"] == "shift"
+    assert training.optimizer["lr"] == 0.001
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ def test_a_given_checkpoint_counts_by_its_content_and_not_by_its_place(tmp_path)
     for path, content in zip(paths, (b"one", b"one", b"two"), strict=True):
         path.write_bytes(content)
     a, b, c = (prepared(f"teacher.checkpoint={path}") for path in paths)
-    assert a["teacher"]["sha256"] == hashlib.sha256(b"one").hexdigest()
-    assert a["teacher"]["training"] is None
+    assert a.teacher.sha256 == hashlib.sha256(b"one").hexdigest()
+    assert a.teacher.training is None
     assert identity(a) == identity(b) != identity(c)
 
 
@@ -140,7 +141,7 @@ def test_the_directory_of_a_run_stands_for_its_student(tmp_path):
     (tmp_path / "student.safetensors").write_bytes(b"exported")
     config = prepared(f"teacher.checkpoint={tmp_path}", f"student.checkpoint={tmp_path}")
     digest = hashlib.sha256(b"exported").hexdigest()
-    assert (config["teacher"]["sha256"], config["student"]["sha256"]) == (digest, digest)
+    assert (config.teacher.sha256, config.student.sha256) == (digest, digest)
 
 
 def test_preparing_changes_nothing_that_was_given(tmp_path):
@@ -172,7 +173,7 @@ def test_a_rehearsal_loads_no_pretrained_weights():
         shape = ["dataset.input_shape=[3,32,32]", "dataset.mean=[0.5,0.5,0.5]", "dataset.std=[0.2,0.2,0.2]"]
         small = [o for o in SMALL if not o.startswith(("student", "dataset.input", "dataset.mean", "dataset.std"))]
         config = prepare(compose([*small, *shape, *wanted]))
-        assert config["student"]["net"][key] in (True, "DEFAULT")  # the run itself does
+        assert config.student.net[key] in (True, "DEFAULT")  # the run itself does
 
 
 def test_a_shipped_teacher_gets_inputs_as_it_was_trained_on():
@@ -200,11 +201,11 @@ def test_a_held_out_part_is_new_to_the_teacher():
     mine = prepared(
         "transfer=heldout", "transfer.held_out=0.3", "transfer.held_out_seed=7", "transfer.omit_classes=[1]"
     )
-    theirs = mine["teacher"]["training"]["transfer"]
-    assert (mine["transfer"]["part"], theirs["part"]) == ("held_out", "rest")
+    theirs = mine.teacher.training.transfer
+    assert (mine.transfer["part"], theirs["part"]) == ("held_out", "rest")
     assert (theirs["held_out"], theirs["held_out_seed"], theirs["omit_classes"]) == (0.3, 7, [])
-    plain = prepared("transfer.omit_classes=[1]")["teacher"]["training"]
-    assert identity(plain) == identity(prepared()["teacher"]["training"]) != identity(mine["teacher"]["training"])
+    plain = prepared("transfer.omit_classes=[1]").teacher.training
+    assert identity(plain) == identity(prepared().teacher.training) != identity(mine.teacher.training)
 
 
 def test_images_count_by_their_content_and_not_by_their_place(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import kdx.data.numpy_stream  # noqa: F401 - registers NumPy's stream, which `draw` reads
 from kdx.core.seed import derive, generator, get_rng_state, seed_all, seeded, set_rng_state
 
 

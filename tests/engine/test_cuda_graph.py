@@ -9,6 +9,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.core.schedule import Between, Linear, MultiStep, Progress, Watched, at
 from kdx.engine.clock import Clock
 from kdx.engine.optim.cuda_graph import WARM_UP, CudaRecorder, Graphed
+from kdx.runs.build import build_light
 from kdx.runs.checks.cuda_graph import unrecordable
 from kdx.runs.prepare import prepare
 from kdx.tasks.classes import image_classes
@@ -163,9 +164,9 @@ REFUSED = {
 def test_steps_that_cannot_be_recorded_are_told_before_training(tiny, built, sentence: str):
     config = tiny("optimizer.implementation=fused", *REFUSED[sentence])
     trainer = built(config)
-    config["trainer"]["cuda_graph"] = True
+    config.trainer["cuda_graph"] = True
     spec = image_classes(5, (3, 8, 8), 64, (0.0,) * 3, (1.0,) * 3)
-    told = list(unrecordable(config, trainer.method, trainer.update, spec))
+    told = list(unrecordable(config, build_light(config), trainer.method, trainer.update, spec))
     assert any(sentence in line for line in told), told
 
 
@@ -175,9 +176,9 @@ def test_steps_of_most_methods_can_be_recorded(tiny, built, method: str):
     views = ["augmentation=two_views"] if method == "mlkd" else []
     config = tiny(f"method={method}", "optimizer.implementation=fused", *views)
     trainer = built(config)
-    config["trainer"]["cuda_graph"] = True
+    config.trainer["cuda_graph"] = True
     spec = image_classes(5, (3, 8, 8), 64, (0.0,) * 3, (1.0,) * 3)
-    assert list(unrecordable(config, trainer.method, trainer.update, spec)) == []
+    assert list(unrecordable(config, build_light(config), trainer.method, trainer.update, spec)) == []
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

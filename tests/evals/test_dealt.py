@@ -50,7 +50,8 @@ def hands(monkeypatch, size: int, measure):
     for rank in reversed(range(size)):
         monkeypatch.setattr(base, "rank", lambda rank=rank: rank)
         # the others wait for what the leader says
-        monkeypatch.setattr(base, "run_on_leader", lambda make, rank=rank: {} if rank else make())
+        monkeypatch.setattr(base, "is_leader", lambda rank=rank: rank == 0)
+        monkeypatch.setattr(base, "from_leader", lambda values, failed: values or {})
         monkeypatch.setattr(predictions, "_in_order", in_order if rank == 0 else lambda _: {})
         found = measure()
     return found

@@ -76,5 +76,5 @@ def test_a_run_without_a_teacher_is_the_same_run_with_any(tiny):
     from kdx.config.identity import identity
 
     configs = [tiny("method=tfkd_reg", f"teacher.net.widths={widths}") for widths in ("[4,4,8,8]", "[6,6,6,6]")]
-    assert all(config["teacher"] is None for config in configs)
+    assert all(config.teacher is None for config in configs)
     assert len({identity(config) for config in configs}) == 1

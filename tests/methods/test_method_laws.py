@@ -1,7 +1,7 @@
 """Every file of configs/method, held to the same laws. A new file joins by being there."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -85,7 +85,7 @@ def config(request, tiny) -> Any:
 @pytest.fixture
 def scene(config, built) -> Scene:
     """The run of a method, played once for all its tests, none of which changes it."""
-    name = config["choices"]["method"]
+    name = config.choices["method"]
     if name not in _scenes:
         trainer = built(config)
         first = state(trainer.method)
@@ -167,10 +167,10 @@ def test_saved_and_loaded_it_takes_the_same_next_step(scene: Scene, config, buil
 
 
 def test_the_exported_student_is_a_plain_network(scene: Scene, config, tmp_path):
-    if config["choices"]["method"] in WRAPS:
+    if config.choices["method"] in WRAPS:
         pytest.skip("exports more than the student's network")
     save_weights(tmp_path / "student.safetensors", scene.trainer.deliverable, {})
-    plain = build_network(config["student"]["net"], 99)
+    plain = build_network(config.student.net, 99)
     load_weights(plain, tmp_path / "student.safetensors")
     assert same(plain.state_dict(), scene.method.student.state_dict())
 
@@ -179,19 +179,19 @@ def test_a_seed_decides_everything(scene: Scene, config, built):
     again = built(config)
     play(again, 0, STEPS)
     assert same(again.method.state_dict(), scene.method.state_dict())
-    method = built({**config, "seed": 6, "data_seed": 0}, "other").method
+    method = built(replace(config, seed=6, data_seed=0), "other").method
     other, weights = method.state_dict(), [n for n, p in method.named_parameters() if p.requires_grad and p.ndim > 1]
     assert weights and not any(torch.equal(other[k], scene.first[k]) for k in weights)
 
 
 def test_the_method_has_no_part_in_the_students_initial_weights(scene: Scene, config):
-    prefix = "student.net." if config["choices"]["method"] in WRAPS else "student."
+    prefix = "student.net." if config.choices["method"] in WRAPS else "student."
     initial = {k.removeprefix(prefix): v for k, v in scene.first.items() if k.startswith(prefix)}
     assert same(initial, start_student(config, None).state_dict())
 
 
 def test_half_precision_networks_full_precision_losses(config, built):
-    config = {**config, "trainer": {**config["trainer"], "precision": "bf16"}}
+    config = replace(config, trainer={**config.trainer, "precision": "bf16"})
     trainer = built(config)
     seen: list[torch.dtype] = []
 
@@ -220,9 +220,9 @@ def noise() -> dict:
 
 
 def test_without_labels_it_is_refused_in_a_sentence_or_does_not_miss_them(config, built, noise):
-    if config["choices"]["method"] in OTHER_TASKS:
+    if config.choices["method"] in OTHER_TASKS:
         pytest.skip("reads no class")
-    config = {**config, "transfer": noise}
+    config = replace(config, transfer=noise)
     try:
         rehearse(config)
     except ConfigError as error:

@@ -110,6 +110,6 @@ def test_of_two_pixels_it_learns_the_one_that_the_attack_cannot_turn():
 
 def test_a_teacher_is_trained_this_way_by_its_recipe():
     config = prepare(compose(["method=ard", "teacher.recipe=['method=pgd_at','method.attack.radius=0.1']"]))
-    training = config["teacher"]["training"]
-    assert training["choices"]["method"] == "pgd_at" and training["method"]["attack"]["radius"] == 0.1
-    assert training["student"]["net"] == config["teacher"]["net"] and training["teacher"] is None
+    training = config.teacher.training
+    assert training.choices["method"] == "pgd_at" and training.method["attack"]["radius"] == 0.1
+    assert training.student.net == config.teacher.net and training.teacher is None

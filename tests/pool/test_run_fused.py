@@ -1,6 +1,7 @@
 """Runs that train together against the same runs alone: to the bit, whatever happens to one of them."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from conftest import STUDENT
 from deaths import Moment, kill_at
 from traces import outcome
 
+from kdx.config.schema import RunConfig
 from kdx.data.loaders import TrainLoader
 from kdx.engine.record.meter import NonFiniteError
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.teachers.frozen import Frozen
 from kdx.pool.pool import make_teams, run_all
 from kdx.pool.run_fused import run_together
-from kdx.pool.task import Task, folder_of
+from kdx.pool.task import Task
+from kdx.runs.export import folder_of
 from kdx.runs.fused import shared
 from kdx.runs.lock import LockedError, locked
 from kdx.runs.run import run
@@ -43,11 +46,12 @@ def teachers(tmp_path_factory) -> str:
 
 @pytest.fixture
 def member(tiny, teachers):
-    def config(*overrides: str, student: tuple[str, ...] = STUDENT) -> dict:
+    def config(*overrides: str, student: tuple[str, ...] = STUDENT) -> RunConfig:
         made = tiny(*overrides, student=student)
-        made["teacher"]["training"]["paths"]["teachers"] = teachers
-        made["paths"]["teachers"] = teachers
-        return made
+        training = made.teacher.training
+        training = replace(training, paths=replace(training.paths, teachers=teachers))
+        paths = replace(made.paths, teachers=teachers)
+        return replace(made, teacher=replace(made.teacher, training=training), paths=paths)
 
     return config
 
@@ -56,9 +60,9 @@ def member(tiny, teachers):
 def alone(tmp_path):
     """What a run leaves that trains alone, elsewhere."""
 
-    def train(config: dict) -> dict:
-        paths = {**config["paths"], "runs": str(tmp_path / "alone")}
-        return outcome(run({**config, "paths": paths}).folder)
+    def train(config: RunConfig) -> dict:
+        paths = replace(config.paths, runs=str(tmp_path / "alone"))
+        return outcome(run(replace(config, paths=paths)).folder)
 
     return train
 
@@ -194,7 +198,7 @@ def test_teams(groups, jobs, fused, sizes):
     teams = make_teams(listed, jobs, fused)
     assert sorted(map(len, teams)) == sorted(sizes)
     assert sorted(t.label for team in teams for t in team) == sorted(t.label for t in listed)
-    assert all(len({t.config["data_seed"] for t in team}) == 1 for team in teams)
+    assert all(len({t.config.data_seed for t in team}) == 1 for team in teams)
 
 
 def test_teachers_and_students_are_never_one_team():

@@ -25,7 +25,7 @@ def teacher_run(folder: Path, tiny, seed: int, *overrides: str) -> Path:
     """A finished run with weights of its own, which may teach."""
     config = tiny("method=supervised", f"seed={seed}", *overrides)
     fabricate(folder, config, VALUES)
-    save_weights(folder / "student.safetensors", build_network(config["student"]["net"], seed), {})
+    save_weights(folder / "student.safetensors", build_network(config.student.net, seed), {})
     return folder
 
 
@@ -44,7 +44,7 @@ def test_seeds_of_a_chain_are_one_group(tmp_path, tiny, fresh):
     for seed in range(3):
         teacher = teacher_run(tmp_path / f"assistants/{seed}", tiny, seed)
         config = fresh("method=kd", f"seed={seed}", f"teacher.checkpoint={teacher}", "teacher.net.widths=[4,4,8,8]")
-        assert config["teacher"]["experiment"] is not None
+        assert config.teacher.experiment is not None
         fabricate(tmp_path / f"runs/{seed}", config, VALUES)
     assert counts(tmp_path / "runs") == [3]
     assert [run.seed for run in gather(str(tmp_path / "runs"), False)] == [0, 1, 2]
@@ -57,7 +57,7 @@ def test_a_chain_of_three_is_one_group_over_its_seeds(tmp_path, tiny, fresh):
         widths = "teacher.net.widths=[4,4,8,8]"
         middle = fresh("method=kd", f"seed={seed}", f"teacher.checkpoint={first}", widths)
         folder = fabricate(tmp_path / f"middle/{seed}", middle, VALUES)
-        save_weights(folder / "student.safetensors", build_network(middle["student"]["net"], seed + 10), {})
+        save_weights(folder / "student.safetensors", build_network(middle.student.net, seed + 10), {})
         last = fresh("method=kd", f"seed={seed}", f"teacher.checkpoint={folder}", widths)
         fabricate(tmp_path / f"last/{seed}", last, VALUES)
     assert counts(tmp_path / "last") == [2] and len(gather(str(tmp_path / "last"), False)) == 2
@@ -75,7 +75,7 @@ def test_students_of_other_experiments_are_none(tmp_path, tiny, fresh):
     for place, lr in enumerate((0.01, 0.02)):
         teacher = teacher_run(tmp_path / f"teachers/{place}", tiny, 0, f"optimizer.lr={lr}")
         # other weights, as another rate makes them
-        weights = build_network(tiny("method=supervised")["student"]["net"], place)
+        weights = build_network(tiny("method=supervised").student.net, place)
         save_weights(teacher / "student.safetensors", weights, {})
         config = fresh("method=kd", f"teacher.checkpoint={teacher}", "teacher.net.widths=[4,4,8,8]")
         fabricate(tmp_path / f"runs/{place}", config, VALUES)
@@ -85,7 +85,7 @@ def test_students_of_other_experiments_are_none(tmp_path, tiny, fresh):
 
 
 def test_a_checkpoint_of_no_run_counts_by_its_content(tmp_path, fresh):
-    net = fresh("method=kd", "teacher.checkpoint=null")["teacher"]["net"]
+    net = fresh("method=kd", "teacher.checkpoint=null").teacher.net
     for seed in range(2):
         file = tmp_path / f"weights{seed}.safetensors"
         save_weights(file, build_network(net, seed), {})
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_no_run_counts_by_its_content(tmp_path, fresh):
 
 
 def test_members_of_an_ensemble_at_other_paths_are_the_same_members(tmp_path, fresh):
-    net = fresh("method=kd", "teacher.checkpoint=null")["teacher"]["net"]
+    net = fresh("method=kd", "teacher.checkpoint=null").teacher.net
     for seed in range(2):
         place = tmp_path / f"machine{seed}"
         for name in ("a", "b"):

@@ -11,6 +11,7 @@ from traces import outcome
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
+from kdx.config.schema import RunConfig
 from kdx.models.weights import save_weights, sha256
 from kdx.pool.pool import run_all
 from kdx.report.collect import Run
@@ -23,7 +24,7 @@ from kdx.runs.run import name, run
 SEEDS = "teacher.seeds=[0,1]"
 
 
-def composed(*overrides: str) -> dict:
+def composed(*overrides: str) -> RunConfig:
     return examine(compose([*CLASSES, *TINY, *STUDENT, *overrides]))
 
 
@@ -36,7 +37,7 @@ def problems(*overrides: str) -> str:
 def test_each_member_trains_once_and_all_are_told(tiny):
     config = tiny(SEEDS, "method=kd_ensemble")
     result = run(config)
-    teachers = Path(config["paths"]["teachers"])
+    teachers = Path(config.paths.teachers)
     facts = result.data["teacher"]
     assert sorted(facts["members"]) == ["seed0", "seed1"] and facts["net"] == "2xresnet8"
     assert "from-2xresnet8" in result.folder.name
@@ -75,10 +76,10 @@ def test_killed_while_a_member_trains_or_the_student_learns(tiny, tmp_path):
     expected = outcome(run(calm).folder)
     # each teacher takes 5 steps, the student 8, and each step is saved
     assert kill_at(config, Moment("kdx.engine.checkpoint.Checkpoints", "save", 8)) == -9
-    first, second = sorted(Path(config["paths"]["teachers"]).iterdir(), key=lambda p: "seed1" in p.name)
+    first, second = sorted(Path(config.paths.teachers).iterdir(), key=lambda p: "seed1" in p.name)
     assert (first / "DONE").exists() and not (second / "DONE").exists()
     assert kill_at(config, Moment("kdx.engine.checkpoint.Checkpoints", "save", 7)) == -9
-    folder = Path(config["paths"]["runs"]) / name(config)
+    folder = Path(config.paths.runs) / name(config)
     assert (second / "DONE").exists() and list((folder / "checkpoints").iterdir()) and not (folder / "DONE").exists()
     # but for the place of the teachers' weights, which is another
     assert repr(outcome(run(config).folder)) == repr(expected).replace("-calm", "")
@@ -142,24 +143,24 @@ def test_what_the_members_are_and_how_they_are_one_is_identity(override: str):
 def test_what_a_member_overrides_leaves_nothing_of_what_it_replaced():
     own = "teacher.members={a: {seed: 1}, b: {seed: 2}}"
     assert identity(composed(own, "teacher.seed=5")) == identity(composed(own))
-    teacher = composed(own)["teacher"]
-    assert teacher["net"] == {} and teacher["seed"] is None and teacher["training"] is None
+    teacher = composed(own).teacher
+    assert teacher.net == {} and teacher.seed is None and teacher.training is None
     assert identity(composed(own)) == identity(composed(own, "teacher.expected=0.0", "teacher.tolerance=0.5"))
 
 
 def test_members_differ_in_whatever_a_teacher_has(tmp_path):
     member = {"widths": [4, 4, 4, 4], "depth": 14}
-    net = composed()["teacher"]["net"] | member
+    net = composed().teacher.net | member
     save_weights(tmp_path / "given.safetensors", build_network(net, 3), {})
     config = composed(
         f"teacher.members={{a: {{net: {{depth: 14, widths: [4,4,4,4]}}, checkpoint: '{tmp_path}/given.safetensors'}},"
         " b: {net: cnn_small, mean: [0.1,0.1,0.1], std: [1.0,1.0,1.0], weight: 3.0, recipe: ['optimizer.lr=0.02']}}"
     )
-    a, b = config["teacher"]["members"].values()
-    assert a["net"] == net and a["sha256"] == sha256(tmp_path / "given.safetensors") and a["training"] is None
-    assert b["training"]["student"]["net"] == b["net"] and b["net"]["_target_"].endswith("SmallCNN")
-    assert b["net"]["num_classes"] == 5 and b["training"]["optimizer"]["lr"] == 0.02 and b["weight"] == 3.0
-    assert config["choices"]["teacher"] == "resnet8+cnn_small"
+    a, b = config.teacher.members.values()
+    assert a.net == net and a.sha256 == sha256(tmp_path / "given.safetensors") and a.training is None
+    assert b.training.student.net == b.net and b.net["_target_"].endswith("SmallCNN")
+    assert b.net["num_classes"] == 5 and b.training.optimizer["lr"] == 0.02 and b.weight == 3.0
+    assert config.choices["teacher"] == "resnet8+cnn_small"
     # the content of a given file counts, and where it is does not
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes((tmp_path / "given.safetensors").read_bytes())

@@ -2,6 +2,7 @@
 
 import errno
 import resource
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -10,6 +11,7 @@ import torch
 from conftest import CLASSES, STUDENT, TINY
 from traces import outcome
 
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.engine.record.meter import NonFiniteError
 from kdx.runs.results import save_predictions
@@ -18,8 +20,8 @@ from kdx.runs.run import name, run
 EACH_STEP = "trainer.checkpoint_seconds=0"
 
 
-def folder_of(config: dict) -> Path:
-    return Path(config["paths"]["runs"]) / name(config)
+def folder_of(config: RunConfig) -> Path:
+    return Path(config.paths.runs) / name(config)
 
 
 def fails_at(monkeypatch, path: str, call: int, error: Exception):
@@ -66,7 +68,7 @@ def test_a_failed_command_is_one_line_and_an_exit_code(tmp_path, capsys):
 
 def test_a_full_disk_stops_a_run_that_then_resumes(tiny, tmp_path, monkeypatch):
     config = tiny("augmentation=mixup", "trainer.ema=0.5", EACH_STEP)
-    calm = outcome(run({**config, "paths": {**config["paths"], "runs": str(tmp_path / "calm")}}).folder)
+    calm = outcome(run(replace(config, paths=replace(config.paths, runs=str(tmp_path / "calm")))).folder)
     for failing, call in (("torch.save", 3), ("torch.save", 2)):
         with monkeypatch.context() as patch:
             fails_at(patch, failing, call, OSError(errno.ENOSPC, "No space left on device"))
@@ -95,7 +97,7 @@ def test_a_disk_that_fills_up_at_the_very_end(tiny, monkeypatch, path: str):
 
 def test_two_damaged_checkpoints_are_one_line_and_fresh_helps(tiny, tmp_path, monkeypatch):
     config = tiny("method=supervised", EACH_STEP)
-    calm = outcome(run({**config, "paths": {**config["paths"], "runs": str(tmp_path / "calm")}}).folder)
+    calm = outcome(run(replace(config, paths=replace(config.paths, runs=str(tmp_path / "calm")))).folder)
     with monkeypatch.context() as patch:
         fails_at(patch, "torch.save", 4, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
@@ -105,7 +107,7 @@ def test_two_damaged_checkpoints_are_one_line_and_fresh_helps(tiny, tmp_path, mo
     with pytest.raises(UserError, match=r"damaged checkpoint: .*last.pt.*previous.pt.*fresh=true") as found:
         run(config)
     assert "\n" not in str(found.value)
-    assert outcome(run({**config, "fresh": True}).folder) == calm
+    assert outcome(run(replace(config, fresh=True)).folder) == calm
 
 
 @pytest.mark.parametrize("where", ["outputs", "runs"])
@@ -113,7 +115,8 @@ def test_a_place_that_cannot_be_written(tiny, tmp_path, where: str):
     config = tiny("method=supervised")
     place = tmp_path / "place"
     place.write_text("a file")
-    config["paths"]["runs"] = str(place / "runs" if where == "outputs" else place)
+    runs = str(place / "runs" if where == "outputs" else place)
+    config = replace(config, paths=replace(config.paths, runs=runs))
     with pytest.raises(UserError, match=r"cannot write to .*place") as found:
         run(config)
     assert "\n" not in str(found.value)

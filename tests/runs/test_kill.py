@@ -1,12 +1,14 @@
 """Runs that are killed at the worst moments and started again, against runs that nobody disturbed."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from deaths import Moment, kill_at
 from traces import logged, outcome, record
 
+from kdx.config.schema import RunConfig
 from kdx.runs.run import name, run
 
 CHECKPOINTS = "kdx.engine.checkpoint.Checkpoints"
@@ -89,18 +91,20 @@ def start(tiny, shared, tmp_path):
 
     def make(overrides: tuple[str, ...]) -> tuple[dict, dict]:
         config = tiny(*overrides, student=DROPOUT)
-        if config["teacher"] is not None:
-            config["teacher"]["training"]["paths"]["teachers"] = shared["teachers"]
+        if config.teacher is not None:
+            training = config.teacher.training
+            training = replace(training, paths=replace(training.paths, teachers=shared["teachers"]))
+            config = replace(config, teacher=replace(config.teacher, training=training))
         if overrides not in shared["calm"]:
-            calm = {**config, "paths": {**config["paths"], "runs": str(tmp_path / "calm")}}
+            calm = replace(config, paths=replace(config.paths, runs=str(tmp_path / "calm")))
             shared["calm"][overrides] = outcome(run(calm).folder)
         return config, shared["calm"][overrides]
 
     return make
 
 
-def folder_of(config: dict) -> Path:
-    return Path(config["paths"]["runs"]) / name(config)
+def folder_of(config: RunConfig) -> Path:
+    return Path(config.paths.runs) / name(config)
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())

@@ -1,6 +1,7 @@
 """Runs whose teacher remembers, against the same runs whose teacher does not."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_in_float32_a_run_is_the_same_to_the_bit_and_so_is_the_next(tiny, method
     shares = [first.data["teacher"]["memo"]["share_computed"]]
     assert told(first.folder) == told(plain.folder)
     assert first.data["teacher"]["memo"]["bits_as_without"]
-    again = run({**config, "fresh": True})  # from what the first one left
+    again = run(replace(config, fresh=True))  # from what the first one left
     shares.append(again.data["teacher"]["memo"]["share_computed"])
     assert told(again.folder) == told(plain.folder)
     assert 0 < shares[1] < shares[0] < 1
@@ -81,9 +82,9 @@ def test_in_float16_it_is_close(tiny):
 
 def scene(tiny, *overrides: str):
     config = tiny(WEIGHTS, *BASE, *MEMO, *overrides)
-    net = build_network(config["teacher"]["net"], 1)
+    net = build_network(config.teacher.net, 1)
     with seeded(0, "statistics"), torch.no_grad():
-        net.train()(torch.randn(64, *config["dataset"]["input_shape"]))
+        net.train()(torch.randn(64, *config.dataset["input_shape"]))
     teacher = Frozen(net, None, None)
     loaders = build_loaders(config, build_light(config))
     return config, teacher, loaders, memoised(config, teacher, "sum", loaders, torch.device("cpu"))
@@ -216,14 +217,14 @@ def test_every_method_is_the_same_with_a_memo_or_refuses_it(tiny, name):
     except ConfigError as error:
         assert "teacher.memo=true stores" in str(error)
         return
-    if config["teacher"] is None:
+    if config.teacher is None:
         return
     _, teacher, loaders, memo = scene(tiny, POOLED, "augmentation=none", "trainer.drop_last=true")
     light, found = build_light(config), []
     for taught in (teacher, memo):
         method = build_method(config, loaders, start_student(config, None), taught)
         update = make(
-            config["update"], method=method, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None
+            config.update, method=method, optimizer=light.optimizer, lr_schedule=light.lr_schedule, autocast=None
         )
         method.train()
         with seeded(0, "steps"):

@@ -20,9 +20,9 @@ LOOSE = ("teacher.max_kl=10", "teacher.min_agreement=0")
 
 
 def exact_teacher(config) -> Frozen:
-    net = build_network(config["teacher"]["net"], 1)
+    net = build_network(config.teacher.net, 1)
     with seeded(0, "statistics"), torch.no_grad():
-        net.train()(torch.randn(64, *config["dataset"]["input_shape"]))
+        net.train()(torch.randn(64, *config.dataset["input_shape"]))
     return Frozen(net, ([0.4] * 3, [0.3] * 3), ([0.5] * 3, [0.25] * 3))
 
 

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from traces import outcome, record
 
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.models.weights import load_weights
 from kdx.runs.build import build_network
@@ -15,8 +17,8 @@ from kdx.runs.lock import locked
 from kdx.runs.run import name, run
 
 
-def elsewhere(config: dict, place) -> dict:
-    return {**config, "paths": {**config["paths"], "runs": str(place)}}
+def elsewhere(config: RunConfig, place) -> RunConfig:
+    return replace(config, paths=replace(config.paths, runs=str(place)))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_fresh_starts_over(tiny):
     for path in (folder := run(config).folder).iterdir():
         if path.is_file():
             path.write_text("") if path.name in ("metrics.jsonl", "student.safetensors") else None
-    result = run({**config, "fresh": True})
+    result = run(replace(config, fresh=True))
     assert result.folder == folder and outcome(folder) == first
 
 
@@ -65,7 +67,7 @@ def test_a_fresh_run_that_fails_leaves_no_student_of_the_run_before(tiny, monkey
     folder = run(config).folder
     monkeypatch.setattr("kdx.engine.optim.update.Joint.__call__", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run({**config, "fresh": True})
+        run(replace(config, fresh=True))
     assert not {p.name for p in folder.iterdir()} & {"DONE", "student.safetensors", "result.json"}
 
 
@@ -75,7 +77,7 @@ def test_how_often_one_looks_changes_nothing(tiny):
         run(tiny("evals.test.every=null", "trainer.log_steps=100")),
     )
     assert often.student.stat().st_size == seldom.student.stat().st_size
-    a, b = (build_network(tiny()["student"]["net"], 0) for _ in range(2))
+    a, b = (build_network(tiny().student.net, 0) for _ in range(2))
     load_weights(a, often.student)
     load_weights(b, seldom.student)
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
@@ -92,7 +94,7 @@ def test_a_result_says_where_its_numbers_come_from(tiny):
     assert data["examples"] == {"training": 32, "test": 25, "val": 8, "train": 10}
     assert data["steps"] == 8 and data["epochs"] == 2.0
     assert data["identity"] == result.folder.name.rsplit("-", 1)[1] and data["name"] == name(config)
-    assert data["parameters"] == sum(p.numel() for p in build_network(config["student"]["net"], 0).parameters())
+    assert data["parameters"] == sum(p.numel() for p in build_network(config.student.net, 0).parameters())
     assert data["device"]["type"] == "cpu" and data["device"]["threads"] == 1 and data["device"]["name"]
     assert data["versions"]["torch"] == torch.__version__.split("+")[0]
     assert set(data["code"]) == {"commit", "dirty"}
@@ -112,10 +114,10 @@ def test_a_result_says_where_its_numbers_come_from(tiny):
 
 def test_the_chosen_student_is_exported_beside_the_last(tiny):
     result = run(tiny("dataset.val_fraction=0.2", "method=supervised"))
-    chosen = build_network(tiny()["student"]["net"], 0)
+    chosen = build_network(tiny().student.net, 0)
     metadata = load_weights(chosen, result.folder / "student_val.safetensors")
     assert json.loads(metadata["kdx"])["run"] == result.folder.name
-    load_weights(build_network(tiny()["student"]["net"], 0), result.student)
+    load_weights(build_network(tiny().student.net, 0), result.student)
 
 
 def test_a_run_belongs_to_one_process(tiny):

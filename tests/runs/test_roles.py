@@ -1,13 +1,14 @@
 """A run that trains a teacher has random streams of its own: no student of its seed repeats it."""
 
 import copy
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from kdx.config.identity import identity
+from kdx.config.schema import RunConfig
 from kdx.runs.build import build_light, build_loaders, start_student
 from kdx.runs.run import run
 
@@ -15,17 +16,17 @@ SELF = ("teacher.net.widths=[4,4,8,8]", "augmentation=shift")  # the student's o
 
 
 @pytest.fixture
-def pair(tiny) -> tuple[dict[str, Any], dict[str, Any]]:
+def pair(tiny) -> tuple[RunConfig, RunConfig]:
     """A student's run and the same run as a teacher's."""
     student = tiny("method=supervised", "role=student", *SELF)
-    return student, {**copy.deepcopy(student), "role": "teacher"}
+    return student, replace(student, role="teacher")
 
 
-def weights(config: dict[str, Any]) -> torch.Tensor:
+def weights(config: RunConfig) -> torch.Tensor:
     return torch.cat([p.flatten() for p in start_student(config, None).parameters()])
 
 
-def batches(config: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def batches(config: RunConfig) -> tuple[torch.Tensor, torch.Tensor]:
     found = list(build_loaders(config, build_light(config)).train.epoch(0))
     return torch.cat([b.index for b in found]), torch.cat([b.inputs for b in found])
 
@@ -42,7 +43,7 @@ def test_a_teacher_starts_from_other_weights_and_sees_other_batches(pair):
 
 def test_the_streams_of_a_role_are_a_function_of_the_seed(pair):
     for config in pair:
-        again, other = copy.deepcopy(config), {**config, "seed": 1, "data_seed": 1}
+        again, other = copy.deepcopy(config), replace(config, seed=1, data_seed=1)
         assert torch.equal(weights(config), weights(again)) and not torch.equal(weights(config), weights(other))
         assert torch.equal(batches(config)[0], batches(again)[0])
         assert not torch.equal(batches(config)[0], batches(other)[0])
@@ -53,16 +54,16 @@ def test_a_students_streams_are_those_of_its_plain_seed(pair):
     from kdx.runs.build import make
 
     student, _ = pair
-    with seeded(student["seed"], "network"):
-        net = make(student["student"]["net"])
+    with seeded(student.seed, "network"):
+        net = make(student.student.net)
     assert torch.equal(weights(student), torch.cat([p.flatten() for p in net.parameters()]))
 
 
 def test_a_teacher_that_is_trained_first_has_the_role(tiny):
     config = tiny("method=kd", *SELF)
-    assert (config["role"], config["teacher"]["training"]["role"]) == ("student", "teacher")
-    members = tiny("method=kd_ensemble", "teacher.seeds=[0,1]")["teacher"]["members"]
-    assert {member["training"]["role"] for member in members.values()} == {"teacher"}
+    assert (config.role, config.teacher.training.role) == ("student", "teacher")
+    members = tiny("method=kd_ensemble", "teacher.seeds=[0,1]").teacher.members
+    assert {member.training.role for member in members.values()} == {"teacher"}
 
 
 def test_self_distillation_meets_another_network(tiny):

@@ -11,6 +11,7 @@ from PIL import Image
 from traces import outcome
 
 from kdx.config.compose import compose
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.runs.prepare import prepare
 from kdx.runs.run import run
@@ -51,7 +52,7 @@ def config(tmp_path: Path):
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
 
-    def make(outputs: str, *overrides: str) -> dict:
+    def make(outputs: str, *overrides: str) -> RunConfig:
         places = (f"dataset.root={tmp_path}", f"paths.outputs={tmp_path / outputs}")
         return prepare(compose([*OVERRIDES, *places, *overrides]))
 

@@ -29,7 +29,7 @@ def test_a_specialist_starts_from_the_generalist_and_leaves_its_own_classes_and_
     generalist = run(tiny("method=supervised"))
     config = tiny("method=supervised", "transfer=specialist", "transfer.special_classes=[4,1]")
     begun = start_student(config, generalist.student)
-    plain = build_network(config["student"]["net"], 5)
+    plain = build_network(config.student.net, 5)
     load_weights(plain, generalist.student)
     specialise(plain, [4, 1])
     assert all(torch.equal(a, b) for a, b in zip(begun.parameters(), plain.parameters(), strict=True))
@@ -51,11 +51,11 @@ def test_specialists_teach_what_they_agree_on(tiny):
     x = torch.cat([b.inputs for b in build_loaders(config, build_light(config)).evals["test"]])
     p = {}
     for name, classes in (("all", None), ("some", [4, 1])):
-        folder = Path(config["paths"]["teachers"]) / facts[name]["trained_by"]
+        folder = Path(config.paths.teachers) / facts[name]["trained_by"]
         # a member is measured as its own run was: on its classes and the rest
         told = json.loads((folder / "result.json").read_text())["metrics"]["last"]["test/top1"]
         assert facts[name]["test/top1"] == pytest.approx(told)
-        net = build_network(config["teacher"]["members"][name]["net"], 0)
+        net = build_network(config.teacher.members[name].net, 0)
         if classes is not None:
             specialise(net, classes)
         load_weights(net, folder / "student.safetensors")

@@ -1,12 +1,14 @@
 """Where a run's teacher comes from, and what is refused."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from traces import outcome
 
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.seed import derive
 from kdx.models.weights import load_weights, save_weights
@@ -22,12 +24,12 @@ def weights_at(path: Path, widths=(6, 6, 10, 10), classes: int = 5) -> Path:
     return path
 
 
-def refused(config: dict, sentence: str) -> None:
+def refused(config: RunConfig, sentence: str) -> None:
     """The run ends with a sentence before the student trains."""
     with pytest.raises(UserError, match=sentence) as found:
         run(config)
     assert "\n" not in str(found.value)
-    folder = Path(config["paths"]["runs"]) / name(config)
+    folder = Path(config.paths.runs) / name(config)
     assert not {p.name for p in folder.iterdir()} & {"DONE", "student.safetensors", "metrics.jsonl", "checkpoints"}
 
 
@@ -50,8 +52,8 @@ def test_one_teacher_is_trained_and_shared(tiny, capfd):
 def test_a_teacher_to_be_trained_is_a_run_of_its_own(tiny, tmp_path):
     run(tiny())
     (folder,) = Path(tiny()["paths"]["teachers"]).iterdir()
-    training = tiny()["teacher"]["training"]
-    alone = run({**training, "paths": {**training["paths"], "runs": str(tmp_path / "by itself")}})
+    training = tiny().teacher.training
+    alone = run(replace(training, paths=replace(training.paths, runs=str(tmp_path / "by itself"))))
     assert outcome(alone.folder) == outcome(folder)
 
 
@@ -66,7 +68,7 @@ def test_a_given_teacher_gives_the_same_student(tiny, tmp_path):
     assert by_file.data["teacher"]["trained_by"] is None
 
     def tensors(result):
-        net = build_network(tiny()["student"]["net"], 0)
+        net = build_network(tiny().student.net, 0)
         load_weights(net, result.student)
         return net.state_dict()
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from traces import outcome, record
 
 from kdx.config.compose import ConfigError
+from kdx.config.schema import RunConfig
 from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.run import name, run
 
@@ -70,25 +72,25 @@ def halves(rank: int) -> None:
     run.shard = checked
 
 
-def folder_of(config: dict) -> Path:
-    return Path(config["paths"]["runs"]) / name(config)
+def folder_of(config: RunConfig) -> Path:
+    return Path(config.paths.runs) / name(config)
 
 
-def of(tiny, overrides: tuple[str, ...]) -> dict:
+def of(tiny, overrides: tuple[str, ...]) -> RunConfig:
     return tiny(*overrides, student=() if any(o.startswith("student=") for o in overrides) else STUDENT)
 
 
-def moved(config: dict, to: Path) -> dict:
+def moved(config: RunConfig, to: Path) -> RunConfig:
     """The same run somewhere else, with the same teacher."""
-    return {**config, "paths": {**config["paths"], "runs": str(to)}}
+    return replace(config, paths=replace(config.paths, runs=str(to)))
 
 
-def assert_same(config: dict, elsewhere: dict, tolerance: float) -> None:
+def assert_same(config: RunConfig, elsewhere: RunConfig, tolerance: float) -> None:
     """Every number of every line, and the weights, are those of one process but for the order of sums."""
     ours, theirs = record(folder_of(config)), record(folder_of(elsewhere))
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config["choices"]["method"], mine["step"])
+        assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config.choices["method"], mine["step"])
     kept, there = (load_file(folder_of(c) / "predictions.safetensors") for c in (config, elsewhere))
     assert kept.keys() == there.keys() and kept["label"].equal(there["label"])
     for confidence in (key for key in kept if key.endswith("/confidence")):
@@ -101,8 +103,8 @@ def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
     for config in configs.values():
         run(config)
     there = {scene: moved(config, tmp_path / "two") for scene, config in configs.items()}
-    for scene, config in there.items():
-        config["teacher"] = {**config["teacher"], "shard": True} if scene in SHARDED else config["teacher"]
+    for scene in SHARDED.keys() & there.keys():
+        there[scene] = replace(there[scene], teacher=replace(there[scene].teacher, shard=True))
     assert trained_by(2, list(there.values()), halves) == [0, 0]
     if (gated := configs.get("a gate on two gradients")) is not None:
         opposed = [line["train/opposed"] for line in record(folder_of(gated)) if "train/opposed" in line]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_after_a_failure_every_line_is_there_once(stranger, tiny, monkeypatch, c
         patch.setattr(Checkpoints, "save", fails)
         with pytest.raises(OSError):
             run(config)
-    folder = Path(config["paths"]["runs"]) / name(config)
+    folder = Path(config.paths.runs) / name(config)
     assert [line["step"] for line in recorded(folder)] == [3, 5, 6]
     # the next run of a sweep, in the same process, has a view of its own
     mine = run(other).folder
@@ -87,7 +88,7 @@ def test_online_a_run_that_starts_over_is_a_new_one_and_a_resumed_one_is_not(str
         with pytest.raises(ZeroDivisionError):
             run(config)
     run(config)
-    run({**config, "fresh": True})
+    run(replace(config, fresh=True))
     first, again, fresh = begun
     assert first == again and first[1] == fresh[1] == "allow"
     assert fresh[0] != first[0] and all(i.startswith(f"{identity(config)}-") for i, _ in begun)

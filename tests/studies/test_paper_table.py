@@ -17,8 +17,8 @@ from kdx.config.validate import check
 from kdx.core.errors import UserError
 from kdx.models.weights import sha256
 from kdx.pool.pool import run_all
-from kdx.pool.task import folder_of
 from kdx.runs.build import make
+from kdx.runs.export import folder_of
 from kdx.runs.prepare import examine
 from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options, select
@@ -251,7 +251,7 @@ def test_a_failure_stops_no_other_and_is_tried_again_when_asked(tmp_path, monkey
     train = runs._train
 
     def fail(config, folder, *rest):
-        if config["choices"]["method"] == "alone":
+        if config.choices["method"] == "alone":
             raise UserError("the disk is on fire")
         return train(config, folder, *rest)
 
@@ -448,14 +448,14 @@ def test_shipped_overrides_are_all_valid(name):
 def test_an_assistant_is_taught_by_the_teacher_that_it_stands_in_for():
     study = make(compose(["study=takd/main"], "study").config["study"])
     direct, chained = (
-        examine(compose([*study.recipe(row, "cifar10-plane_10_4_2", study.scales["cpu"]), "seed=0"]))["teacher"]
+        examine(compose([*study.recipe(row, "cifar10-plane_10_4_2", study.scales["cpu"]), "seed=0"])).teacher
         for row in ("BLKD", "TAKD")
     )
-    assistant = chained["training"]
-    assert assistant["choices"]["student"] == "plane4_cifar10" and assistant["choices"]["method"] == "takd"
+    assistant = chained.training
+    assert assistant.choices["student"] == "plane4_cifar10" and assistant.choices["method"] == "takd"
     # one and the same run, which is done once for both rows
-    assert identity(assistant["teacher"]["training"]) == identity(direct["training"])
-    assert direct["training"]["trainer"]["duration"]["steps"] == assistant["trainer"]["duration"]["steps"] == 2400
+    assert identity(assistant.teacher.training) == identity(direct.training)
+    assert direct.training.trainer["duration"]["steps"] == assistant.trainer["duration"]["steps"] == 2400
 
 
 def test_reference_numbers_are_as_printed():

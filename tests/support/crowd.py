@@ -6,12 +6,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
-Config = dict[str, Any]
+from kdx.config.schema import RunConfig
 
 
-def trained_by(size: int, configs: Sequence[Config], rank_does: Callable[[int], None] | None = None) -> list[int]:
+def trained_by(size: int, configs: Sequence[RunConfig], rank_does: Callable[[int], None] | None = None) -> list[int]:
     """Train configs one after another; the exit codes of the processes, 0 where all went well.
 
     Once one has failed the others have seconds to end by themselves, as torchrun gives them.
@@ -40,7 +39,9 @@ def trained_by(size: int, configs: Sequence[Config], rank_does: Callable[[int], 
     return [process.exitcode or 0 for process in processes]
 
 
-def _train(rank: int, size: int, port: int, configs: Sequence[Config], rank_does: Callable[[int], None] | None) -> None:
+def _train(
+    rank: int, size: int, port: int, configs: Sequence[RunConfig], rank_does: Callable[[int], None] | None
+) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     import torch

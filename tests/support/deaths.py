@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
+from kdx.config.schema import RunConfig
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -28,7 +30,7 @@ class Moment:
     half: bool = False
 
 
-def kill_at(config: dict[str, Any] | list[dict[str, Any]], moment: Moment) -> int:
+def kill_at(config: RunConfig | list[RunConfig], moment: Moment) -> int:
     """Run a config, or several together, until the moment; the process's exit code, -9 where it came to that."""
     context = multiprocessing.get_context("forkserver")
     # one process that has imported everything and done nothing yet: each death costs a fork
@@ -61,7 +63,7 @@ def die_at(moment: Moment) -> None:
     setattr(owner, moment.function, fatal)
 
 
-def _run(config: dict[str, Any] | list[dict[str, Any]], moment: Moment) -> None:
+def _run(config: RunConfig | list[RunConfig], moment: Moment) -> None:
     import torch
 
     from kdx.pool.run_fused import run_together

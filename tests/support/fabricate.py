@@ -9,10 +9,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from kdx.config.schema import RunConfig
+
 
 def fabricate(
     folder: Path,
-    config: Mapping[str, Any],
+    config: Mapping[str, Any] | RunConfig,
     values: Mapping[str, float],
     *,
     lines: list[dict[str, float | None]] | None = None,
@@ -30,7 +32,8 @@ def fabricate(
         text: The config as YAML, where it was made already.
     """
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))) if text is None else text)
+    config = _plain(config)
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)) if text is None else text)
     result = {
         "name": folder.name,
         "identity": folder.name[-16:],
@@ -59,9 +62,13 @@ def fabricate(
     return folder
 
 
-def changed(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:
+def _plain(config: Mapping[str, Any] | RunConfig) -> dict[str, Any]:
+    return config.plain() if isinstance(config, RunConfig) else dict(config)
+
+
+def changed(config: Mapping[str, Any] | RunConfig, **values: Any) -> dict[str, Any]:
     """A copy with other values, named by paths with "__" for dots."""
-    copy = deepcopy(dict(config))
+    copy = deepcopy(_plain(config))
     for path, value in values.items():
         *parents, last = path.split("__")
         node = copy
@@ -72,9 +79,9 @@ def changed(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:
     return copy
 
 
-def sweep_of_many(root: Path, config: Mapping[str, Any], temperatures: list[float], seeds: int) -> int:
+def sweep_of_many(root: Path, config: Mapping[str, Any] | RunConfig, temperatures: list[float], seeds: int) -> int:
     """A sweep of temperature and learning rate, with seeds, records and all; returns the number of runs."""
-    text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    text = OmegaConf.to_yaml(OmegaConf.create(_plain(config)))
     count = 0
     for temperature in temperatures:
         for lr in (0.01, 0.02, 0.05, 0.1):

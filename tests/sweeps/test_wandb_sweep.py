@@ -40,11 +40,11 @@ def test_what_an_agent_runs_is_a_command_of_ours(end: str):
     words = command(corner(end))
     assert words[:3] == ["/usr/bin/env", "kdx", "train"] and not any(w.startswith("-") for w in words)
     config = examine(compose(words[3:]))
-    assert config["logger"]["mode"] == "online"  # offline, the server would wait for ever
-    assert config["method"]["temperature"] == SWEEP["parameters"]["method.temperature"][end]
+    assert config.logger["mode"] == "online"  # offline, the server would wait for ever
+    assert config.method["temperature"] == SWEEP["parameters"]["method.temperature"][end]
     # what it is chosen by is measured, and not on the test set
-    split = config["evals"]["val"]["split"]
-    assert config["dataset"]["val_fraction"] > 0 and SWEEP["metric"]["name"] == f"{split}/top1"
+    split = config.evals["val"]["split"]
+    assert config.dataset["val_fraction"] > 0 and SWEEP["metric"]["name"] == f"{split}/top1"
 
 
 def test_values_of_all_kinds_arrive_as_they_are_meant():

@@ -3,13 +3,13 @@
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.batch import Batch
 from kdx.core.functional import unit
 from kdx.core.outputs import Outputs, Shapes
+from kdx.core.ranges import Ge
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import positions

@@ -3,13 +3,12 @@
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Gt, Lt
 from torch import Tensor
 
 from kdx.core.batch import Batch
 from kdx.core.functional import divergence
 from kdx.core.outputs import Outputs, Shapes
-from kdx.core.ranges import Positive
+from kdx.core.ranges import Gt, Lt, Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_vector

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.core.batch import Batch
 from kdx.core.distributed import world_size
 from kdx.core.method import Method
@@ -19,7 +19,7 @@ from kdx.core.spec import DataSpec
 from kdx.data.views.augment import MultiView
 from kdx.engine.optim.cuda_graph import reads_tensor_rate, unreplayable
 from kdx.engine.settings import Settings
-from kdx.runs.build import make
+from kdx.runs.build import Light
 
 EXAMPLES = 4  # in the batch of the watched step
 STEPS_PER_EPOCH = 100  # of the hypothetical run in which schedules are evaluated
@@ -53,7 +53,7 @@ DRAWING = {torch.rand: "torch.rand", torch.randn: "torch.randn", torch.randint: 
 DRAWING |= {torch.randperm: "torch.randperm"}
 
 
-def misfits(config: Config, settings: Settings) -> Iterator[str]:
+def misfits(config: RunConfig, settings: Settings) -> Iterator[str]:
     """Errors of a config with `trainer.cuda_graph=true` that its values alone show."""
     if not settings.cuda_graph:
         return
@@ -63,20 +63,21 @@ def misfits(config: Config, settings: Settings) -> Iterator[str]:
         yield f"{what} records the steps of a GPU, and this run is on {device}; set trainer.cuda_graph=false"
     if world_size() > 1:
         yield f"{what} supports one process, and there are {world_size()}; set trainer.cuda_graph=false"
-    if config["teacher"] is not None and config["teacher"]["memo"]:
+    if config.teacher is not None and config.teacher.memo:
         yield f"{what} cannot record reads from disk, which teacher.memo=true needs; set one of the two to false"
 
 
-def unrecordable(config: Config, method: Method, update: object, spec: DataSpec) -> Iterator[str]:
+def unrecordable(config: RunConfig, light: Light, method: Method, update: object, spec: DataSpec) -> Iterator[str]:
     """Reasons why the steps of a method cannot be recorded; none without `trainer.cuda_graph=true`.
 
     Args:
         config: Prepared.
+        light: Its light parts.
         method: The method with its networks, on the CPU.
         update: The run's update.
         spec: Facts of the training data.
     """
-    if not config["trainer"]["cuda_graph"]:
+    if not light.settings.cuda_graph:
         return
     what = "trainer.cuda_graph=true"
     if not reads_tensor_rate(update):
@@ -86,8 +87,8 @@ def unrecordable(config: Config, method: Method, update: object, spec: DataSpec)
         )
     if (why := unreplayable(update)) is not None:
         yield why
-    name, epochs = config["choices"]["method"], config["trainer"]["schedule_epochs"] or 100.0
-    views = int(isinstance(make(config["augmentation"]), MultiView))
+    name, epochs = config.choices["method"], light.settings.schedule_epochs or 100.0
+    views = int(isinstance(light.augmentation, MultiView))
     reads, waits = watch(method, made_up(spec, views), Progress(0, math.ceil(epochs) * STEPS_PER_EPOCH, epochs))
     if waits:
         yield (

@@ -8,12 +8,14 @@ its own random streams and writes nothing, so a change here never changes the nu
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from kdx.config.compose import Config, ConfigError
+from kdx.config.compose import ConfigError
+from kdx.config.schema import Member, Node, RunConfig, Teacher
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
@@ -23,7 +25,18 @@ from kdx.data.views.augment import MultiView
 from kdx.models.build import input_statistics
 from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen, Statistics
-from kdx.runs.build import UNTRAINED, build_network, image_statistics, make, make_method, specialised, untrained
+from kdx.runs.build import (
+    UNTRAINED,
+    Light,
+    build_light,
+    build_network,
+    image_statistics,
+    make,
+    make_method,
+    own_statistics,
+    specialised,
+    untrained,
+)
 from kdx.runs.checks.cuda_graph import unrecordable
 from kdx.runs.checks.distributed import indivisible
 from kdx.runs.checks.task_fit import unfit
@@ -37,26 +50,28 @@ CLOSE = 0.01
 _passed: set[str] = set()
 
 
-def rehearse(config: Config) -> None:
+def rehearse(config: RunConfig, light: Light | None = None) -> None:
     """Build networks, method, update and evaluators as a run does, but without data and without weights.
 
     Without it, a term that does not work with its networks would be reported only after the teacher's training.
 
     Args:
         config: A config whose values are valid by themselves.
+        light: Its light parts, if they are built already.
 
     Raises:
         ConfigError: Parts do not fit each other.
     """
     keys = ("dataset", "transfer", "student", "teacher", "method", "update", "optimizer", "schedule", "evals")
     keys += ("augmentation",)
-    options = [config["trainer"][key] for key in ("compile", "cuda_graph")]
-    parts = json.dumps([options, {key: config[key] for key in keys}], sort_keys=True)
+    plain = config.plain()
+    options = [plain["trainer"][key] for key in ("compile", "cuda_graph")]
+    parts = json.dumps([options, {key: plain[key] for key in keys}], sort_keys=True)
     if parts in _passed:  # the runs of a study that differ in seeds alone need one check
         return
     try:
         with seeded(0, "rehearsal"), torch.device("cpu"), _one_thread():
-            problems = _put_together(config)
+            problems = _put_together(config, light or build_light(config))
     except (UserError, ValueError) as error:
         raise ConfigError(str(error).splitlines()) from None
     except Exception:
@@ -77,41 +92,41 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _put_together(config: Config) -> list[str]:
-    dataset, teacher = config["dataset"], config["teacher"]
-    transfer, facts = make(config["transfer"]), make(dataset)
-    if problems := list(unfit(config, facts.task)):
+def _put_together(config: RunConfig, light: Light) -> list[str]:
+    if problems := list(unfit(config, light)):
         return problems
-    task, statistics = transfer.task(facts.task), image_statistics(dataset)
-    spec = DataSpec(task, facts.inputs, EXAMPLES, transfer.marks(EXAMPLES, facts.task))
-    student = specialised(_network(config["student"]["net"], "student"), config["transfer"]["special_classes"])
+    dataset, transfer, statistics = light.dataset, light.transfer, image_statistics(config.dataset)
+    task = transfer.task(dataset.task)
+    spec = DataSpec(task, dataset.inputs, EXAMPLES, transfer.marks(EXAMPLES, dataset.task))
+    student = specialised(_network(config.student.net, "student"), transfer.special_classes)
     given: dict[str, Any] = {"student": student, "spec": spec}
-    for own in each_teacher(config).values() if isinstance(facts, ImageDataset) and not facts.has_own_units else ():
-        if own["teacher"]["mean"] and own["teacher"]["std"]:
-            check_units(own["teacher"]["mean"], own["teacher"]["std"], "teacher.mean and teacher.std")
-    nets = {name: _frozen(own["teacher"], statistics) for name, own in each_teacher(config).items()}
-    if teacher is not None:
-        given["teacher"] = _together(teacher, nets)
+    teachers = _teachers(config)
+    for own in teachers.values() if isinstance(dataset, ImageDataset) and not dataset.has_own_units else ():
+        if own.mean and own.std:
+            check_units(own.mean, own.std, "teacher.mean and teacher.std")
+    nets = {name: _frozen(own, statistics) for name, own in teachers.items()}
+    if config.teacher is not None:
+        given["teacher"] = _together(config.teacher, nets)
     try:
         method = _method(config, given)
     except (UserError, ValueError):
         _without_features(config, given, nets)
         raise
     _within_limits(config, given, nets)
-    rate = {"optimizer": make(config["optimizer"]), "lr_schedule": make(config["schedule"])}
-    update = make(config["update"], method=method, autocast=None, **rate)
+    rate = {"optimizer": light.optimizer, "lr_schedule": light.lr_schedule}
+    update = make(config.update, method=method, autocast=None, **rate)
     rate["optimizer"].try_step()
 
-    splits = ("test", "train", "val") if dataset["val_fraction"] else ("test", "train")
-    problems = [*indivisible(config, method, spec), *_unseen(config, method)]
-    problems += unrecordable(config, method, update, spec)
-    if config["trainer"]["compile"] and not method.compilable:
+    splits = ("test", "train", "val") if dataset.val_fraction else ("test", "train")
+    problems = [*indivisible(config, method, spec), *_unseen(config, light, method)]
+    problems += unrecordable(config, light, method, update, spec)
+    if light.settings.compile and not method.compilable:
         problems.append(
-            f"method={config['choices']['method']} needs second derivatives or forward-mode differentiation of the "
+            f"method={config.choices['method']} needs second derivatives or forward-mode differentiation of the "
             "student, which torch.compile lacks; set trainer.compile=false"
         )
     roles = method.models()
-    for name, node in config["evals"].items():
+    for name, node in config.evals.items():
         if node.get("split") == "val" and "val" not in splits:
             if name != "val":  # the default evaluator "val" is idle without a validation split
                 problems.append(f"evals.{name}.split: there is no validation split; dataset.val_fraction=0.1 cuts one")
@@ -127,77 +142,80 @@ def _put_together(config: Config) -> list[str]:
     return problems
 
 
-def _unseen(config: Config, method: Method) -> Iterator[str]:
+def _unseen(config: RunConfig, light: Light, method: Method) -> Iterator[str]:
     """An error if batches have fewer views of each example than the method needs."""
-    augmentation = make(config["augmentation"])
+    augmentation = light.augmentation
     made = 1 + len(augmentation.further) if isinstance(augmentation, MultiView) else 1
     if method.num_views > made:
         yield (
-            f"method={config['choices']['method']} needs {method.num_views} views of each example, and the "
+            f"method={config.choices['method']} needs {method.num_views} views of each example, and the "
             f"augmentation makes {made}; augmentation=two_views (for images in bytes) and augmentation=two_shifts "
             "make two"
         )
 
 
-def _method(config: Config, given: dict[str, Any]) -> Method:
-    node = config["method"]
+def _method(config: RunConfig, given: dict[str, Any]) -> Method:
+    node = config.method
     if "peers" in node:
         node = {**node, "peers": [untrained(peer) for peer in node["peers"]]}
     return make_method(node, 0, given)
 
 
-def _together(teacher: Config, nets: Mapping[str, nn.Module]) -> nn.Module:
+def _teachers(config: RunConfig) -> dict[str, Teacher]:
+    """Each teacher alone, as in `each_teacher`."""
+    return {name: own.teacher for name, own in each_teacher(config).items() if own.teacher is not None}
+
+
+def _together(teacher: Teacher, nets: Mapping[str, nn.Module]) -> nn.Module:
     return nets[""] if "" in nets else ensemble(teacher, nets)
 
 
-def _within_limits(config: Config, given: dict[str, Any], nets: Mapping[str, nn.Module]) -> None:
+def _within_limits(config: RunConfig, given: dict[str, Any], nets: Mapping[str, nn.Module]) -> None:
     """Raise UserError if a method reads outputs that a memo or an int8 teacher does not give."""
     shown = dict(nets)
-    for name, own in each_teacher(config).items():
-        for roles, why in _limits(own["teacher"]):
+    for name, own in _teachers(config).items():
+        assert config.teacher is not None
+        for roles, why in _limits(own):
             shown[name] = BlackBoxTeacher(shown[name], roles)
             try:
-                _method(config, given | {"teacher": _together(config["teacher"], shown)})
+                _method(config, given | {"teacher": _together(config.teacher, shown)})
             except (UserError, ValueError) as error:
                 raise UserError(f"{why}, and the method needs more: {error}") from error
 
 
-def _limits(teacher: Config) -> Iterator[tuple[Sequence[str], str]]:
+def _limits(teacher: Member) -> Iterator[tuple[Sequence[str], str]]:
     """For each setting that leaves out features of a teacher: the features that remain, and the reason."""
-    if teacher["optimize"] == "int8":
+    if teacher.optimize == "int8":
         yield (), "teacher.optimize=int8 gives a teacher's logits alone, no features"
-    if teacher["memo"]:
-        kept = " and ".join(["logits", *teacher["memo_features"]])
-        yield teacher["memo_features"], f"teacher.memo=true stores a teacher's {kept} (teacher.memo_features), no maps"
+    if teacher.memo:
+        kept = " and ".join(["logits", *teacher.memo_features])
+        yield teacher.memo_features, f"teacher.memo=true stores a teacher's {kept} (teacher.memo_features), no maps"
 
 
-def _without_features(config: Config, given: dict[str, Any], nets: dict[str, Frozen]) -> None:
+def _without_features(config: RunConfig, given: dict[str, Any], nets: dict[str, Frozen]) -> None:
     """Raise UserError if a method would work with an ensemble whose features come from one member."""
-    settings = config["teacher"]
-    if "" in nets or not nets or settings["features"] is not None:
+    settings = config.teacher
+    if settings is None or "" in nets or not nets or settings.features is not None:
         return
     name = next(iter(nets))
     try:
-        _method(config, given | {"teacher": _together({**settings, "features": name}, nets)})
+        _method(config, given | {"teacher": _together(replace(settings, features=name), nets)})
     except (UserError, ValueError):
         return
     raise UserError(
-        f"method={config['choices']['method']} reads features, which one member of an ensemble provides: name it, as "
+        f"method={config.choices['method']} reads features, which one member of an ensemble provides: name it, as "
         f"in teacher.features={name}"
     ) from None
 
 
-def _frozen(teacher: Config, given: Statistics | None) -> Frozen:
-    if (teacher["mean"] is None) != (teacher["std"] is None):
-        raise UserError("teacher.mean and teacher.std must be given together")
-    own = None if teacher["mean"] is None else (teacher["mean"], teacher["std"])
-    net = _network(teacher["net"], "teacher")
-    if teacher["checkpoint"] is None and own is None and given is not None:
-        _same_statistics(net, teacher["net"], given)
-    return Frozen(specialised(net, teacher["special_classes"]), own, given)
+def _frozen(teacher: Member, given: Statistics | None) -> Frozen:
+    own, net = own_statistics(teacher), _network(teacher.net, "teacher")
+    if teacher.checkpoint is None and own is None and given is not None:
+        _same_statistics(net, teacher.net, given)
+    return Frozen(specialised(net, teacher.special_classes), own, given)
 
 
-def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
+def _same_statistics(net: nn.Module, node: Node, given: Statistics) -> None:
     """Raise UserError if a teacher's pretrained weights expect other input statistics than the data set's."""
     wanted = input_statistics(net) if any(node.get(key) for key in UNTRAINED) else None
     if wanted is None:
@@ -211,7 +229,7 @@ def _same_statistics(net: nn.Module, node: Config, given: Statistics) -> None:
             )
 
 
-def _network(node: Config, role: str) -> nn.Module:
+def _network(node: Node, role: str) -> nn.Module:
     try:
         return build_network(untrained(node), 0)
     except (UserError, ValueError) as error:

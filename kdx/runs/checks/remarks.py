@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.config.validate import locate
 from kdx.core.distributed import is_leader
 from kdx.core.schedule import Progress, Schedule
@@ -29,12 +29,12 @@ def tell(lines: Iterable[str]) -> None:
         _told.add(line)
 
 
-def remarks(config: Config, light: Light, loaders: Loaders) -> Iterator[str]:
+def remarks(config: RunConfig, light: Light, loaders: Loaders) -> Iterator[str]:
     """The lines for a run, whose length in epochs is known once its data is loaded."""
     clock = light.settings.clock(loaders.train)
     epochs = clock.schedule_epochs
     for key in SCHEDULED:
-        for path, schedule in _schedules(config[key], key):
+        for path, schedule in _schedules(getattr(config, key), key):
             for line in schedule.unreached(epochs):
                 yield f"{path}: the run has {epochs:g} schedule epochs, and {line}"
     if isinstance(light.lr_schedule, LearningRate) and light.lr_schedule(Progress(0, clock.steps, epochs)) == 0:
@@ -42,7 +42,7 @@ def remarks(config: Config, light: Light, loaders: Loaders) -> Iterator[str]:
     average = averaging(light.settings.ema)
     if average is not None:
         yield from average.remarks(clock.steps)
-    dataset = config["dataset"]
+    dataset = config.dataset
     if dataset["fraction"] < 1 and dataset["val_fraction"]:
         yield (
             f"dataset.fraction={dataset['fraction']:g} is a share of the training set without its validation split, so "

@@ -3,49 +3,48 @@
 from collections.abc import Iterator
 from typing import Any
 
-from kdx.config.compose import Config
+from kdx.config.schema import RunConfig
 from kdx.config.validate import locate
 from kdx.core.errors import listed
 from kdx.core.task import CLASSES, Task
-from kdx.runs.build import make
+from kdx.runs.build import Light
 
 
-def unfit(config: Config, task: Task) -> Iterator[str]:
-    """A line for each part of a config that does not fit the task.
+def unfit(config: RunConfig, light: Light) -> Iterator[str]:
+    """A line for each part of a config that does not fit the task of its data set.
 
     Args:
         config: A config whose values are valid by themselves.
-        task: Task of the data set.
+        light: Its light parts.
     """
-    name = config["dataset"]["name"]
-    for role in ("student", "teacher"):
-        net = config[role]["net"] if config[role] is not None else {}
+    name, task = light.dataset.name, light.dataset.task
+    for role, net in (("student", config.student.net), ("teacher", config.teacher.net if config.teacher else {})):
         if "num_classes" in net and not _enough(net["num_classes"], task):
             yield f"{role}.net.num_classes must be {task.num_outputs} for dataset={name}, found {net['num_classes']}"
     if task.kind == CLASSES:
         return  # every part of kdx fits classes; own parts are checked once they are built
     needs: dict[str, list[str]] = {}
-    for part in _parts(config["method"]):
+    for part in _parts(config.method):
         if task.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
             needs[" or ".join(sorted(part.tasks))].append(part.__name__)
     if needs:
         told = "; ".join(
             f"{listed(names)} {'needs' if len(names) == 1 else 'need'} {kinds}" for kinds, names in needs.items()
         )
-        yield f"method={config['choices']['method']} does not fit dataset={name}, which has {task.kind}: {told}"
-    if make(config["augmentation"]).mixing is not None:
+        yield f"method={config.choices['method']} does not fit dataset={name}, which has {task.kind}: {told}"
+    if light.augmentation.mixing is not None:
         yield f"augmentation.mixing needs a task with classes, and dataset={name} has {task.kind}; augmentation=none"
-    for key, node in config["evals"].items():
+    for key, node in config.evals.items():
         if reason := task.fits(locate(str(node["_target_"]))):
             yield f"evals.{key}: {reason}"
-    teacher = config["teacher"]
+    teacher = config.teacher
     if teacher is None:
         return
-    if teacher["members"]:
+    if teacher.members:
         yield f"an ensemble as teacher needs a task with classes, and dataset={name} has {task.kind}"
-    if teacher["optimize"] != "exact":
+    if teacher.optimize != "exact":
         yield (
-            f"teacher.optimize={teacher['optimize']} is verified by predicted classes, and dataset={name} has "
+            f"teacher.optimize={teacher.optimize} is verified by predicted classes, and dataset={name} has "
             f"{task.kind}; set teacher.optimize=exact"
         )
 
