@@ -2,8 +2,8 @@
 
     python scripts/mutate.py ROOM [--count 40] [--seed 1] [--timeout 600] [--only FILE] [--list]
 
-ROOM is a folder of kdx, such as losses, or `configs`, the defaults of configs/method. A change that survives is either
-equivalent (it alters nothing that anyone can observe) or shows a hole in the tests. The exit status is 1 if one survives.
+ROOM is a folder of kdx, such as losses, or `configs`, the defaults of configs/method. A change that survives either
+alters nothing that anyone can observe, or shows a hole in the tests. The exit status is 1 if one survives.
 
 For each change, the tests named after its file run first, then the rest of the room, until one fails. A change that
 makes the tests run longer than the timeout counts as caught.
@@ -48,6 +48,8 @@ def tests_of(room: str, path: Path) -> list[list[str]]:
     rounds = [named] if named and room != "configs" else []
     if room == "losses":
         rounds.append(["tests/losses/test_laws.py", "-k", path.stem.replace("_", " or ")])
+    if room in ("losses", "metrics", "core"):
+        rounds.append(["tests/test_doctests.py", "-k", f"run and {path.stem}"])
     return [*rounds, whole]
 
 
