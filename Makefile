@@ -83,6 +83,11 @@ test-slow: $(READY)  ## run the tests that take longer
 test-all: $(READY)  ## run all tests
 	$(TESTS)
 
+.PHONY: mutate
+mutate: $(READY)  ## change one thing at a time in a copy and name the changes that no test notices (ROOM=losses N=40 SEED=1)
+	@test -n "$(ROOM)" || { echo "say which room: make mutate ROOM=losses N=40 SEED=1" >&2; exit 2; }
+	$(BIN)/python scripts/mutate.py $(ROOM) --count $(or $(N),40) --seed $(or $(SEED),1)
+
 .PHONY: compare
 compare: $(READY)  ## train briefly at BASE=commit and as it is here, and compare each bit (SET=dkd,crd for some cases)
 	@test -n "$(BASE)" || { echo "say which commit: make compare BASE=HEAD" >&2; exit 2; }

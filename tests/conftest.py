@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from seeds import own_seed, seed_streams
 
 from kdx.config.schema import RunConfig, run_config
 
@@ -66,6 +67,22 @@ def _prepared(overrides: tuple[str, ...]) -> str:
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+def pytest_collectstart(collector: pytest.Collector):
+    if isinstance(collector, pytest.Module):  # what a module draws while it is imported
+        seed_streams(own_seed(collector.nodeid))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest):
+    if fixturedef.scope != "function":  # it is set up for whichever test comes first
+        seed_streams(own_seed(f"{request.node.nodeid}::{fixturedef.argname}"))
+
+
+@pytest.fixture(autouse=True)
+def a_tests_seed(request: pytest.FixtureRequest):
+    seed_streams(own_seed(request.node.nodeid))
 
 
 @pytest.fixture

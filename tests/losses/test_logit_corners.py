@@ -14,7 +14,7 @@ from kdx.losses.logits.ofa import OFAStages
 from kdx.tasks.classes import image_classes
 
 # what cannot be with two classes, where the classes beside the label are one
-NEEDS_THREE = {"dkd", "tckd", "nckd", "nkd", "dkd ls", "each of one"}  # the last is DKD with each member
+NEEDS_THREE = {"dkd", "tckd", "nckd", "nkd", "each of one", "dist", "lskd", "dkd ls", "mlkd ls"}
 TWO = image_classes(2, (3, 8, 8), 100, (0.0,) * 3, (1.0,) * 3)
 HUGE = 1e4
 

@@ -101,8 +101,8 @@ class DIST(Term):
         require_same_logits(student, teacher, "DIST")
         if spec.num_classes < 3 and self.inter_weight != 0:
             raise ValueError(
-                "DIST's correlation over classes is 1 or -1 for two classes of any networks, without a gradient; this "
-                f"data set has {spec.num_classes} classes; inter_weight=0 keeps the correlation over the batch"
+                "DIST's correlation over classes is 1 or -1 for any two classes and needs at least 3 classes; "
+                f"this data set has {spec.num_classes}; inter_weight=0 keeps the correlation over the batch"
             )
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
