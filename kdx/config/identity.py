@@ -13,6 +13,7 @@ from typing import Any
 
 from kdx.config.aliases import frozen_target
 from kdx.config.compose import Config
+from kdx.config.former import with_former_defaults
 
 # Keys that do not change the trained weights: output folders, display, machine. trainer.eval_batch_size changes the
 # last digits of measurements by rounding.
@@ -128,7 +129,7 @@ def is_seed(path: str, whole: dict[str, Any]) -> bool:
 
 def leaves(config: Config) -> dict[str, Any]:
     """The values of a config by dotted path."""
-    return dict(_leaves(config))
+    return with_former_defaults(dict(_leaves(config)))
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
