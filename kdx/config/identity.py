@@ -13,6 +13,7 @@ from typing import Any
 
 from kdx.config.aliases import frozen_target
 from kdx.config.compose import Config
+from kdx.config.former import with_former_defaults
 from kdx.config.schema import RunConfig
 
 # Keys that do not change the trained weights: output folders, display, machine. trainer.eval_batch_size changes the
@@ -129,7 +130,7 @@ def is_seed(path: str, whole: dict[str, Any]) -> bool:
 
 def leaves(config: Config | RunConfig) -> dict[str, Any]:
     """The values of a config by dotted path."""
-    return dict(_leaves(config.plain() if isinstance(config, RunConfig) else config))
+    return with_former_defaults(dict(_leaves(config.plain() if isinstance(config, RunConfig) else config)))
 
 
 def differences(a: Config | RunConfig, b: Config | RunConfig) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -105,15 +105,51 @@ class Turn(NamedTuple):
 
 
 @dataclass(frozen=True)
+class FeatureSpec:
+    """What a feature is, found by value when a network is probed.
+
+    Attributes:
+        kind: "map" [B, C, H, W], "tokens" [B, L, C], "vector" [B, C], or "undecided" where the axes are unknown.
+        channels: C; 0 if undecided.
+        grid: (H, W) of a map; None otherwise.
+        prefix: Number of leading tokens that were removed since they are no position, such as a class token.
+        key: For an undecided feature, the setting that decides it.
+    """
+
+    kind: Literal["map", "tokens", "vector", "undecided"]
+    channels: int
+    grid: tuple[int, int] | None
+    prefix: int
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class Shapes:
-    """Shapes of a network's outputs without the batch axis, measured by a probe before training."""
+    """Shapes of a network's outputs without the batch axis, measured by a probe before training.
+
+    Attributes:
+        logits: Shape of the logits.
+        features: Shape of each feature by role: (C, H, W) of maps, (L, C) of tokens, (C,) of vectors.
+        specs: What features are, for networks whose axes were searched for.
+    """
 
     logits: tuple[int, ...]
     features: Mapping[str, tuple[int, ...]]
+    specs: Mapping[str, FeatureSpec] = field(default_factory=dict)
 
     def feature(self, role: str, whose: str = "network") -> tuple[int, ...]:
-        """The shape of a role, see `find_role`."""
-        return self.features[find_role(role, self.features, whose)]
+        """The shape of a role, see `find_role`.
+
+        Raises:
+            ValueError: There is no such role, or its axes are unknown; the message names the setting that decides.
+        """
+        found = find_role(role, self.features, whose)
+        if found in self.specs and self.specs[found].kind == "undecided":
+            shape = ", ".join(map(str, self.features[found]))
+            raise ValueError(
+                f"the axes of the {whose}'s '{found}' [B, {shape}] cannot be told; {self.specs[found].key} says them"
+            )
+        return self.features[found]
 
     def inner_stages(self, whose: str = "network") -> list[str]:
         """Roles of the stages between the stem ("stage0") and the last stage, in order.
@@ -136,7 +172,7 @@ def _number(stage: str) -> int:
 
 
 def find_role(role: str, roles: Iterable[str], whose: str) -> str:
-    """The role itself, or for "last" the deepest stage.
+    """The role itself; where there is no feature "last", it is the deepest stage.
 
     Raises:
         ValueError: There is no such role; the message names the known roles.
@@ -146,7 +182,7 @@ def find_role(role: str, roles: Iterable[str], whose: str) -> str:
         'stage2'
     """
     roles = list(roles)
-    if role == "last" and _stages(roles):
+    if role == "last" and role not in roles and _stages(roles):
         return max(_stages(roles), key=_number)
     if role not in roles:
         raise ValueError(f"the {whose} has no feature with role '{role}'; it has: {', '.join(roles) or 'none'}")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdx.core.ranges import PartialFraction, PositiveInt
-from kdx.models.stages import find_stages, name_stages
+from kdx.models.stages import find_stages
 from kdx.models.tap import Tapped
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std for torchvision's weights
@@ -29,8 +29,8 @@ def timm_model(
 ) -> Tapped:
     """Build a network of timm.
 
-    Features of vision transformers and mixers are tokens [B, N, D], class token included. A few others (Swin) return
-    maps with the channels last, [B, H, W, D].
+    Its stages are the maps [B, C, H, W] of timm's `forward_intermediates`; a network whose maps all have one size, such
+    as a vision transformer, has four, the ends of four equal parts. A class token is no position of a map.
 
     Args:
         name: Name in timm, with or without the tag of its weights: `convnext_atto`, `resnet18.a1_in1k`.
@@ -39,8 +39,8 @@ def timm_model(
         in_channels: Channels of the input; timm adapts the first layer, also a pretrained one.
         drop_rate: Dropout before the classifier; 0 leaves the model's default.
         drop_path_rate: Stochastic depth; 0 leaves the model's default.
-        taps: Module path by role. None takes the stages that timm lists, or else searches for them. `pooled`,
-            the input of the classifier (after its dropout, if any), is always included.
+        taps: Module path by role. None takes the maps that timm lists. `pooled`, the vector before
+            the classifier (after its dropout, if any), is always included.
         options: Further arguments of the model's constructor, such as `img_size: 32`.
 
     Raises:
@@ -65,10 +65,7 @@ def timm_model(
         )
     except TypeError as error:
         raise ValueError(f"timm's {name} does not accept one of the options: {error}") from error
-    head: Any = net.get_classifier()  # pyright: ignore[reportCallIssue]
-    while isinstance(head, tuple | list | nn.ModuleList):  # several classifiers: the first is the main one
-        head = head[0]
-    return Tapped(net, _timm_stages(net, head) if taps is None else taps, _path_of(net, head), strict=taps is not None)
+    return Tapped(net, taps, _heads(net), strict=taps is not None)
 
 
 def torchvision_model(
@@ -81,8 +78,8 @@ def torchvision_model(
 ) -> Tapped:
     """Build a classifier of torchvision, without auxiliary classifiers (GoogLeNet, Inception).
 
-    Features of vision transformers are tokens [B, N, D], class token included. Swin returns maps with the channels
-    last, [B, H, W, D].
+    Stages are the outputs of the modules before each one that lowers the resolution, as maps [B, C, H, W]; in a vision
+    transformer, of four blocks at equal distances, without the class token.
 
     Args:
         name: Name in torchvision, such as `resnet18`.
@@ -132,19 +129,17 @@ def _unknown(library: str, name: str, known: Iterable[str]) -> str:
     return f"{library} has no model '{name}'; the closest names: {', '.join(close) or 'none'}"
 
 
-def _path_of(net: nn.Module, module: nn.Module) -> str:
-    return next(path for path, m in net.named_modules() if m is module)
-
-
-def _timm_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
-    info = getattr(net, "feature_info", None)
-    entries = info if isinstance(info, list | tuple) else ()
-    modules = dict(net.named_modules())
-    # entries may name no module, the whole network, or the same module twice
-    known = {e["module"]: e["reduction"] for e in entries if e.get("module") and e["module"] in modules}
-    if len(known) < 2:
-        return find_stages(net, head)
-    return name_stages(list(known), min(known.values()))
+def _heads(net: nn.Module) -> list[str]:
+    """Paths of the classifiers that timm names, the main one first."""
+    left: list[Any] = [net.get_classifier()]  # pyright: ignore[reportCallIssue]
+    heads = []
+    while left:
+        first = left.pop(0)
+        if isinstance(first, tuple | list | nn.ModuleList):
+            left = [*first, *left]
+        elif isinstance(first, nn.Module):
+            heads.append(first)
+    return [path for head in heads for path, m in net.named_modules() if m is head]
 
 
 def _drop_auxiliaries(net: nn.Module) -> None:

@@ -5,11 +5,15 @@ shapes, so a change of a shape here changes initial weights. A trace that a call
 changes every run: `tests/models/test_probe.py`.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from kdx.core.outputs import Outputs, Shapes
+from kdx.core.outputs import FeatureSpec, Outputs, Shapes
 from kdx.core.spec import InputSpec
+from kdx.losses.base.heads import network_with
+from kdx.models.features.quiet import quiet
 
 
 def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu") -> Shapes:
@@ -29,20 +33,16 @@ def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu
         TypeError: The network does not return `Outputs`.
     """
     device = torch.device(device)
-    training = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.clone()) for b in model.buffers()]
-    devices = [device] if device.type == "cuda" else []
-    try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            outputs = model(inputs.fake(2, device))
-    finally:
-        # module by module: train() would set a whole subtree to one mode
-        for m, flag in training:
-            m.training = flag
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    with quiet(model, device):
+        outputs = model(inputs.fake(2, device))
     if not isinstance(outputs, Outputs):
         raise TypeError(f"a network must return Outputs, but {type(model).__name__} returned {type(outputs).__name__}")
-    return Shapes(tuple(outputs.logits.shape[1:]), {role: tuple(f.shape[1:]) for role, f in outputs.features.items()})
+    features = {role: tuple(f.shape[1:]) for role, f in outputs.features.items()}
+    return Shapes(tuple(outputs.logits.shape[1:]), features, _specs(model, features))
+
+
+def _specs(model: nn.Module, features: Mapping[str, tuple[int, ...]]) -> dict[str, FeatureSpec]:
+    """What features are, as far as the network, or the network in its wrappers, knows it."""
+    known = network_with(model, "feature_spec")
+    found = {} if known is None else {role: known.feature_spec(role, shape) for role, shape in features.items()}
+    return {role: spec for role, spec in found.items() if spec is not None}

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+PARTS = 4
+"""Number of stages of a network whose maps all have one size."""
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 # modules that halve the resolution by slicing, without a stride
 _MERGING = ("PatchMerging", "PatchMergingV2")
@@ -13,8 +15,8 @@ def find_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
     """Find the stages of a network: module path by role.
 
     A stage ends right before a module that lowers the resolution, and at the last module with convolutions or linear
-    layers. If that gives fewer than two stages (vision transformers), each block of the longest sequence of like
-    blocks is a stage. `name_stages` numbers the roles.
+    layers. If that gives fewer than two stages (vision transformers), the longest sequence of like blocks is cut into
+    four equal parts, and each ends a stage. `name_stages` numbers the roles.
 
     Args:
         net: The network.
@@ -27,7 +29,7 @@ def find_stages(net: nn.Module, head: nn.Module) -> dict[str, str]:
     tail = [i for i in range(last, len(units)) if _has_layers(units[i][1])]
     ends = sorted({*ends, *tail[-1:]})
     if len(ends) < 2:
-        return name_stages(_repeated(net), reduction=None)
+        return name_stages(parts(_repeated(net)), reduction=None)
     reduction = 1
     for stride in strides[: ends[0] + 1]:
         reduction *= stride
@@ -43,6 +45,18 @@ def name_stages(paths: Sequence[str], reduction: int | None) -> dict[str, str]:
     """
     first = 0 if reduction is not None and reduction <= 2 else 1
     return {f"stage{i}": path for i, path in enumerate(paths, first)}
+
+
+def parts(blocks: Sequence[str]) -> list[str]:
+    """The last blocks of four equal parts; all of up to four blocks.
+
+    Example:
+        >>> parts([str(i) for i in range(1, 13)])
+        ['3', '6', '9', '12']
+    """
+    if len(blocks) <= PARTS:
+        return list(blocks)
+    return [blocks[round(len(blocks) * (i + 1) / PARTS) - 1] for i in range(PARTS)]
 
 
 def _units(module: nn.Module, head: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -1,15 +1,17 @@
 """Features of any network, captured by forward hooks without editing it."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kdx.core.outputs import Outputs
+from kdx.core.outputs import FeatureSpec, Outputs
+from kdx.models.features.classifier import classifier
+from kdx.models.features.layout import Source, entry, parse
+from kdx.models.features.plan import Plan, library_plan, module_plan
+from kdx.models.features.quiet import quiet, random_input
 from kdx.models.teachers.frozen import Frozen
-
-_ANSWER = "<output of the head>"
 
 
 class _Tape:
@@ -17,27 +19,26 @@ class _Tape:
 
     def __init__(self) -> None:
         self.open = False
-        self.found: dict[str, Tensor] = {}
-        self.versions: dict[str, int] = {}
-        self.copied: set[str] = set()
+        self.wanted: dict[tuple[str, str], list[Source]] = {}
+        self.found: dict[Source, Tensor] = {}
+        self.versions: dict[Source, int] = {}
+        self.copied: set[Source] = set()
 
-    def write(self, role: str, value: object) -> None:
-        if not self.open or not isinstance(value, Tensor):
+    def write(self, key: tuple[str, str], value: object) -> None:
+        if not self.open:
             return
-        value = value.clone() if role in self.copied else value
-        self.found[role] = value
-        self.versions[role] = _version(value)
+        for source in self.wanted[key]:
+            x = entry(value, source.index)
+            if isinstance(x, Tensor):
+                x = x.clone() if source in self.copied else x
+                self.found[source] = x
+                self.versions[source] = _version(x)
 
-    def changed(self) -> list[str]:
-        return [role for role, value in self.found.items() if _version(value) != self.versions[role]]
+    def changed(self) -> set[Source]:
+        return {source for source, value in self.found.items() if _version(value) != self.versions[source]}
 
     def clear(self) -> None:
         self.open, self.found, self.versions = False, {}, {}
-
-
-def _equal(answer: Tensor, logits: Tensor) -> bool:
-    """Whether a head's output is the network's, up to trailing axes of length 1."""
-    return answer.numel() == logits.numel() and torch.equal(answer.detach().reshape(logits.shape), logits.detach())
 
 
 def _version(x: Tensor) -> int:
@@ -47,98 +48,158 @@ def _version(x: Tensor) -> int:
 
 class _OutputHook:
     # a class, not a closure, so that a network with hooks can be copied and pickled
-    def __init__(self, tape: _Tape, role: str):
-        self.tape, self.role = tape, role
+    def __init__(self, tape: _Tape, key: tuple[str, str]):
+        self.tape, self.key = tape, key
 
     def __call__(self, module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        self.tape.write(self.role, output)
+        self.tape.write(self.key, output)
 
 
 class _InputHook(_OutputHook):
     def __call__(self, module: nn.Module, args: tuple[object, ...]) -> None:  # pyright: ignore
-        self.tape.write(self.role, args[0] if args else None)
+        self.tape.write(self.key, args)
 
 
 class Tapped(nn.Module):
     """Wrap a classifier so that it returns `Outputs`, with features by role.
 
-    `pooled` is the input of the classifier `head`, unless `taps` defines it otherwise; maps and tokens at that point
-    are averaged to [B, D]. The other features are the unchanged outputs of the tapped modules: maps [B, D, H, W] for
-    most convolutional networks, [B, H, W, D] for some (Swin), tokens [B, N, D] for vision transformers, class token
-    included. A module that runs twice in a forward pass gives its last output. Weights of the plain network:
-    `tapped.net.state_dict()`.
+    Features reach a loss in one layout, whatever the network's own: maps and tokens that form a grid as [B, C, H, W],
+    other tokens as [B, L, C] without class token, vectors as [B, C]. Where they are is found at the first call, by
+    value, on a random input (`kdx.models.features.plan`); each further call costs views alone.
+
+    Roles: `stage0` ... `stageN`; `last`, the map that enters the pooling, where it is not the last stage; `pooled`,
+    the vector before the classifier; `pre_logits`, what the classifier reads, where that is something else. A module
+    that runs twice in a forward pass gives its last output. Weights of the plain network: `tapped.net.state_dict()`.
 
     Some networks change a tensor in place after the module that made it. A feature changed this way is copied from
-    then on. The call that detects the change is repeated in evaluation mode, and raises in training mode.
+    then on. A call that detects the change is repeated in evaluation mode, and raises in training mode.
 
     Args:
         net: The network; its forward returns logits [B, C]. It is not edited; its hooks do nothing unless it is
             called through this wrapper.
-        taps: Module path by role, such as `{"stage1": "layer1"}`.
-        head: Module path of the final classifier; None for a network without one, which has no `pooled`.
-        strict: Whether to raise if a tapped module does not run or does not return a single tensor; else its role is
-            left out.
-        guessed: Whether `head` is a guess. The first call then compares the head's output with the network's, and
-            drops `head` and `pooled` if they differ.
+        taps: Module path by role, such as `{"stage1": "layer1"}`, with the axes of the output behind a colon where
+            they cannot be found: `{"stage1": "layer1:bhwc"}`. None takes the intermediate features that timm names.
+        head: Module path of the final classifier, or paths of several whose logits are averaged; None for a network
+            without one, which has no `pooled`.
+        strict: Whether to raise if a tapped module does not run or returns no tensor; else its role is left out.
+        guessed: Whether `head` is a guess. If its output is not the network's, there is no `head` and no `pooled`.
 
     Raises:
         ValueError: The network has no module at a path; the message names similar paths.
     """
 
-    def __init__(self, net: nn.Module, taps: Mapping[str, str], head: str | None, strict: bool, guessed: bool = False):
+    def __init__(
+        self,
+        net: nn.Module,
+        taps: Mapping[str, str] | None,
+        head: str | Sequence[str] | None,
+        strict: bool,
+        guessed: bool = False,
+    ):
         super().__init__()
+        heads = [] if head is None else [head] if isinstance(head, str) else list(head)
         modules = dict(net.named_modules())
-        for path in (*taps.values(), *(() if head is None else (head,))):
+        for path in (*(parse(text)[0] for text in (taps or {}).values()), *heads):
             if path not in modules:
                 close = difflib.get_close_matches(path, modules, n=5, cutoff=0.4) or list(modules)[1:6]
                 raise ValueError(f"{type(net).__name__} has no module '{path}'; similar paths: {', '.join(close)}")
         self.net = net
-        self.taps = dict(taps)
-        self.head_path = head
-        self.strict = strict
+        self.taps = None if taps is None else dict(taps)
+        self.heads = heads
+        self.strict, self.guessed = strict, guessed
         self._tape = _Tape()
-        for role, path in self.taps.items():
-            modules[path].register_forward_hook(_OutputHook(self._tape, role))
-        if head is not None and "pooled" not in self.taps:
-            modules[head].register_forward_pre_hook(_InputHook(self._tape, "pooled"))
-        self._guessed = guessed and head is not None
-        if head is not None and guessed:
-            modules[head].register_forward_hook(_OutputHook(self._tape, _ANSWER))
+        self._plans: dict[tuple[int, ...], Plan] = {}
+
+    @property
+    def head_path(self) -> str | None:
+        """Module path of the final classifier; of the first one if there are several."""
+        return self.heads[0] if self.heads else None
 
     @property
     def head(self) -> nn.Module:
         """The final classifier: a linear layer, or a 1x1 convolution in a few networks."""
-        if self.head_path is None:
+        if not self.heads:
             raise AttributeError(f"{type(self.net).__name__} has no final classifier that is a separate module")
-        return self.net.get_submodule(self.head_path)
+        return self.net.get_submodule(self.heads[0])
+
+    def classifier_for(self, role: str, channels: int) -> nn.Module | None:
+        """The part of the network that turns a feature into logits, checked by value; None if there is none.
+
+        Args:
+            role: Role of the feature, such as "pooled" or "last".
+            channels: Its channels.
+        """
+        plan = next(iter(self._plans.values()), None)
+        reader = (
+            None
+            if plan is None
+            else plan.readers.get(role) or (plan.readers.get("pooled") if role == "pre_logits" else None)
+        )
+        return None if reader is None else classifier(self.net, reader, channels)
+
+    def plan(self, x: Tensor) -> Plan:
+        """Where the features are for inputs of this shape; found once."""
+        size = tuple(x.shape[2:])
+        known = self._plans.get(size) or next((p for p in self._plans.values() if not p.has_grid()), None)
+        if known is None:
+            with quiet(self.net, x.device), torch.autocast(x.device.type, enabled=False):
+                known = self._found(x)
+                self._plans[size] = known
+                self._listen(known)
+                self._tape.copied |= self._run(random_input(x))[2]
+        return known
+
+    def feature_spec(self, role: str, shape: Sequence[int]) -> FeatureSpec | None:
+        """The facts of a feature of this shape, without the batch axis."""
+        tap = next((plan.taps[role] for plan in self._plans.values() if role in plan.taps), None)
+        if tap is None:
+            return None
+        return tap.layout.spec(shape, f"taps={{{role}: '{tap.sources[0].path}:bhwc'}} (or bchw, blc, blc+1, bcl)")
 
     def forward(self, x: Tensor) -> Outputs:
+        plan = self.plan(x)
         logits, found, changed = self._run(x)
         if changed:
-            self._tape.copied.update(changed)
+            self._tape.copied |= changed
             if self.net.training:
+                roles = [role for role, tap in plan.taps.items() if changed & set(tap.sources)]
                 raise ValueError(
-                    f"the network changes the feature {', '.join(changed)} in place: run it once in evaluation mode "
+                    f"the network changes the feature {', '.join(roles)} in place: run it once in evaluation mode "
                     "(kdx.models.probe does), after which the feature is copied"
                 )
             logits, found, _ = self._run(x)
-        answer = found.pop(_ANSWER, None)
-        if self._guessed:
-            self._guessed = False
-            if answer is None or not _equal(answer, logits):
-                self.head_path = None
-        if self.head_path is None and "pooled" not in self.taps:
-            found.pop("pooled", None)
-        silent = [role for role in self.taps if role not in found]
-        if silent and self.strict:
-            raise ValueError(
-                f"module '{self.taps[silent[0]]}', tapped for '{silent[0]}', did not run or returned no single tensor"
-            )
-        if "pooled" in found and "pooled" not in self.taps:
-            found["pooled"] = self._vector(found["pooled"])
-        return Outputs(logits, found)
+        features = {}
+        for role, tap in plan.taps.items():
+            tensors = [found[source] for source in tap.sources if source in found]
+            if len(tensors) == len(tap.sources):
+                features[role] = tap.feature(tensors)
+        return Outputs(logits, features)
 
-    def _run(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor], list[str]]:
+    def _found(self, x: Tensor) -> Plan:
+        if self.taps is None:
+            plan = library_plan(self.net, x, self.heads)
+        else:
+            plan = module_plan(self.net, x, self.taps, self.heads, self.strict)
+        if self.guessed and not plan.readers:
+            self.heads = []
+            plan.taps = {role: tap for role, tap in plan.taps.items() if role in (self.taps or {})}
+        return plan
+
+    def _listen(self, plan: Plan) -> None:
+        """Register the hooks of a plan, each once."""
+        modules = dict(self.net.named_modules())
+        for source in {source: None for tap in plan.taps.values() for source in tap.sources}:
+            key = source.path, source.of
+            if key not in self._tape.wanted:
+                self._tape.wanted[key] = []
+                if source.of == "output":
+                    modules[source.path].register_forward_hook(_OutputHook(self._tape, key))
+                else:
+                    modules[source.path].register_forward_pre_hook(_InputHook(self._tape, key))
+            if source not in self._tape.wanted[key]:
+                self._tape.wanted[key].append(source)
+
+    def _run(self, x: Tensor) -> tuple[Tensor, dict[Source, Tensor], set[Source]]:
         tape = self._tape
         tape.open = True
         try:
@@ -152,11 +213,6 @@ class Tapped(nn.Module):
                 f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits{hint}"
             )
         return logits, found, changed
-
-    def _vector(self, x: Tensor) -> Tensor:
-        if isinstance(self.head, nn.Conv2d):
-            return x.mean((2, 3))
-        return x.flatten(1, -2).mean(1) if x.dim() > 2 else x
 
 
 def plain(model: nn.Module) -> nn.Module:

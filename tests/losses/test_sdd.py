@@ -116,12 +116,12 @@ def test_trains_the_students_classifier_and_keeps_neither():
 def test_pairs_that_cannot_work_are_refused():
     maps, vector = Shapes((5,), {"final": (3, 8, 8)}), Shapes((5,), {"pooled": (3,)})
     sdd = SDD(KD(4.0, "batchmean"), [1, 2], 2.0)
-    with pytest.raises(ValueError, match="the mean of the last map: the student has no feature with role 'final'"):
+    with pytest.raises(ValueError, match="the student has no feature with role 'final'"):
         sdd.build(vector, maps, SPEC)
-    with pytest.raises(ValueError, match="the student's classifier .* 3 inputs; found None"):
+    with pytest.raises(ValueError, match="the student's classifier as one linear layer `head`; it has none"):
         sdd.build(maps, maps, SPEC)
     sdd.attach(Net(3), Net(7))
-    with pytest.raises(ValueError, match="the teacher's classifier .* 3 inputs; found Linear"):
+    with pytest.raises(ValueError, match="the teacher's classifier, which reads 7 channels; 'final' has 3"):
         sdd.build(maps, maps, SPEC)
     with pytest.raises(ValueError, match="at least one scale"):
         SDD(KD(4.0, "batchmean"), [], 2.0)

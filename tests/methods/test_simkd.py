@@ -83,7 +83,7 @@ def test_a_larger_map_is_pooled_to_the_teachers():
 
 
 def test_refuses_networks_without_a_last_map():
-    with pytest.raises(UserError, match="cannot take over this teacher's classifier: the student has no feature"):
+    with pytest.raises(UserError, match="SimKD reads feature maps .*, but the student's 'stage1' is"):
         built(MLP([7], 0.0, "relu", CLASSES, (3, 16, 16)))
     with pytest.raises(UserError, match="the teacher has no feature with role 'final'"):
         built(teacher=MLP([7], 0.0, "relu", CLASSES, (3, 16, 16)))

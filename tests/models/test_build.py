@@ -79,10 +79,11 @@ def test_stages_of_known_families(name, stages):
     assert find_stages(net, head) == {f"stage{i}": s for i, s in enumerate(stages) if s}
 
 
-def test_repeated_blocks_are_the_stages_of_a_transformer():
+def test_four_equal_parts_are_the_stages_of_a_transformer():
     with torch.device("meta"):
         net = torchvision.models.vit_b_32(weights=None)
-    assert find_stages(net, net.heads.head) == {f"stage{i + 1}": f"encoder.layers.encoder_layer_{i}" for i in range(12)}
+    expected = {f"stage{i + 1}": f"encoder.layers.encoder_layer_{3 * i + 2}" for i in range(4)}
+    assert find_stages(net, net.heads.head) == expected
 
 
 def test_stage_names_start_by_resolution():
@@ -146,12 +147,11 @@ def test_timm_resnet_by_hand():
     assert torch.allclose(net(x), out.logits) and out.logits.shape == (2, 7)
 
 
-def test_timm_transformer_gives_tokens_of_every_block():
+def test_timm_transformer_gives_maps_without_the_class_token():
     model = tm("test_vit", img_size=32)
     out = model(torch.randn(2, 3, 32, 32))
-    depth = len(model.net.blocks)
-    assert [r for r in out.features] == [f"stage{i + 1}" for i in range(depth)] + ["pooled"]
-    assert out.features["stage1"].dim() == 3 and out.features["pooled"].dim() == 2
+    assert [r for r in out.features] == ["stage1", "stage2", "stage3", "stage4", "pooled", "last"]
+    assert out.features["stage1"].shape[2:] == (2, 2) and out.features["pooled"].dim() == 2
     out.logits.square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 

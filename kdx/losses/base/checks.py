@@ -1,7 +1,5 @@
 """Requirements that terms and methods place on networks and data, each refused in one sentence."""
 
-from collections.abc import Mapping, Sequence
-
 from torch import Tensor
 
 from kdx.core.outputs import Shapes
@@ -137,29 +135,13 @@ def require_map(shape: tuple[int, ...], role: str, whose: str, term: str) -> tup
         ValueError: AT reads feature maps [B, C, H, W], but the student's 'pooled' is [B, 64]
     """
     if len(shape) != 3:
-        raise ValueError(f"{term} reads feature maps [B, C, H, W], but the {whose}'s '{role}' is [B, {_axes(shape)}]")
+        hint = ""
+        if len(shape) == 2:
+            hint = f"; for tokens on a grid, taps={{{role}: 'PATH:blc+1'}} says how many come before it"
+        raise ValueError(
+            f"{term} reads feature maps [B, C, H, W], but the {whose}'s '{role}' is [B, {_axes(shape)}]{hint}"
+        )
     return shape[0], shape[1], shape[2]
-
-
-def pair_roles(roles: Sequence[str] | Mapping[str, str], term: str) -> tuple[tuple[str, str], ...]:
-    """Pairs (student's role, teacher's role).
-
-    Args:
-        roles: A list names the same roles on both sides; a mapping goes from the student's role to the teacher's.
-        term: Name of the term, for the message.
-
-    Raises:
-        ValueError: There is no role, or `roles` is a string.
-
-    Example:
-        >>> pair_roles(["stage1", "stage2"], "AT")
-        (('stage1', 'stage1'), ('stage2', 'stage2'))
-        >>> pair_roles({"stage1": "stage3"}, "AT")
-        (('stage1', 'stage3'),)
-    """
-    if isinstance(roles, str) or not roles:
-        raise ValueError(f"{term} expects a list of roles or a mapping from student's to teacher's, got {roles!r}")
-    return tuple(roles.items()) if isinstance(roles, Mapping) else tuple((role, role) for role in roles)
 
 
 def _axes(shape: tuple[int, ...]) -> str:

@@ -55,6 +55,63 @@ def linear_head(network: nn.Module | None, whose: str, term: str) -> nn.Linear:
     return head
 
 
+def classifier_of(network: nn.Module | None, role: str, channels: int, whose: str, term: str) -> nn.Module:
+    """The part of a network that turns a feature into logits.
+
+    Networks of timm, torchvision and plain modules find it by value: a linear layer, or several modules in a row. A
+    network that names its own `head` is taken at its word, if the widths agree.
+
+    Args:
+        network: A network in any number of wrappers, or None.
+        role: The feature; a map is averaged over its positions.
+        channels: Channels of the feature.
+        whose: "student" or "teacher", for the message.
+        term: Name of the term, for the message.
+
+    Raises:
+        ValueError: Nothing in the network turns this feature into its logits.
+
+    Example:
+        >>> net = nn.Module()
+        >>> net.head = nn.Linear(4, 2)
+        >>> classifier_of(net, "pooled", 4, "teacher", "SRRL")
+        Linear(in_features=4, out_features=2, bias=True)
+    """
+    found = network_with(network, "classifier_for")
+    if found is None:
+        head = linear_head(network, whose, term)
+        require_width(head, channels, role, whose, term)
+        return head
+    classifier = found.classifier_for(role, channels)
+    if classifier is None:
+        raise ValueError(
+            f"{term} needs the part of the {whose} that turns '{role}' into logits; no module or row of modules of it "
+            "gives the network's logits"
+        )
+    return classifier
+
+
+def local_classifier(network: nn.Module | None, role: str, channels: int, whose: str, term: str) -> nn.Linear:
+    """`classifier_of` a map, if it is one linear layer, which applies at each position as well as to the mean.
+
+    Raises:
+        ValueError: There is none, or other layers lie between the map and the logits.
+
+    Example:
+        >>> net = nn.Module()
+        >>> net.head = nn.Linear(4, 2)
+        >>> local_classifier(net, "last", 4, "teacher", "CAT-KD")
+        Linear(in_features=4, out_features=2, bias=True)
+    """
+    classifier = classifier_of(network, role, channels, whose, term)
+    if not isinstance(classifier, nn.Linear):
+        raise ValueError(
+            f"{term} applies the {whose}'s classifier at each position of '{role}', so it must be one linear layer "
+            "after the mean; here other layers take part"
+        )
+    return classifier
+
+
 def require_width(head: nn.Linear, channels: int, role: str, whose: str, term: str) -> None:
     """Refuse a feature that the classifier does not read.
 

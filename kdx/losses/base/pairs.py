@@ -1,16 +1,15 @@
 """The contract of terms over pairs of features."""
 
-from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from kdx.core.outputs import Outputs, Shapes
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
+from kdx.losses.base.checks import require_map, require_teacher
+from kdx.losses.base.roles import Pairs, Roles, inner_pairs, pair_roles, resolve
 from kdx.losses.base.term import Term
 
-Roles = Sequence[str] | Mapping[str, str]
 Size = tuple[int, int, int]
 
 
@@ -19,16 +18,21 @@ class Paired(Term):
 
     Attributes:
         called: Name of the method, for messages.
-        pairs: (student's role, teacher's role), from shallow to deep.
+        pairs: (student's role, teacher's role), from shallow to deep. Where they are None, `default_pairs` gives them
+            when shapes are known.
     """
 
     reads_logits = False
     tasks = None
     called: ClassVar[str]
 
-    def __init__(self, roles: Roles):
+    def __init__(self, roles: Roles | None):
         super().__init__()
-        self.pairs = pair_roles(roles, self.called)
+        self.pairs: Pairs = () if roles is None else pair_roles(roles, self.called)
+
+    def default_pairs(self, student: Shapes, teacher: Shapes) -> Pairs:
+        """The pairs where none are given: all stages but the stem."""
+        return inner_pairs(student, teacher)
 
     def student_roles(self) -> tuple[str, ...]:
         return tuple(mine for mine, _ in self.pairs)
@@ -37,12 +41,16 @@ class Paired(Term):
         return tuple(theirs for _, theirs in self.pairs)
 
     def shapes(self, student: Shapes, teacher: Shapes | None) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The two shapes of each pair.
+        """The two shapes of each pair. Settles `pairs`: defaults, and features that serve for missing ones.
 
         Raises:
             ValueError: There is no teacher, or a role is missing.
         """
         teacher = require_teacher(teacher, self.called)
+        given = self.pairs or self.default_pairs(student, teacher)
+        self.pairs = tuple(
+            (resolve(mine, student, "student"), resolve(theirs, teacher, "teacher")) for mine, theirs in given
+        )
         return [(student.feature(mine, "student"), teacher.feature(theirs, "teacher")) for mine, theirs in self.pairs]
 
     def maps(self, student: Shapes, teacher: Shapes | None) -> list[tuple[Size, Size]]:

@@ -10,7 +10,8 @@ from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Pairs, Roles, inner_pairs
 from kdx.losses.features.fitnet import map_adapter
 
 
@@ -49,16 +50,19 @@ class AB(Paired):
 
     Args:
         roles: Maps before their activation, from shallow to deep: a list names the same roles on both sides,
-            a mapping goes from the student's role to the teacher's.
+            a mapping goes from the student's role to the teacher's. None for all stages but the stem, as published.
         margin: Least distance from the boundary that is asked for; a number or a schedule.
     """
 
     called = "AB"
 
-    def __init__(self, roles: Roles, margin: NonNegative | Schedule):
+    def __init__(self, roles: Roles | None, margin: NonNegative | Schedule):
         super().__init__(roles)
         self.margin = margin
         self.connectors = nn.ModuleList()
+
+    def default_pairs(self, student: Shapes, teacher: Shapes) -> Pairs:
+        return inner_pairs(student, teacher, preact="both")
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         # the adapter of FitNet without its ReLU, which would hide the boundary

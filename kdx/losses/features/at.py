@@ -14,7 +14,8 @@ from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Roles
 
 
 def to_common_size(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,13 +82,13 @@ class AT(Paired):
 
     Args:
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
-            role to the teacher's.
+            role to the teacher's. None for all stages but the stem, as published.
         power: Exponent of the activations, at least 1; a number or a schedule.
     """
 
     called = "AT"
 
-    def __init__(self, roles: Roles, power: Annotated[float, Ge(1)] | Schedule):
+    def __init__(self, roles: Roles | None, power: Annotated[float, Ge(1)] | Schedule):
         super().__init__(roles)
         self.power = power
 

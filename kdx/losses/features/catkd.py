@@ -10,7 +10,7 @@ from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
 from kdx.core.task import ONLY_CLASSES
-from kdx.losses.base.heads import linear_head, require_width
+from kdx.losses.base.heads import local_classifier
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
@@ -91,12 +91,10 @@ class CATKD(Paired):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         (shapes,) = self.maps(student, teacher)
+        sides = zip(self._networks, self.pairs[0], shapes, ("student", "teacher"), strict=True)
         self._heads = tuple(
-            linear_head(network, whose, self.called)
-            for network, whose in zip(self._networks, ("student", "teacher"), strict=True)
+            local_classifier(network, role, shape[0], whose, self.called) for network, role, shape, whose in sides
         )
-        for shape, head, role, whose in zip(shapes, self._heads, self.pairs[0], ("student", "teacher"), strict=True):
-            require_width(head, shape[0], role, whose, self.called)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         (pair,) = self.features(student, teacher)

@@ -37,18 +37,18 @@ def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) 
 
     The kernel follows from the ratio of the sizes: 3 x 3 with stride 2 where the student's map is twice as large,
     transposed 4 x 4 with stride 2 where it is half as large, else a valid convolution of the size that removes the
-    difference (1 x 1 where the sizes are equal).
+    difference (1 x 1 where the sizes are equal). A student's map that is smaller otherwise is first resampled to the
+    teacher's size, bilinearly, and mapped by a 1 x 1 convolution.
 
     Args:
         student_shape: (C, H, W).
         teacher_shape: (C, H, W).
 
-    Raises:
-        ValueError: The student's map is smaller, and not by half.
-
     Example:
         >>> map_adapter((16, 8, 8), (32, 4, 4))(torch.zeros(2, 16, 8, 8)).shape
         torch.Size([2, 32, 4, 4])
+        >>> map_adapter((16, 2, 2), (32, 7, 7))(torch.zeros(2, 16, 2, 2)).shape
+        torch.Size([2, 32, 7, 7])
     """
     (s_channels, *s_size), (t_channels, *t_size) = student_shape, teacher_shape
     if s_size == [2 * t for t in t_size]:
@@ -59,10 +59,8 @@ def map_adapter(student_shape: tuple[int, ...], teacher_shape: tuple[int, ...]) 
         height, width = (1 + s - t for s, t in zip(s_size, t_size, strict=True))
         conv = nn.Conv2d(s_channels, t_channels, kernel_size=(height, width))
     else:
-        raise ValueError(
-            f"the FitNet adapter maps equal, double, half or larger student maps to the teacher's; "
-            f"the student's is {s_size[0]} x {s_size[1]}, the teacher's {t_size[0]} x {t_size[1]}"
-        )
+        resampled = nn.Upsample((t_size[0], t_size[1]), mode="bilinear")
+        conv = nn.Sequential(resampled, nn.Conv2d(s_channels, t_channels, kernel_size=1))
     return nn.Sequential(conv, nn.BatchNorm2d(t_channels), nn.ReLU())
 
 

@@ -11,7 +11,8 @@ from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Pairs, Roles, inner_pairs
 from kdx.losses.features.at import to_common_size
 
 
@@ -42,7 +43,7 @@ class FSP(Paired):
 
     Args:
         roles: At least two maps, from shallow to deep: a list names the same roles on both sides, a mapping
-            goes from the student's role to the teacher's.
+            goes from the student's role to the teacher's. None for the stem, where both have one, and all stages.
 
     References:
         Yim, Joo, Bae, Kim, "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and
@@ -51,13 +52,19 @@ class FSP(Paired):
 
     called = "FSP"
 
-    def __init__(self, roles: Roles):
+    def __init__(self, roles: Roles | None):
         super().__init__(roles)
-        if len(self.pairs) < 2:
+        if roles is not None and len(self.pairs) < 2:
             raise ValueError("FSP compares flows between maps and needs at least two roles")
 
+    def default_pairs(self, student: Shapes, teacher: Shapes) -> Pairs:
+        return inner_pairs(student, teacher, stem=True)
+
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        for (mine, theirs), (role, other) in zip(self.maps(student, teacher), self.pairs, strict=True):
+        maps = self.maps(student, teacher)
+        if len(maps) < 2:
+            raise ValueError("FSP compares flows between maps and needs at least two roles")
+        for (mine, theirs), (role, other) in zip(maps, self.pairs, strict=True):
             if mine[0] != theirs[0]:
                 raise ValueError(
                     f"FSP compares channels one by one, but the student's '{role}' has {mine[0]} and the teacher's "

@@ -14,7 +14,8 @@ from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Roles
 
 SPARE = 3
 """How many more of the student's directions than of the teacher's are candidates for a match."""
@@ -123,7 +124,7 @@ class KDSVD(Paired):
 
     Args:
         roles: At least two maps, from shallow to deep: a list names the same roles on both sides, a mapping
-            goes from the student's role to the teacher's.
+            goes from the student's role to the teacher's. None for all stages but the stem.
         directions: How many of the teacher's directions are compared.
 
     References:
@@ -133,14 +134,17 @@ class KDSVD(Paired):
 
     called = "KD-SVD"
 
-    def __init__(self, roles: Roles, directions: PositiveInt):
+    def __init__(self, roles: Roles | None, directions: PositiveInt):
         super().__init__(roles)
-        if len(self.pairs) < 2:
+        if roles is not None and len(self.pairs) < 2:
             raise ValueError("KD-SVD compares relations between maps and needs at least two roles")
         self.directions = directions
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        for (mine, theirs), (role, other) in zip(self.maps(student, teacher), self.pairs, strict=True):
+        maps = self.maps(student, teacher)
+        if len(maps) < 2:
+            raise ValueError("KD-SVD compares relations between maps and needs at least two roles")
+        for (mine, theirs), (role, other) in zip(maps, self.pairs, strict=True):
             if mine[0] != theirs[0]:
                 raise ValueError(
                     f"KD-SVD compares directions among channels, but the student's '{role}' has {mine[0]} channels and "

@@ -10,7 +10,8 @@ from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import channel_products, positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Roles
 from kdx.losses.features.at import to_common_size
 
 
@@ -71,12 +72,12 @@ class NST(Paired):
 
     Args:
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
-            role to the teacher's.
+            role to the teacher's. None for all stages but the stem, as published.
     """
 
     called = "NST"
 
-    def __init__(self, roles: Roles):
+    def __init__(self, roles: Roles | None):
         super().__init__(roles)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:

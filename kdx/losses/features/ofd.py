@@ -11,7 +11,8 @@ from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.heads import network_with
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Pairs, Roles, inner_pairs
 from kdx.losses.features.at import to_common_size
 
 RARELY = 1e-3
@@ -85,15 +86,18 @@ class OFD(Paired):
 
     Args:
         roles: Maps before their ReLU, from shallow to deep: a list names the same roles on both sides, a
-            mapping goes from the student's role to the teacher's.
+            mapping goes from the student's role to the teacher's. None for all stages but the stem.
     """
 
     called = "OFD"
 
-    def __init__(self, roles: Roles):
+    def __init__(self, roles: Roles | None):
         super().__init__(roles)
         self.connectors = nn.ModuleList()
         self._norms: tuple[dict[str, nn.BatchNorm2d]] = ({},)
+
+    def default_pairs(self, student: Shapes, teacher: Shapes) -> Pairs:
+        return inner_pairs(student, teacher, preact="both")
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
         found = network_with(teacher, "preact_norms")

@@ -12,7 +12,8 @@ from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import Norm, folded
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Pairs, Roles, inner_pairs
 from kdx.losses.base.upsample import add_enlarged, convolve_enlarged, divides, enlarged
 
 LEVELS = (4, 2, 1)
@@ -127,21 +128,25 @@ class ReviewKD(Paired):
     """Distance of the student's fused maps from the teacher's maps, summed over pairs.
 
     From the deepest pair to the shallowest, each map of the student is mixed with the mixture before it and predicts
-    the teacher's map. A vector is a map of one position.
+    the teacher's map. A vector is a map of one position. Where sizes differ, the student's side is resampled to the
+    teacher's size by the nearest value.
 
     Args:
         roles: From shallow to deep: a list names the same roles on both sides, a mapping goes from the
-            student's role to the teacher's. As published: stages and the pooled vector, the teacher's stages
-            before their ReLU.
+            student's role to the teacher's. None as published: all stages and the pooled vector, the teacher's
+            stages before their ReLU.
         middle: Most channels of the mixtures; they have no more than the student's deepest feature.
     """
 
     called = "ReviewKD"
 
-    def __init__(self, roles: Roles, middle: PositiveInt):
+    def __init__(self, roles: Roles | None, middle: PositiveInt):
         super().__init__(roles)
         self.middle = middle
         self.fusions = nn.ModuleList()
+
+    def default_pairs(self, student: Shapes, teacher: Shapes) -> Pairs:
+        return (*inner_pairs(student, teacher, preact="teacher"), ("pooled", "pooled"))
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         shapes = []

@@ -13,10 +13,11 @@ from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import block
-from kdx.losses.base.checks import pair_roles, require_map, require_teacher
+from kdx.losses.base.checks import require_map, require_teacher
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import promoted
+from kdx.losses.base.roles import inner_roles, pair_roles, resolve
 from kdx.losses.base.term import Term
 from kdx.losses.features.at import to_common_size
 
@@ -78,8 +79,8 @@ class SemCKD(Term):
     missing positions count as zero.
 
     Args:
-        student_roles: The student's maps.
-        teacher_roles: The teacher's, any number of them.
+        student_roles: The student's maps; None for all stages but the stem.
+        teacher_roles: The teacher's, any number of them; None likewise.
         batch_size: Examples in a whole batch, the width of what the attention reads.
         reduction: `batch_size` over the width of queries and keys.
         temperature: Of the attention; a number or a schedule.
@@ -90,16 +91,15 @@ class SemCKD(Term):
 
     def __init__(
         self,
-        student_roles: Sequence[str],
-        teacher_roles: Sequence[str],
+        student_roles: Sequence[str] | None,
+        teacher_roles: Sequence[str] | None,
         batch_size: PositiveInt,
         reduction: PositiveInt,
         temperature: Positive | Schedule,
     ):
         super().__init__()
-        # `pair_roles` also checks lists of one side
-        self._student_roles = tuple(mine for mine, _ in pair_roles(student_roles, "SemCKD"))
-        self._teacher_roles = tuple(theirs for _, theirs in pair_roles(teacher_roles, "SemCKD"))
+        self._student_roles = _given(student_roles)
+        self._teacher_roles = _given(teacher_roles)
         self.batch_size, self.reduction, self.temperature = batch_size, reduction, temperature
         self.queries, self.keys, self.regressors = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
@@ -111,6 +111,8 @@ class SemCKD(Term):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         teacher = require_teacher(teacher, "SemCKD")
+        self._student_roles = _settled(self._student_roles, student, "student")
+        self._teacher_roles = _settled(self._teacher_roles, teacher, "teacher")
         mine, theirs = (
             [require_map(shapes.feature(role, whose), role, whose, "SemCKD")[0] for role in roles]
             for shapes, whose, roles in (
@@ -151,6 +153,14 @@ class SemCKD(Term):
         ]
         shape = len(batch), len(mine), len(theirs)
         return calibrated(torch.stack(errors, 1).view(shape), queries @ keys.mT, at(self.temperature, progress))
+
+
+def _given(roles: Sequence[str] | None) -> tuple[str, ...]:
+    return () if roles is None else tuple(role for role, _ in pair_roles(roles, "SemCKD"))
+
+
+def _settled(roles: tuple[str, ...], shapes: Shapes, whose: str) -> tuple[str, ...]:
+    return tuple(resolve(role, shapes, whose) for role in roles or inner_roles(shapes, whose))
 
 
 def _error(regressor: nn.Module, mine: Tensor, theirs: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """SRRL: the teacher's classifier gives the student's features the same logits as the teacher's features."""
 
+import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
@@ -10,7 +11,7 @@ from kdx.core.spec import DataSpec
 from kdx.core.task import ONLY_CLASSES
 from kdx.losses.base.adapters import pointwise
 from kdx.losses.base.checks import require_same_logits
-from kdx.losses.base.heads import linear_head, require_width
+from kdx.losses.base.heads import classifier_of
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
@@ -59,7 +60,7 @@ class SRRL(Paired):
         self.feature_weight, self.logit_weight = feature_weight, logit_weight
         # tuples, so that they do not become submodules: they belong to the teacher
         self._teacher: tuple[nn.Module | None] = (None,)
-        self._head: tuple[nn.Linear, ...] = ()
+        self._head: tuple[nn.Module, ...] = ()
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
         self._teacher = (teacher,)
@@ -73,9 +74,7 @@ class SRRL(Paired):
                 f"SRRL reads a map or a vector of the student and a vector of the teacher; without the batch axis, the "
                 f"student's '{role}' has shape {mine}, the teacher's '{other}' {theirs}"
             )
-        head = linear_head(self._teacher[0], "teacher", self.called)
-        require_width(head, theirs[0], other, "teacher", self.called)
-        self._head = (head,)
+        self._head = (classifier_of(self._teacher[0], other, theirs[0], "teacher", self.called),)
         self.connector = nn.Sequential(*pointwise(mine[0], theirs[0]), nn.ReLU())
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
@@ -83,9 +82,13 @@ class SRRL(Paired):
         mine = self.connector(mine if mine.ndim == 4 else mine[:, :, None, None]).mean((2, 3))
         (head,) = self._head
         features = mean_square(mine, theirs)
-        logits = mean_square(nn.functional.linear(mine, head.weight.detach(), _detached(head.bias)), teacher.logits)
+        logits = mean_square(_frozen(head, mine), teacher.logits)
         return at(self.feature_weight, progress) * features + at(self.logit_weight, progress) * logits
 
 
-def _detached(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.detach()
+def _frozen(head: nn.Module, x: Tensor) -> Tensor:
+    """The head's output, without gradients for its parameters."""
+    if isinstance(head, nn.Linear):
+        return nn.functional.linear(x, head.weight.detach(), None if head.bias is None else head.bias.detach())
+    state = {name: value.detach() for name, value in (*head.named_parameters(), *head.named_buffers())}
+    return torch.func.functional_call(head, state, (x,))

@@ -13,7 +13,8 @@ from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
 from kdx.losses.base.memory_format import positions
 from kdx.losses.base.numerics import full_precision
-from kdx.losses.base.pairs import Paired, Roles
+from kdx.losses.base.pairs import Paired
+from kdx.losses.base.roles import Roles
 from kdx.losses.features.at import to_common_size
 
 LEAST_VARIANCE = 1e-5
@@ -75,14 +76,14 @@ class VID(Paired):
 
     Args:
         roles: Maps to compare: a list names the same roles on both sides, a mapping goes from the student's
-            role to the teacher's.
+            role to the teacher's. None for all stages but the stem, as published.
         initial_variance: Where the variances begin.
         bias: Whether the convolutions of the means have biases.
     """
 
     called = "VID"
 
-    def __init__(self, roles: Roles, initial_variance: Positive, bias: bool = True):
+    def __init__(self, roles: Roles | None, initial_variance: Positive, bias: bool = True):
         super().__init__(roles)
         if initial_variance <= LEAST_VARIANCE:
             raise ValueError(f"VID's initial variance must be above {LEAST_VARIANCE}, got {initial_variance}")

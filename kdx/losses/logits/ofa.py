@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
-from kdx.core.outputs import Outputs, Shapes, find_role
+from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_map, require_same_logits, require_teacher
 from kdx.losses.base.numerics import full_precision, soft_log_probs
+from kdx.losses.base.roles import inner_roles
 from kdx.losses.base.term import Term
 from kdx.losses.logits.dkd import is_target
 
@@ -120,8 +121,8 @@ def stage_head(channels: int, halvings: int, width: int, num_classes: int) -> nn
 class OFAStages(Term):
     """The loss of `OFA` on logits that heads give at stages of the student, summed over stages.
 
-    The heads are trained with the student and are not part of the deliverable. For students with maps; the authors'
-    heads for tokens, made of transformer blocks, are not implemented.
+    The heads are trained with the student and are not part of the deliverable. They read maps; tokens that form a grid
+    are maps here, and the authors' heads for tokens, made of transformer blocks, are not implemented.
 
     Args:
         exponents: e of each of the student's stages with a head; numbers or schedules.
@@ -145,7 +146,7 @@ class OFAStages(Term):
         width = max(student.feature("pooled", "student")[-1], teacher.feature("pooled", "teacher")[-1])
         require_same_logits(student, teacher, "OFA")
         require_labels(spec, "OFA")
-        last = find_role("last", student.features, "student")
+        last = inner_roles(student, "student")[-1]
         heads = {}
         for role, shape in maps.items():
             halvings = _depth(last) - _depth(last if role == "last" else role)

@@ -52,8 +52,8 @@ class LogitStandardization(Wrapper):
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         if spec.num_classes < 3:
             raise ValueError(
-                "two standardised logits are 0.71 and -0.71 for any network, so standardisation needs at least 3 classes; "
-                f"this data set has {spec.num_classes}"
+                "two standardised logits are 0.71 and -0.71 for any network, so standardisation needs at least 3 "
+                f"classes; this data set has {spec.num_classes}"
             )
         super().build(student, teacher, spec)
 

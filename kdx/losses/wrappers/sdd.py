@@ -12,7 +12,9 @@ from kdx.core.ranges import NonNegative, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_map, require_teacher
+from kdx.losses.base.heads import local_classifier
 from kdx.losses.base.numerics import full_precision
+from kdx.losses.base.roles import resolve
 from kdx.losses.base.term import Term
 from kdx.losses.base.wrapper import Wrapper
 from kdx.losses.wrappers.over_rows import row_batch
@@ -100,35 +102,36 @@ class SDD(Wrapper):
         self.scales = tuple(scales)
         self.disagreement_weight = disagreement_weight
         # a tuple, so that they do not become submodules: they belong to the networks
-        self._heads: tuple[nn.Module | None, ...] = (None, None)
+        self._networks: tuple[nn.Module | None, ...] = (None, None)
+        self._heads: tuple[nn.Linear, ...] = ()
+        self._roles = (ROLE, ROLE)
 
     def student_roles(self) -> tuple[str, ...]:
-        return (ROLE, *self.term.student_roles())
+        return (self._roles[0], *self.term.student_roles())
 
     def teacher_roles(self) -> tuple[str, ...]:
-        return (ROLE, *self.term.teacher_roles())
+        return (self._roles[1], *self.term.teacher_roles())
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        self._heads = tuple(getattr(net, "head", None) for net in (student, teacher))
+        self._networks = (student, teacher)
         super().attach(student, teacher)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         teacher = require_teacher(teacher, "SDD")
         require_labels(spec, "SDD")
-        channels = [_channels(*side) for side in ((student, "student"), (teacher, "teacher"))]
-        for width, whose, head in zip(channels, ("student", "teacher"), self._heads, strict=True):
-            if not isinstance(head, nn.Linear) or head.in_features != width:
-                raise ValueError(
-                    f"SDD applies the {whose}'s classifier to parts of its last map, so `head` must be a linear layer "
-                    f"with {width} inputs; found {head}"
-                )
+        sides = ((student, "student"), (teacher, "teacher"))
+        self._roles = (resolve(ROLE, student, "student"), resolve(ROLE, teacher, "teacher"))
+        channels = [require_map(of.feature(r), r, w, "SDD")[0] for (of, w), r in zip(sides, self._roles, strict=True)]
+        self._heads = tuple(
+            local_classifier(network, role, width, whose, "SDD")
+            for network, role, width, (_, whose) in zip(self._networks, self._roles, channels, sides, strict=True)
+        )
         super().build(student, teacher, spec)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         mine, theirs = (
-            local_logits(outputs.feature(ROLE), head.weight, head.bias, self.scales)
-            for outputs, head in zip((student, teacher.detach()), self._heads, strict=True)
-            if isinstance(head, nn.Linear)
+            local_logits(outputs.feature(role), head.weight, head.bias, self.scales)
+            for outputs, role, head in zip((student, teacher.detach()), self._roles, self._heads, strict=True)
         )
         theirs = theirs.detach()
         size, regions, _ = mine.shape
@@ -137,11 +140,3 @@ class SDD(Wrapper):
         rows = self.term(*parts, row_batch(batch, owner), progress).view(size, regions)
         apart = disagrees(theirs, teacher.logits, batch.labels)
         return torch.where(apart, at(self.disagreement_weight, progress) * rows, rows).mean(1)
-
-
-def _channels(shapes: Shapes, whose: str) -> int:
-    try:
-        shape = shapes.feature(ROLE, whose)
-    except ValueError as error:
-        raise ValueError(f"SDD needs a classifier that reads the mean of the last map: {error}") from error
-    return require_map(shape, ROLE, whose, "SDD")[0]

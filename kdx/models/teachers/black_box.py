@@ -8,7 +8,12 @@ from torch import nn
 from kdx.core.outputs import Outputs
 from kdx.losses.base.heads import network_with
 
-FIXED = ("head", "preact_norms")  # attributes that methods read besides outputs; they do not depend on a batch
+FIXED = (
+    "head",
+    "preact_norms",
+    "classifier_for",
+    "feature_spec",
+)  # attributes that methods read besides outputs; they do not depend on a batch
 
 
 class BlackBoxTeacher(nn.Module):

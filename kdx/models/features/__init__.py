@@ -1,0 +1,1 @@
+"""Features of networks: where they are captured, how their axes lie, and which classifier reads them."""
