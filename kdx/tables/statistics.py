@@ -17,6 +17,7 @@ CONFIDENCE = 0.95
 ENOUGH = 3  # minimum number of seeds for a verdict
 
 Interval = tuple[float, float]
+ROUNDING = 1e-9
 NONE: Interval = (math.nan, math.nan)
 
 
@@ -113,7 +114,9 @@ class Comparison:
         """Two-sided p-value of no difference: that of `whole`, or of `interval` if `whole` is None; NaN if neither."""
         if math.isnan(self.error):
             return math.nan
-        distance = math.sqrt(max(0.0, self.gain.mean**2 - self.grain**2))
+        mean, grain = abs(self.gain.mean), self.grain
+        # a difference of one grain is none, whichever way it was rounded
+        distance = 0.0 if mean <= grain * (1 + ROUNDING) else math.sqrt(mean**2 - grain**2)
         return two_sided(distance, self.error, self.freedom, self.examples or 0.0)
 
     @property
