@@ -11,6 +11,7 @@ from torch import nn
 
 from kdx.config.compose import Config, compose
 from kdx.core.ranges import Count, PositiveInt
+from kdx.metrics.accuracy import correct
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
 from kdx.runs.fill import weights_file
@@ -68,7 +69,7 @@ class Clustering:
         for batch in islice(batches, limit):
             logits = network(batch.inputs).logits.cpu()
             covariance.update(logits)
-            right += int((logits.argmax(1) == batch.labels.cpu()).sum())
+            right += int(correct(logits, batch.labels.cpu()).sum())
             seen += len(batch)
         found = confusable_classes(
             covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps

@@ -10,7 +10,7 @@ from torch import nn
 from kdx.config.compose import Config, compose
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
-from kdx.metrics.accuracy import right_among
+from kdx.metrics.accuracy import correct, right_among
 from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
@@ -180,7 +180,7 @@ class Specialists:
         for row in (GENERALIST, Q, *students):
             right = [right_among(logits[row][:, classes], labels, classes) for classes in sets]
             scores[row] = {
-                "test/top1": float((logits[row].argmax(1) == labels).double().mean()),
+                "test/top1": float(correct(logits[row], labels).double().mean()),
                 "inside/test/top1": float(torch.cat(right).double().mean()),
                 "test/nll": float(nn.functional.cross_entropy(logits[row].double(), labels)),
             }
