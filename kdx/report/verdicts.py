@@ -191,8 +191,8 @@ def _notes(
             f"{kept} after Holm's correction (*); judged over {' or, without predictions, over '.join(rests)}"
         )
     notes.append(
-        "over seeds: for this test set, not for others; over seeds and examples: the test set counts as a sample; all "
-        "intervals are widened by the grain of the numbers"
+        "over seeds: for this test set, not for others; over seeds and examples: the test set counts as a sample; each "
+        "side of an interval is at least the grain of the numbers"
     )
     for name, key in (("code", _commit), ("hardware", _device)):
         left, right = ({key(run) for run in runs} for runs in (a, b))

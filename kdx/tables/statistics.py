@@ -114,9 +114,8 @@ class Comparison:
         """Two-sided p-value of no difference: that of `whole`, or of `interval` if `whole` is None; NaN if neither."""
         if math.isnan(self.error):
             return math.nan
-        mean, grain = abs(self.gain.mean), self.grain
         # a difference of one grain is none, whichever way it was rounded
-        distance = 0.0 if mean <= grain * (1 + ROUNDING) else math.sqrt(mean**2 - grain**2)
+        distance = abs(self.gain.mean) if abs(self.gain.mean) > self.grain * (1 + ROUNDING) else 0.0
         return two_sided(distance, self.error, self.freedom, self.examples or 0.0)
 
     @property
@@ -133,7 +132,7 @@ class Comparison:
         if math.isnan(self.error):
             return NONE
         # a difference below the grain cannot be told from none, however small the spread
-        half = math.hypot(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
+        half = max(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
         return self.gain.mean - half, self.gain.mean + half
 
 

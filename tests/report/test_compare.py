@@ -49,8 +49,8 @@ def test_pairs_find_what_the_spread_over_seeds_hides(pair):
     light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
     text = report(light, heavy, [], "last")
     row = line_of(text, "top-1 %")
-    # differences 2.0, 2.1, 2.2 points: 4.303 * 0.1 / sqrt(3), widened by the last digit shown
-    half = math.hypot(4.30265 * 0.1 / math.sqrt(3), 0.01)
+    # differences 2.0, 2.1, 2.2 points
+    half = 4.30265 * 0.1 / math.sqrt(3)
     assert f"+2.10   [{2.1 - half:+.2f}, {2.1 + half:+.2f}]" in row
     assert row.endswith("B is higher, better *")
     assert "paired over the 3 seeds" in text and "Holm" in text

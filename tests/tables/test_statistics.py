@@ -124,7 +124,7 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero():
     baseline = {0: 0.0, 1: 0.0, 2: 0.0}
     for grain in (0.0, 0.5):
         found = compare({0: 1.0, 1: 2.0, 2: 3.0}, baseline, grain)
-        at_zero = math.hypot(half_width(found.p, found.error, found.freedom, 0.0), grain)
+        at_zero = max(half_width(found.p, found.error, found.freedom, 0.0), grain)
         assert at_zero == pytest.approx(found.gain.mean, rel=1e-6)
 
 
