@@ -75,7 +75,8 @@ class Comparison:
         gain: Differences seed by seed where they are paired; else the difference of the means, with the standard
             deviation of a single difference.
         seeds: Seeds of the pairs; empty for an unpaired comparison.
-        error: Standard error of the difference over seeds, given the test set; NaN where a side has one number.
+        error: Standard error of the difference over seeds, given the test set, at least that of rounding to the grain;
+            NaN where a side has one number.
         freedom: Its degrees of freedom.
         examples: Standard error over the test examples, on top of `error`; None if the outcomes are not known.
         grain: Smallest difference that counts: one test example, or one unit of the last digit shown.
@@ -162,6 +163,8 @@ def compare(
     else:
         gain = Summary(right.mean - left.mean, math.hypot(left.std, right.std), min(left.n, right.n))
         error, freedom = welch(right, left)
+    # a spread below that of rounding to the grain, uniform on both sides, is not known
+    error = max(error, grain / math.sqrt(6 * gain.n)) if not math.isnan(error) else error
     examples = None
     if outcomes is not None and min(left.n, right.n) > 1:
         ours, theirs = ([of[seed] for seed in side] for of, side in zip(outcomes, (values, baseline), strict=True))

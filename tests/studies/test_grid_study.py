@@ -146,7 +146,6 @@ def test_a_gain_may_be_a_column_of_its_own():
     }
     table = build(rows, ["test/top1", "gain"], baseline="alone")
     # differences seed by seed .05, .06, .07: half an interval is 4.303 * .01 / sqrt(3)
-    # widened by the last digit shown, since .65 is no share of 50 images
     half = 4.30265 / math.sqrt(3)
     assert table.header() == ["", "top-1 % ↑ ± sd", "difference to alone [95 % over seeds]", "n"]
     (_, kd) = table.rows()
