@@ -10,6 +10,7 @@ from kdx.core.metric import Metric
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.task import Task
 from kdx.evals.base import SplitEvaluator, differentiable, network
+from kdx.metrics.accuracy import correct
 from kdx.models.attack import BoundaryAttack
 
 
@@ -79,7 +80,7 @@ class Boundary(SplitEvaluator):
     def _pairs(self, student: nn.Module, teacher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Examples that both classify correctly, repeated once per target, and the targets."""
         mine, theirs = student(batch.inputs).logits, teacher(batch.inputs).logits
-        right = (mine.argmax(1) == batch.labels) & (theirs.argmax(1) == batch.labels)
+        right = correct(mine, batch.labels) & correct(theirs, batch.labels)
         others = theirs[right].argsort(1, descending=True)[:, 1:]
         others = others[:, : self.targets]
         return batch.input_tensor[right].repeat_interleave(others.shape[1], 0), others.flatten()
@@ -88,4 +89,6 @@ class Boundary(SplitEvaluator):
         """The boundary samples, and which of them crossed."""
         moved = self.attack(lambda x: net(x).logits, inputs, towards)
         with torch.no_grad():
-            return moved, net(moved).logits.argmax(1) != net(inputs).logits.argmax(1)
+            after, before = net(moved).logits, net(inputs).logits
+            known = ~(after.isnan().any(1) | before.isnan().any(1))
+            return moved, (after.argmax(1) != before.argmax(1)) & known

@@ -11,6 +11,7 @@ from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
 from kdx.core.task import Task
 from kdx.evals.base import SplitEvaluator, differentiable, network
+from kdx.metrics.accuracy import correct
 from kdx.models.attack import PGD
 
 
@@ -66,5 +67,5 @@ class Robustness(SplitEvaluator):
                         self.std,
                     )
                     with torch.no_grad():
-                        right[name] += int((net(moved).logits.argmax(1) == batch.labels).sum())
+                        right[name] += int(correct(net(moved).logits, batch.labels).sum())
         return {f"{prefix}robustness/{self.split}/{name}": count / examples for name, count in right.items()}

@@ -16,6 +16,7 @@ from kdx.losses.base.checks import require_labels
 from kdx.losses.base.term import Term
 from kdx.methods.distill import Distilled, SecondInputs, differentiable
 from kdx.methods.term_sum import temperature_report
+from kdx.metrics.accuracy import correct
 from kdx.models.attack import BoundaryAttack
 from kdx.models.norms import frozen_batch_norms
 
@@ -86,9 +87,9 @@ class BoundarySamples(SecondInputs):
 
     def _choose(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """Positions of the samples to move, int64 [N] with N at most `most`."""
-        right = teacher.argmax(1) == labels
+        right = correct(teacher, labels)
         if self.correct == "both":
-            right &= student.argmax(1) == labels
+            right &= correct(student, labels)
         chosen = right.nonzero().flatten()
         if len(chosen) <= self.most:
             return chosen

@@ -15,6 +15,7 @@ from kdx.core.task import ONLY_CLASSES
 from kdx.losses.logits.dafl import activation, information, one_hot
 from kdx.methods.distill import Distill, Distilled, differentiable
 from kdx.methods.term_sum import temperature_report
+from kdx.metrics.fidelity import agreement
 from kdx.models.generator import ConvGenerator
 
 TERMS = ("one_hot", "activation", "information")
@@ -88,4 +89,4 @@ class GeneratorDistill(Distill):
 
 def _agreement(student: Tensor, teacher: Tensor) -> Tensor:
     """Share of the generated images on which both networks predict the same class."""
-    return (student.detach().argmax(1) == teacher.argmax(1)).float().mean()
+    return agreement(student.detach(), teacher).float().mean()

@@ -16,6 +16,7 @@ from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels
 from kdx.losses.logits.cross_entropy import CrossEntropy
+from kdx.metrics.accuracy import correct
 from kdx.models.attack import PGD
 from kdx.models.norms import evaluating
 
@@ -72,7 +73,7 @@ class AdversarialTraining(Method):
         with torch.autocast(batch.device.type, enabled=False):
             value = self.ce(moved, moved, batch, progress).mean()
         # the student does not run on the clean batch, so the accuracy is that on the moved inputs
-        top1 = (moved.logits.argmax(1) == batch.labels).float().mean()
+        top1 = correct(moved.logits, batch.labels).float().mean()
         return Step({"adversarial": value}, {"adversarial/top1": top1})
 
     def _against(self, batch: Batch) -> Tensor:

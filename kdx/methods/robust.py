@@ -17,6 +17,7 @@ from kdx.losses.base.term import Term
 from kdx.losses.logits.kd import kl_divergence
 from kdx.methods.distill import Distilled, SecondInputs
 from kdx.methods.term_sum import temperature_report
+from kdx.metrics.accuracy import correct
 from kdx.models.attack import PGD
 from kdx.models.norms import evaluating
 
@@ -73,8 +74,8 @@ class RobustDistill(SecondInputs):
         moved = self.student(adversarial.inputs).float()
         terms = self.values(student, teacher, batch, progress, self._first)
         terms |= self.values(moved, teacher, adversarial, progress, self._second)
-        correct, labelled = moved.logits.argmax(1) == batch.labels, batch.labels >= 0
-        report = {"adversarial/top1": correct.sum() / labelled.sum().clamp(min=1)}
+        right, labelled = correct(moved.logits, batch.labels), batch.labels >= 0
+        report = {"adversarial/top1": right.sum() / labelled.sum().clamp(min=1)}
         return Step(terms, report | temperature_report(self.temperatures, progress), student.detach())
 
     def _attacked(self, batch: Batch, teacher: Outputs) -> Tensor:

@@ -54,6 +54,20 @@ def topk_correct(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return rank(logits, labels) < k
 
 
+def correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the prediction is the label, bool [B]; False where a logit is NaN, and for labels below 0.
+
+    Args:
+        logits: [B, C].
+        labels: Class indices [B]; below 0 where unknown.
+
+    Example:
+        >>> correct(torch.tensor([[0.0, 1.0], [torch.nan, 0.0]]), torch.tensor([1, 0]))
+        tensor([ True, False])
+    """
+    return (logits.argmax(1) == labels) & ~logits.isnan().any(1)
+
+
 class TopK(StreamingMetric):
     """Fractions of examples whose label is among the k largest logits, as "top1", "top5", ...
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.functional import divergence
+from kdx.metrics.fidelity import agreement
 
 TEMPERATURES = (1, 4)  # of evaluation, and of most distillation
 
@@ -26,7 +27,7 @@ class Deviation:
         """Add a batch of logits, both [B, C]."""
         p, q = exact.double(), fast.double()
         self.count += len(p)
-        self.same += int((p.argmax(1) == q.argmax(1)).sum())
+        self.same += int(agreement(p, q).sum())
         self.largest = max(self.largest, float((p - q).abs().max()))
         for t in TEMPERATURES:
             log_p, log_q = (p / t).log_softmax(1), (q / t).log_softmax(1)

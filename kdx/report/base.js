@@ -26,16 +26,23 @@ const known = (value) => value !== null && value !== undefined;
 const plainly = (value) =>
   !known(value) ? "\u2013" : typeof value === "number" ? String(+value.toPrecision(6)) : Array.isArray(value) ? value.join(", ") : String(value);
 
-function show(value, metric) {
+function show(value, metric, digits = metric.digits) {
   if (!known(value)) return "\u2013";
-  const text = Math.abs(value * metric.scale).toFixed(metric.digits);
-  const grouped = metric.digits === 0 ? text.replace(/\B(?=(\d{3})+$)/g, "\u202f") : text;
-  return (value < 0 ? "\u2212" : "") + grouped;
+  const text = Math.abs(value * metric.scale).toFixed(digits);
+  const grouped = digits === 0 ? text.replace(/\B(?=(\d{3})+$)/g, "\u202f") : text;
+  return (value < 0 && /[1-9]/.test(text) ? "\u2212" : "") + grouped; // zero has no sign
+}
+
+// two digits of the spread, as in the tables
+function digitsOf(summary, metric) {
+  const spread = known(summary[1]) ? summary[1] * metric.scale : 0;
+  return spread > 0 ? Math.min(metric.digits, Math.max(0, 1 - Math.floor(Math.log10(spread)))) : metric.digits;
 }
 
 function showSummary(summary, metric) {
   if (!summary) return "\u2013";
-  return show(summary[0], metric) + (known(summary[1]) ? " \u00b1 " + show(summary[1], metric) : "");
+  const digits = digitsOf(summary, metric);
+  return show(summary[0], metric, digits) + (known(summary[1]) ? " \u00b1 " + show(summary[1], metric, digits) : "");
 }
 
 // "kd temperature>=4 n>2": every word must fit; a word without a comparison is looked for in the names
@@ -75,13 +82,17 @@ function refilter() {
   visible = data.groups.map((_, i) => i).filter((i) => matches(data.groups[i], state.filter));
 }
 
+// a metric of the test set is ordered by its value on validation, where that was measured: choosing on test is optimistic
+const orderOf = (metric) => (metric.startsWith("test/") && metrics.has("val/" + metric.slice(5)) ? "val/" + metric.slice(5) : metric);
+
 // the groups in view, best first; teachers come after the runs that learn from them
 function ranked(metric) {
   const sign = (metrics.get(metric) || { better: 1 }).better || 1;
+  const by = orderOf(metric);
+  const place = (i) => (summaryOf(data.groups[i], by) ? -sign * summaryOf(data.groups[i], by)[0] : Infinity);
   return visible
     .filter((i) => summaryOf(data.groups[i], metric))
-    .sort((a, b) => data.groups[a].teaches - data.groups[b].teaches
-      || sign * (summaryOf(data.groups[b], metric)[0] - summaryOf(data.groups[a], metric)[0]) || a - b);
+    .sort((a, b) => data.groups[a].teaches - data.groups[b].teaches || (place(a) === place(b) ? a - b : place(a) - place(b)));
 }
 
 const tip = byId("tip");

@@ -4,6 +4,10 @@ const TRAINED = 5; // training curves at first sight
 const FEW = 10; // predictions below which the share that is right says little
 const axisOf = (name) => ({ label: metrics.get(name).label });
 const scaled = (summary, metric) => ({ mean: summary[0] * metric.scale, std: known(summary[1]) ? summary[1] * metric.scale : null });
+// the numbers of single runs, as points of a figure
+const each = (i, names) => runsOf[i].map((r) => names.map((name) => (name === null ? null : data.runs[r].values[state.protocol][name])))
+  .filter((row, k) => row.every((v, at) => names[at] === null || known(v)))
+  .map((row) => row.map((v, at) => (v === null ? null : v * metrics.get(names[at]).scale)));
 const said = (summary, metric, n) => `${metric.label}: ${showSummary(summary, metric)} (n = ${n})`;
 
 function section(id, show) {
@@ -23,7 +27,7 @@ function drawSweeps() {
         const summary = summaryOf(data.groups[i], state.metric);
         if (!summary || !inView.has(i)) return [];
         const { mean, std } = scaled(summary, metric);
-        return [{ x: family.x[place], y: mean, sy: std, tip: `${family.label}, ${sweep.label} ${plainly(family.x[place])}\n${said(summary, metric, data.groups[i].n)}` }];
+        return [{ x: family.x[place], y: mean, sy: std, each: each(i, [null, state.metric]).map(([, y]) => [family.x[place], y]), tip: `${family.label}, ${sweep.label} ${plainly(family.x[place])}\n${said(summary, metric, data.groups[i].n)}` }];
       });
       return { label: family.label + (family.along.length ? ` (${family.along.join(", ")} along)` : ""), points, line: true, dots: true };
     }).filter((s) => s.points.length > 1);
@@ -31,13 +35,12 @@ function drawSweeps() {
   }).filter(({ series }) => series.length);
   const host = section("sweeps", plots.length);
   for (const { sweep, series } of plots) {
-    const best = (s) => Math.max(...s.points.map((p) => (metric.better || 1) * p.y));
-    const shown = [...series].sort((a, b) => b.points.length - a.points.length || best(b) - best(a)).slice(0, LINES);
+    const shown = [...series].sort((a, b) => b.points.length - a.points.length).slice(0, LINES);
     const xs = [...new Set(shown.flatMap((s) => s.points.map((p) => p.x)))].sort((a, b) => a - b);
     plot(host, {
       title: `${metric.label} against ${sweep.label}`, series: shown, legend: true,
       x: { label: sweep.path, log: isLogarithmic(xs), ticks: xs.length <= 12 ? xs : null }, y: axisOf(state.metric),
-      caption: series.length > shown.length ? `${shown.length} of ${series.length} lines, the longest and best; the filter chooses others.` : null,
+      caption: `Line: mean over seeds; band: one standard deviation each way; small dots: single runs.${series.length > shown.length ? ` ${shown.length} of ${series.length} lines, the longest; the filter chooses others.` : ""}`,
     });
   }
 }
@@ -55,8 +58,8 @@ function drawTraining() {
     return;
   }
   const shown = order.slice(0, TRAINED);
-  byId("training-note").textContent = "Mean over seeds; the band is one standard deviation."
-    + (order.length > shown.length ? ` The ${shown.length} best of ${order.length} groups by ${metrics.get(state.metric).label}; the filter chooses others.` : "");
+  byId("training-note").textContent = "Line: mean over seeds; band: one standard deviation each way, none for a single run."
+    + (order.length > shown.length ? ` ${shown.length} of ${order.length} groups, first by ${metrics.get(orderOf(state.metric)).label}; the filter chooses others.` : "");
   const series = shown.map((i) => {
     const [x, mean, std] = of[i];
     return { label: data.groups[i].label, line: true, points: x.map((e, k) => ({
@@ -73,7 +76,7 @@ function scatter(host, xName, note, log) {
     const group = data.groups[i];
     const [sx, sy] = [summaryOf(group, xName), summaryOf(group, state.metric)];
     const [x, y] = [scaled(sx, mx), scaled(sy, my)];
-    return { x: x.mean, y: y.mean, sx: log ? null : x.std, sy: y.std, name: group.label, colour: group.teaches ? "#8d98a3" : null,
+    return { x: x.mean, y: y.mean, sx: log ? null : x.std, sy: y.std, each: each(i, [xName, state.metric]), name: group.label, colour: group.teaches ? "#8d98a3" : null,
       tip: `${group.label}\n${said(sx, mx, group.n)}\n${said(sy, my, group.n)}` };
   });
   if (points.length < 2) return;

@@ -15,13 +15,15 @@ from kdx.tables.picture import ACCENT, BAND, INK, MUTED
 LINES = 6  # lines per figure; more are indistinguishable
 NAMES = 15  # maximum number of labelled dots
 STYLES = [(ACCENT, "-"), (INK, "-"), (MUTED, "-"), (ACCENT, "--"), (INK, "--"), (MUTED, "--")]
+BANDS = "line: mean over seeds; band: one standard deviation each way"
+SPREAD = f"{BANDS}; small dots: single runs"
 Axes = Any  # a matplotlib type; matplotlib is imported only for drawing
 
 
 def draw_figures(
     grouped: Grouped, training: Sequence[dict[str, Curve]], predicted: Sequence[Predicted | None], folder: Path
 ) -> list[Path]:
-    """Draw all figures for which there is data; each shows the best groups by the main metric.
+    """Draw all figures for which there is data; each shows the first groups of `best_first`.
 
     Returns:
         The written files.
@@ -72,9 +74,18 @@ def _draw(path: Path, fill: Callable[[Axes], None]) -> list[Path]:
     return [path]
 
 
-def _title(axes: Axes, text: str, below: str) -> None:
+def _title(axes: Axes, text: str, below: str, note: str = "") -> None:
     axes.set_title(text, fontsize=10, loc="left")
     axes.set_xlabel(below, fontsize=9, loc="right")
+    if note:
+        axes.figure.supxlabel(note, fontsize=7.5, x=0.01, ha="left", color=INK)
+
+
+def _single(group: Group, metric: Metric) -> list[float]:
+    """The numbers of the group's runs, as shown."""
+    data = [run.result.data for run in group.runs]
+    found = [d[metric.name] if metric.name in d else d["metrics"]["last"].get(metric.name) for d in data]
+    return [float(value) * metric.scale for value in found if value is not None]
 
 
 def _scaled(group: Group, metric: Metric) -> tuple[float, float]:
@@ -99,6 +110,9 @@ def _sweep(axes: Axes, grouped: Grouped, sweep: dict[str, Any], main: Metric) ->
             x, mean, std = (list(column) for column in zip(*points, strict=True))
             _line(axes, place, x, mean, std, family["label"])
             axes.plot(x, mean, "o", color=STYLES[place][0], markersize=4)
+            for value, i in zip(family["x"], family["members"], strict=True):
+                each = _single(grouped.groups[i], main)
+                axes.plot([value] * len(each), each, ".", color=STYLES[place][0], markersize=3, alpha=0.5)
             xs |= set(x)
     ticks = sorted(xs)
     if ticks and ticks[0] > 0 and len(ticks) > 2 and ticks[-1] / ticks[0] >= 8:
@@ -106,7 +120,7 @@ def _sweep(axes: Axes, grouped: Grouped, sweep: dict[str, Any], main: Metric) ->
         axes.minorticks_off()
     if len(ticks) <= 12:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    _title(axes, main.heading, sweep["path"])
+    _title(axes, main.directed, sweep["path"], SPREAD)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
@@ -118,7 +132,7 @@ def _training(
         epochs, mean, std = training[i][main.name]
         spread = [0.0 if s is None else s * scale for s in std]
         _line(axes, place, epochs, [m * scale for m in mean], spread, grouped.groups[i].label)
-    _title(axes, f"{main.heading} while training", "epoch")
+    _title(axes, f"{main.directed} while training", "epoch", BANDS)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
@@ -129,7 +143,17 @@ def _scatter(axes: Axes, groups: Sequence[Group], other: Metric, main: Metric) -
             x, sx, y, sy = zip(*((*a, *b) for a, b in pairs), strict=True)
             axes.errorbar(x, y, xerr=sx, yerr=sy, fmt="o", color=colour, ecolor=colour, markersize=4, elinewidth=0.8)
     axes.margins(x=0.1)
-    _title(axes, main.heading, other.heading)
+    for group in groups:
+        colour = MUTED if group.teaches else ACCENT
+        runs = [_single(Group([run], {}, {}, False), m) for run in group.runs for m in (other, main)]
+        pairs = [(x[0], y[0]) for x, y in zip(runs[::2], runs[1::2], strict=True) if x and y]
+        axes.plot([x for x, _ in pairs], [y for _, y in pairs], ".", color=colour, markersize=3, alpha=0.5)
+    _title(
+        axes,
+        main.directed,
+        other.directed,
+        "dots and bars: mean ± standard deviation over seeds; small dots: single runs",
+    )
     # labels of the best groups, without overlaps
     places = [(group.label, (_scaled(group, other)[0], _scaled(group, main)[0])) for group in groups[:NAMES]]
     names = [axes.annotate(text, at, (5, 4), textcoords="offset points", fontsize=7, color=INK) for text, at in places]
@@ -150,7 +174,9 @@ def _reliability(axes: Axes, predicted: Predicted, label: str) -> None:
         _, confidence, accuracy = zip(*rows, strict=True)
         axes.plot(confidence, accuracy, "o-", color=colours[role], markersize=4, linewidth=1.4, label=role)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)
-    _title(axes, f"Share that is right: {label}", "confidence")
+    _title(
+        axes, f"Share that is right: {label}", "confidence", "predictions of all seeds together, in bins of confidence"
+    )
 
 
 def _confusion(axes: Axes, matrix: list[list[float]], label: str) -> None:

@@ -90,11 +90,30 @@ class Grouped:
         return next(iter(self.shown.order(sorted(names))), None)
 
     def best_first(self, metric: str) -> list[int]:
-        """Indices of the groups with a metric, best mean first; teachers come last."""
-        means = [(i, g.summary(metric), g.teaches) for i, g in enumerate(self.groups)]
-        measured = [(i, s.mean, teaches) for i, s, teaches in means if s is not None]
-        sign = self.shown[metric].sign or 1
-        return [i for i, _, _ in sorted(measured, key=lambda m: (m[2], -sign * m[1], m[0]))]
+        """Indices of the groups with a metric, in the order of `chosen_on`; teachers come last."""
+        by, sign = self.chosen_on(metric), self.shown[metric].sign or 1
+        places = {i: -sign * s.mean for i, g in enumerate(self.groups) if (s := g.summary(by)) is not None}
+        measured = [(g.teaches, places.get(i, math.inf), i) for i, g in enumerate(self.groups)]
+        return [i for _, _, i in sorted(measured) if self.groups[i].summary(metric) is not None]
+
+    def chosen_on(self, metric: str) -> str:
+        """The metric that orders groups: on validation where it was measured, since a choice on test flatters."""
+        other = metric.replace("test/", "val/", 1)
+        return other if any(group.summary(other) is not None for group in self.groups) else metric
+
+    def chosen(self) -> set[int]:
+        """Indices of the groups that are best on validation, one for each search.
+
+        A search is the groups of one composition, if at least two of them measured the main metric on validation.
+        """
+        main = self.shown.main
+        on, sign = main.replace("test/", "val/", 1), self.shown[main].sign or 1
+        searches: dict[str, list[tuple[float, int]]] = {}
+        for i, group in enumerate(self.groups):
+            summary = group.summary(on)
+            if summary is not None and on != main:
+                searches.setdefault(str(group.runs[0].scene), []).append((sign * summary.mean, -i))
+        return {-max(found)[1] for found in searches.values() if len(found) > 1}
 
 
 def group_runs(runs: Sequence[Run]) -> Grouped:

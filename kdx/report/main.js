@@ -33,13 +33,14 @@ function drawHead() {
     byId("warnings").replaceChildren(el("div", { class: "warning" }, "Left out of every number here:", ...missing.map(([line, names]) =>
       el("details", {}, el("summary", {}, line), el("ul", {}, names.map((name) => el("li", { class: "mono" }, name)))))));
   }
-  byId("footer").textContent = "Mean \u00b1 sample standard deviation over n seeds; hovering shows the 95 % interval of the mean. Fractions are shown in percent. "
+  byId("footer").textContent = "Mean \u00b1 sample standard deviation over n seeds; hovering shows the 95 % interval of the mean over seeds, for this test set. "
+    + "Fractions are shown in percent; an arrow points to better numbers. Differences between two groups: kdx compare. "
     + `Last run finished ${distinct((run) => run.finished).at(-1).replace("T", " ").replace("Z", "")} UTC.`;
 }
 
 const groupTable = table(byId("results"), {
   columns: groupColumns, rows: () => visible, detail: groupDetail, key: (i) => "group" + i,
-  sort: { key: state.metric, direction: metrics.get(state.metric).better < 0 ? 1 : -1 },
+  sort: { key: chosenColumns.has(orderOf(state.metric)) ? orderOf(state.metric) : state.metric, direction: metrics.get(state.metric).better < 0 ? 1 : -1 },
 });
 const runTable = table(byId("runs"), {
   columns: () => [
@@ -53,7 +54,10 @@ const runTable = table(byId("runs"), {
 watchers.push(refilter, groupTable, () => { if (byId("every").open) runTable(); }, drawSweeps, drawTraining, drawTradeoffs, drawPredictions, () => {
   byId("shown").textContent = visible.length === data.groups.length ? count(visible.length, "group") : `${visible.length} of ${count(data.groups.length, "group")}`;
   const few = visible.some((i) => data.groups[i].n < 3) ? " Where n is below 3 the spread says little." : "";
-  byId("table-note").textContent = `Numbers of ${data.protocols[state.protocol]}. A click on a row shows its runs, with cost, commit and hardware; a click on a heading sorts.${few}`;
+  const bold = data.groups.some((g) => g.chosen)
+    ? "Bold: the choice that each search makes on validation, in whose order the rows stand; the best on test is no choice."
+    : "Rows stand in the order of their means, which is no ranking: bold are all whose 95 % interval over seeds reaches that of the best mean.";
+  byId("table-note").textContent = `Numbers of ${data.protocols[state.protocol]}. A click on a row shows its runs, with cost, commit and hardware; a click on a heading sorts. ${bold}${few}`;
 });
 
 options(byId("metric"), data.metrics.filter((m) => !data.costs.includes(m.name)).map((m) => [m.name, m.label]), state.metric);

@@ -1,11 +1,12 @@
 """The page's data as JSON values."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from kdx.core.errors import DamagedError
+from kdx.core.metric import Metric, short
 from kdx.core.task import CLASSES
 from kdx.report.collect import Found, Run
 from kdx.report.curves import Curve, Line, mean_curves, read_curves
@@ -15,6 +16,7 @@ from kdx.report.predicted import Predicted, read_predicted
 from kdx.tables.footnotes import PROTOCOLS as PROTOCOL_NAMES
 from kdx.tables.metrics import Shown
 from kdx.tables.statistics import Summary
+from kdx.tables.table import clamped
 
 
 def predictions_of(grouped: Grouped, problems: list[str]) -> list[Predicted | None]:
@@ -79,7 +81,8 @@ def payload(
     """All data embedded in the page."""
     runs = [(i, run) for i, group in enumerate(grouped.groups) for run in group.runs]
     present = dict.fromkeys(name for g in grouped.groups for p in PROTOCOLS for name in g.values[p] if name != "epoch")
-    shown = grouped.shown
+    shown, chosen = grouped.shown, grouped.chosen()
+    forms = {name: shown[name] for name in present}
     return {
         "title": title,
         "protocols": {name: PROTOCOL_NAMES[name] for name in PROTOCOLS},
@@ -94,7 +97,7 @@ def payload(
         "fidelity": grouped.fidelity,
         "columns": _columns(shown, present),
         "costs": COSTS,
-        "groups": [_group(group) for group in grouped.groups],
+        "groups": [_group(group, i in chosen, forms) for i, group in enumerate(grouped.groups)],
         "runs": [_run(i, run) for i, run in runs],
         "configs": _configs([run for _, run in runs]),
         "sweeps": sweeps_of(grouped),
@@ -107,22 +110,28 @@ def payload(
 def _columns(shown: Shown, present: Iterable[str]) -> list[str]:
     """Metrics that the table shows at first: the main ones on the test set, and what a run costs."""
     main = [n for n in shown.order(present) if shown[n].shown and n.rsplit("/", 1)[0] in ("test", "fidelity/test")]
-    return [*main, COSTS[0]]
+    chosen_on = shown.main.replace("test/", "val/", 1)
+    return [*([chosen_on] if chosen_on in set(present) else []), *main, COSTS[0]]
 
 
-def _group(group: Group) -> dict[str, Any]:
+def _group(group: Group, chosen: bool, shown: Mapping[str, Metric]) -> dict[str, Any]:
     return {
         "label": group.label,
         "facts": {name: _plain(value) for name, value in group.facts.items()},
         "teaches": group.teaches,
         "n": len(group.runs),
-        "values": {p: {name: _summary(s) for name, s in group.values[p].items() if name != "epoch"} for p in PROTOCOLS},
+        "chosen": chosen,
+        "values": {
+            p: {name: _summary(s, shown[name]) for name, s in group.values[p].items() if name != "epoch"}
+            for p in PROTOCOLS
+        },
     }
 
 
-def _summary(summary: Summary) -> list[float | None]:
+def _summary(summary: Summary, metric: Metric) -> list[float | None]:
     half = summary.std * _half_width(summary.n)
-    return [_short(v) for v in (summary.mean, summary.std, summary.mean - half, summary.mean + half)]
+    ends = clamped((summary.mean - half, summary.mean + half), metric)
+    return [_short(v) for v in (summary.mean, summary.std, *ends)]
 
 
 @cache
@@ -178,7 +187,5 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: float | None) -> float | None:
-    """Round to six digits, more than a page shows, to halve the page; null for non-finite values."""
-    if value is None or not math.isfinite(value):
-        return None
-    return float(f"{value:.6g}")
+    """The digits that the tables round from, which halve the page; null for non-finite values."""
+    return None if value is None or not math.isfinite(value) else short(value)

@@ -48,8 +48,9 @@ function plot(host, spec) {
     const points = spec.series.flatMap((s) => s.points);
     const log = spec.x.log;
     const fx = (v) => (log ? Math.log(v) : v);
-    const xs = spec.x.range || extent(points.flatMap((p) => [fx(p.x) - (p.sx || 0), fx(p.x) + (p.sx || 0)]), spec.series.some((s) => s.line) ? 0.02 : 0.06);
-    const ys = spec.y.range || extent(points.flatMap((p) => [p.y - (p.sy || 0), p.y + (p.sy || 0)]), 0.06);
+    const single = points.flatMap((p) => p.each || []);
+    const xs = spec.x.range || extent([...points.flatMap((p) => [fx(p.x) - (p.sx || 0), fx(p.x) + (p.sx || 0)]), ...single.map(([x]) => fx(x))], spec.series.some((s) => s.line) ? 0.02 : 0.06);
+    const ys = spec.y.range || extent([...points.flatMap((p) => [p.y - (p.sy || 0), p.y + (p.sy || 0)]), ...single.map(([, y]) => y)], 0.06);
     const yTicks = ticks(ys[0], ys[1], height / 55);
     const left = 14 + 7 * Math.max(...yTicks.map((t) => tickText(t).length));
     const [right, top, bottom] = [12, 26, 40];
@@ -115,6 +116,7 @@ function drawSeries(series, place, px, py, spec) {
       if (known(p.sy)) dot.append(svg("line", { x1: x, x2: x, y1: py(p.y - p.sy), y2: py(p.y + p.sy), stroke: p.colour || colour, opacity: 0.45 }));
       if (known(p.sx)) dot.append(svg("line", { y1: y, y2: y, x1: px(p.x - p.sx), x2: px(p.x + p.sx), stroke: p.colour || colour, opacity: 0.45 }));
     }
+    for (const [ex, ey] of p.each || []) dot.append(svg("circle", { class: "run", cx: px(ex), cy: py(ey), r: 1.7, fill: p.colour || colour, opacity: 0.45 }));
     if (series.dots) dot.append(svg("circle", { cx: x, cy: y, r: p.r || 3.5, fill: p.colour || colour, opacity: p.pale ? 0.4 : null }));
     if (p.tip) tipped(dot, p.tip).append(svg("circle", { cx: x, cy: y, r: 9, fill: "transparent" }));
     layer.append(dot);

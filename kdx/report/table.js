@@ -51,8 +51,9 @@ function table(host, { columns, rows, sort, detail, key }) {
 function summaryCell(summary, metric, best) {
   if (!summary) return el("span", { class: "hole" }, "\u2013");
   const [mean, std, low, high] = summary;
-  const spread = known(std) ? el("span", { class: "spread" }, " \u00b1 " + show(std, metric)) : "";
-  const node = el("span", { class: best ? "best" : null }, show(mean, metric), spread);
+  const digits = digitsOf(summary, metric);
+  const spread = known(std) ? el("span", { class: "spread" }, " \u00b1 " + show(std, metric, digits)) : "";
+  const node = el("span", { class: best ? "best" : null }, show(mean, metric, digits), spread);
   return known(low) ? tipped(node, `95 % interval of the mean: ${show(low, metric)} to ${show(high, metric)}`) : node;
 }
 
@@ -61,11 +62,23 @@ if (!chosenColumns.size) chosenColumns.add(state.metric);
 const runsOf = data.groups.map(() => []);
 data.runs.forEach((run, i) => runsOf[run.group].push(i));
 
+// the groups whose 95 % interval reaches that of the best mean: these are not ranked; a choice on validation comes first
 function bestOf(metric) {
   const { better } = metrics.get(metric);
   const students = visible.filter((i) => !data.groups[i].teaches && summaryOf(data.groups[i], metric));
-  if (!better || students.length < 2 || data.parts.includes("dataset")) return null;
-  return students.reduce((a, b) => better * (summaryOf(data.groups[b], metric)[0] - summaryOf(data.groups[a], metric)[0]) > 0 ? b : a);
+  if (!better || students.length < 2 || data.parts.includes("dataset")) return [];
+  if (students.some((i) => data.groups[i].chosen)) return students.filter((i) => data.groups[i].chosen);
+  const of = (i) => summaryOf(data.groups[i], metric);
+  const best = students.reduce((a, b) => (better * (of(b)[0] - of(a)[0]) > 0 ? b : a));
+  if (students.some((i) => !known(of(i)[2]))) return [];
+  const [low, high] = [of(best)[2], of(best)[3]];
+  return students.filter((i) => of(i)[2] <= high && of(i)[3] >= low);
+}
+
+const tag = (text) => el("span", { class: "tag" }, text);
+function tagged(i, text) {
+  const { teaches, chosen } = data.groups[i];
+  return teaches || chosen ? el("span", {}, text, teaches ? tag("teacher") : null, chosen ? tag("chosen on validation") : null) : text;
 }
 
 const narrow = matchMedia("(max-width: 40rem)");
@@ -73,10 +86,7 @@ const narrow = matchMedia("(max-width: 40rem)");
 function groupColumns() {
   const facts = [...data.parts, ...data.knobs.map((k) => k.label)];
   if (!facts.length) facts.push("method");
-  const told = (i) => {
-    const name = data.groups[i].label;
-    return data.groups[i].teaches ? el("span", {}, name, el("span", { class: "tag" }, "teacher")) : name;
-  };
+  const told = (i) => tagged(i, data.groups[i].label);
   // on a phone, one column says it all, so that the numbers are in sight
   const columns = narrow.matches ? [{ key: "label", label: "group", first: true, value: (i) => data.groups[i].label, cell: told }] : facts.map((name, place) => ({
     key: name, label: name, first: place === 0, number: data.groups.some((g) => typeof g.facts[name] === "number"),
@@ -85,7 +95,7 @@ function groupColumns() {
       const group = data.groups[i];
       const text = plainly(name in group.facts ? group.facts[name] : data.common[name]);
       if (text === "\u2013") return el("span", { class: "hole" }, text);
-      return place === 0 && group.teaches ? el("span", {}, text, el("span", { class: "tag" }, "teacher")) : text;
+      return place === 0 ? tagged(i, text) : text;
     },
   }));
   for (const name of [...metrics.keys()].filter((m) => chosenColumns.has(m))) {
@@ -94,7 +104,7 @@ function groupColumns() {
     columns.push({
       key: name, label: metric.label, number: true, down: metric.better > 0,
       value: (i) => summaryOf(data.groups[i], name)?.[0],
-      cell: (i) => summaryCell(summaryOf(data.groups[i], name), metric, i === best),
+      cell: (i) => summaryCell(summaryOf(data.groups[i], name), metric, best.includes(i)),
     });
   }
   columns.push({ key: "n", label: "n", number: true, down: true, value: (i) => data.groups[i].n,

@@ -1,11 +1,12 @@
 """The text of a comparison: warnings, config, results with their intervals, and notes."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from kdx.config.identity import differences
 from kdx.core.errors import UserError, did_you_mean
-from kdx.core.metric import Metric
+from kdx.core.metric import Metric, fixed
 from kdx.report.collect import Run
 from kdx.report.groups import show_value
 from kdx.report.knobs import NAMED
@@ -15,7 +16,7 @@ from kdx.tables.footnotes import PROTOCOLS
 from kdx.tables.gains import show_interval, signed
 from kdx.tables.metrics import COSTS, Shown
 from kdx.tables.multiplicity import survivors
-from kdx.tables.statistics import Comparison, caution, compare, grain_of
+from kdx.tables.statistics import Comparison, Summary, caution, compare, grain_of
 
 BUDGETS = (("steps", "steps"), ("epochs", "epochs"), ("training examples", "training"), ("test examples", "test"))
 TIMES = tuple(metric.name for metric in COSTS if metric.name != "parameters")
@@ -151,10 +152,17 @@ def _verdict(of: Comparison, metric: Metric, kept: bool) -> str:
 
 
 def _row(of: Comparison, metric: Metric, whole: bool, verdict: str) -> list[str]:
-    sides = [side.show(metric.scale, metric.digits) for side in (of.left, of.right)]
     shown = signed(of.gain.mean, of.interval, metric)
+    digits = len(shown.partition(".")[2])
+    # with the digits of the difference, so that it is that of the printed means
+    sides = [_side_of(side, metric.scale, digits) for side in (of.left, of.right)]
     both = [] if not whole else ["-" if of.whole is None else show_interval(of.whole, metric) or "-"]
     return [metric.directed, *sides, shown, show_interval(of.interval, metric) or "-", *both, verdict]
+
+
+def _side_of(side: Summary, scale: float, digits: int) -> str:
+    spread = "" if math.isnan(side.std) else f" ± {fixed(side.std, digits, scale)}"
+    return f"{fixed(side.mean, digits, scale)}{spread}"
 
 
 def _notes(
@@ -183,8 +191,8 @@ def _notes(
             f"{kept} after Holm's correction (*); judged over {' or, without predictions, over '.join(rests)}"
         )
     notes.append(
-        "over seeds: for this test set, not for others; over seeds and examples: the test set counts as a sample; all "
-        "intervals are widened by the grain of the numbers"
+        "over seeds: for this test set, not for others; over seeds and examples: the test set counts as a sample; each "
+        "side of an interval is at least the grain of the numbers"
     )
     for name, key in (("code", _commit), ("hardware", _device)):
         left, right = ({key(run) for run in runs} for runs in (a, b))

@@ -15,6 +15,7 @@ from kdx.core.errors import UserError
 from kdx.core.files import below
 from kdx.core.ranges import Count, PositiveInt
 from kdx.data.dataset import LabelledImages
+from kdx.metrics.accuracy import correct
 from kdx.metrics.confusable import Covariance, confusable_classes
 from kdx.models.weights import sha256
 from kdx.runs.export import folder_of
@@ -73,7 +74,7 @@ class Clustering:
         for batch in islice(batches, limit):
             logits = network(batch.inputs).logits.cpu()
             covariance.update(logits)
-            right += int((logits.argmax(1) == batch.labels.cpu()).sum())
+            right += int(correct(logits, batch.labels.cpu()).sum())
             seen += len(batch)
         found = confusable_classes(
             covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps

@@ -11,7 +11,7 @@ from kdx.config.compose import compose
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
-from kdx.metrics.accuracy import right_among
+from kdx.metrics.accuracy import correct, right_among
 from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
@@ -181,7 +181,7 @@ class Specialists:
         for row in (GENERALIST, Q, *students):
             right = [right_among(logits[row][:, classes], labels, classes) for classes in sets]
             scores[row] = {
-                "test/top1": float((logits[row].argmax(1) == labels).double().mean()),
+                "test/top1": float(correct(logits[row], labels).double().mean()),
                 "inside/test/top1": float(torch.cat(right).double().mean()),
                 "test/nll": float(nn.functional.cross_entropy(logits[row].double(), labels)),
             }

@@ -77,7 +77,7 @@ def legend(gains: Sequence[Comparison], metric: Metric | None) -> list[str]:
     if whole:
         line += "; over seeds and examples: the test set counts as a sample (covers 95 to 98 % with 2 to 5 seeds)"
     size = f", {fixed(grain, metric.digits, metric.scale)} {metric.heading}".rstrip() if metric is not None else ""
-    notes = [f"{line}; widened by the grain of the numbers{size}"]
+    notes = [f"{line}; each side is at least the grain of the numbers{size}"]
     judged = [gain for gain in known if gain.enough]
     if not judged:
         return [*notes, "fewer than three seeds: no verdict"]

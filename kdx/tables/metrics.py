@@ -66,7 +66,7 @@ class Shown(Catalogue):
         metric = self[name]
         return {
             "name": name,
-            "label": metric.heading,
+            "label": metric.directed,
             "scale": metric.scale,
             "digits": metric.digits,
             "better": metric.sign,

@@ -164,7 +164,7 @@ def judge(
     interval of a difference of two means: Welch's where the source prints its deviation and counts its runs.
     A source that prints no deviation is taken to spread as ours does, one that does not count its runs to have
     one; then only ours says how sure the spread is (n - 1 degrees of freedom). The margin is over seeds: both numbers
-    are of one test set. It is widened by the grain, the last digit of the published number.
+    are of one test set. It is at least the grain, the last digit of the published number.
 
     Returns:
         Difference, margin and verdict; None for each that cannot be told.
@@ -174,7 +174,7 @@ def judge(
     difference = ours.mean - printed.value
     if ours.n < ENOUGH:
         return difference, None, None
-    margin = math.hypot(_margin(ours, printed.std, printed.of.runs), grain)
+    margin = max(_margin(ours, printed.std, printed.of.runs), grain)
     if abs(difference) <= margin:
         return difference, margin, "not distinguishable"
     return difference, margin, "higher" if difference > 0 else "lower"

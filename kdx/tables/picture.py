@@ -112,4 +112,4 @@ def _note(table: Table, first: str | None, gains: bool, width: float) -> str:
 def _wrapped(title: str) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(title, WRAP))
+    return "\n".join(textwrap.wrap(title.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓"), WRAP))

@@ -17,6 +17,7 @@ CONFIDENCE = 0.95
 ENOUGH = 3  # minimum number of seeds for a verdict
 
 Interval = tuple[float, float]
+ROUNDING = 1e-9
 NONE: Interval = (math.nan, math.nan)
 
 
@@ -74,7 +75,8 @@ class Comparison:
         gain: Differences seed by seed where they are paired; else the difference of the means, with the standard
             deviation of a single difference.
         seeds: Seeds of the pairs; empty for an unpaired comparison.
-        error: Standard error of the difference over seeds, given the test set; NaN where a side has one number.
+        error: Standard error of the difference over seeds, given the test set, at least that of rounding to the grain;
+            NaN where a side has one number.
         freedom: Its degrees of freedom.
         examples: Standard error over the test examples, on top of `error`; None if the outcomes are not known.
         grain: Smallest difference that counts: one test example, or one unit of the last digit shown.
@@ -113,7 +115,8 @@ class Comparison:
         """Two-sided p-value of no difference: that of `whole`, or of `interval` if `whole` is None; NaN if neither."""
         if math.isnan(self.error):
             return math.nan
-        distance = math.sqrt(max(0.0, self.gain.mean**2 - self.grain**2))
+        # a difference of one grain is none, whichever way it was rounded
+        distance = abs(self.gain.mean) if abs(self.gain.mean) > self.grain * (1 + ROUNDING) else 0.0
         return two_sided(distance, self.error, self.freedom, self.examples or 0.0)
 
     @property
@@ -130,7 +133,7 @@ class Comparison:
         if math.isnan(self.error):
             return NONE
         # a difference below the grain cannot be told from none, however small the spread
-        half = math.hypot(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
+        half = max(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
         return self.gain.mean - half, self.gain.mean + half
 
 
@@ -160,6 +163,8 @@ def compare(
     else:
         gain = Summary(right.mean - left.mean, math.hypot(left.std, right.std), min(left.n, right.n))
         error, freedom = welch(right, left)
+    # a spread below that of rounding to the grain, uniform on both sides, is not known
+    error = max(error, grain / math.sqrt(6 * gain.n)) if not math.isnan(error) else error
     examples = None
     if outcomes is not None and min(left.n, right.n) > 1:
         ours, theirs = ([of[seed] for seed in side] for of, side in zip(outcomes, (values, baseline), strict=True))

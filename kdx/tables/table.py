@@ -80,9 +80,9 @@ class Table:
         baseline: str | None,
         cost_row: str | None,
         teacher_row: bool,
-        wanted: int,
-        missing: Sequence[str],
-        varied: Sequence[str],
+        wanted: int = 1,
+        missing: Sequence[str] = (),
+        varied: Sequence[str] = (),
     ) -> "Table":
         """Summarise the runs of each row.
 

@@ -13,7 +13,7 @@ from kdx.core.metric import Metric
 from kdx.core.outputs import Outputs
 from kdx.core.spec import DataSpec, Images
 from kdx.core.task import CLASSES, PairMetric
-from kdx.metrics.accuracy import TopK
+from kdx.metrics.accuracy import TopK, correct
 from kdx.metrics.calibration import Calibration
 from kdx.metrics.fidelity import Fidelity
 from kdx.tasks.base import BaseTask, describe, metric_of
@@ -54,7 +54,7 @@ class Classes(BaseTask):
 
     def training_metric(self, outputs: Outputs, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
         labels = batch.labels
-        return {"top1": ((outputs.logits.argmax(1) == labels).sum(), (labels >= 0).sum())}
+        return {"top1": (correct(outputs.logits, labels).sum(), (labels >= 0).sum())}
 
     def metrics(self) -> Mapping[str, PairMetric]:
         return {"accuracy": TopK(ks=(1, 5) if self.num_classes >= 5 else (1,)), "calibration": Calibration(bins=BINS)}

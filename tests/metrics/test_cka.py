@@ -1,5 +1,6 @@
 """Linear CKA against its definition by Gram matrices, and its invariances."""
 
+import itertools
 import math
 
 import pytest
@@ -14,15 +15,43 @@ def _seed():
 
 
 def by_gram_matrices(x: torch.Tensor, y: torch.Tensor) -> float:
-    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the centring matrix written out."""
-    x, y, n = x.double(), y.double(), len(x)
-    centre = torch.eye(n, dtype=torch.float64) - 1 / n
-    k, other = x @ x.T, y @ y.T
+    """The unbiased HSIC by its sum over all tuples of distinct examples: kernels are centred by the others alone."""
+    k, other = (features.double() @ features.double().T for features in (x, y))
 
     def hsic(a: torch.Tensor, b: torch.Tensor) -> float:
-        return torch.trace(a @ centre @ b @ centre).item()
+        n = len(a)
+        a, b = a - torch.diag(a.diag()), b - torch.diag(b.diag())
+        ones = torch.ones(n, dtype=torch.float64)
+        first, second = torch.trace(a @ b), (ones @ a @ ones) * (ones @ b @ ones) / ((n - 1) * (n - 2))
+        return ((first + second - 2 / (n - 2) * (ones @ a @ b @ ones)) / (n * (n - 3))).item()
 
     return hsic(k, other) / math.sqrt(hsic(k, k) * hsic(other, other))
+
+
+def test_the_estimator_is_the_mean_over_all_tuples_of_distinct_examples():
+    x, y = torch.randn(6, 2, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+
+    def by_tuples(one: torch.Tensor, two: torch.Tensor) -> float:
+        a, b = one @ one.T, two @ two.T
+        terms = [
+            (a[i, j] * (b[i, j] + b[k, m] - 2 * b[i, k])).item() for i, j, k, m in itertools.permutations(range(6), 4)
+        ]
+        return sum(terms) / len(terms)
+
+    value = by_tuples(x, y) / math.sqrt(by_tuples(x, x) * by_tuples(y, y))
+    assert linear_cka(x, y) == pytest.approx(min(1.0, max(0.0, value)), abs=1e-10)
+
+
+@pytest.mark.parametrize("count", [200, 797])
+def test_independent_features_have_none_on_average(count: int):
+    draws = [linear_cka(torch.randn(count, 64), torch.randn(count, 96)) for _ in range(8)]
+    assert sum(draws) / 8 < 0.01  # the biased estimator gives .11 at 797 examples
+
+
+def test_the_value_is_no_less_than_0_and_needs_four_examples():
+    values = [linear_cka(torch.randn(5, 4), torch.randn(5, 4)) for _ in range(30)]
+    assert all(0 <= v <= 1 or math.isnan(v) for v in values) and min(values) == 0.0
+    assert math.isnan(linear_cka(torch.randn(3, 2), torch.randn(3, 2)))
 
 
 @pytest.fixture
@@ -67,7 +96,8 @@ def test_streaming_equals_the_whole(features: tuple[torch.Tensor, torch.Tensor],
 
 
 def test_maps_and_tokens_are_averaged_first():
-    maps, tokens = torch.randn(20, 3, 4, 5), torch.randn(20, 6, 7)
+    maps = torch.randn(20, 3, 4, 5)
+    tokens = maps.flatten(2).mT[:, :6] + 0.1 * torch.randn(20, 6, 3)
     assert torch.allclose(as_vectors(maps), maps.double().flatten(2).mean(2))
     assert torch.allclose(as_vectors(tokens), tokens.double().mean(1))
     pooled = maps.double().flatten(2).mean(2), tokens.double().mean(1)

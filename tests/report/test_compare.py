@@ -1,11 +1,17 @@
 """`kdx compare`: what differs, and whether it matters."""
 
+import math
+import re
+from copy import deepcopy
+
 import pytest
 from fabricate import changed, fabricate
 
 from kdx.core.errors import UserError
-from kdx.report.compare import gather, main, report
-from kdx.tables.statistics import bootstrap
+from kdx.report.collect import Run
+from kdx.report.compare import gather, look, main
+from kdx.report.verdicts import report
+from kdx.runs.results import Result
 
 
 @pytest.fixture
@@ -34,22 +40,83 @@ def test_a_side_is_a_run_a_folder_a_pattern_or_a_beginning(pair):
         gather(str(pair / "medium"), False, [])
 
 
+def line_of(text: str, start: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    return line
+
+
 def test_pairs_find_what_the_spread_over_seeds_hides(pair):
     light, heavy = (gather(str(pair / name), False, []) for name in ("light", "heavy"))
     text = report(light, heavy, [], "last")
-    (row,) = [line for line in text.splitlines() if line.startswith("top-1 %")]
-    assert "+2.10" in row
-    assert "B is higher, better" in row
-    low, high = bootstrap([0.02, 0.021, 0.022])
-    assert f"{100 * low:+.2f} to {100 * high:+.2f}" in row
-    assert "paired over the 3 seeds" in text
-    (same,) = [line for line in text.splitlines() if line.startswith("NLL")]
-    assert same.endswith("the same")
+    row = line_of(text, "top-1 %")
+    # differences 2.0, 2.1, 2.2 points
+    half = 4.30265 * 0.1 / math.sqrt(3)
+    assert f"+2.10   [{2.1 - half:+.2f}, {2.1 + half:+.2f}]" in row
+    assert row.endswith("B is higher, better *")
+    assert "paired over the 3 seeds" in text and "Holm" in text
+    assert line_of(text, "NLL").endswith("the same")
     # without pairs the same numbers say nothing
     shifted = gather(str(pair / "heavy"), False, [])[:1]
     alone = report(light[1:], shifted, ["test/top1"], "last")
-    assert "not paired" in alone
+    assert "not paired (0 of 2 and 1 seeds match)" in alone
     assert "too few seeds" in alone
+
+
+def test_the_printed_difference_is_that_of_the_printed_means(pair):
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
+    extra = Run(Result(light[0].result.folder, deepcopy(light[0].result.data)), {**light[0].config, "seed": 9})
+    extra.result.data["seed"] = 9
+    extra.result.data["metrics"]["last"]["test/top1"] = 0.0
+    text = report([*light, extra], heavy, ["test/top1"], "last")
+    assert "means and differences are of these, 1 other run left out" in text
+    row = line_of(text, "top-1 %").split("%", 1)[1]
+    first, second, gain = (float(n) for n in re.findall(r"(\d+\.\d+|\d+) ±|([+-]\d+\.\d+) ", row) for n in n if n)
+    assert second - first == pytest.approx(gain, abs=0.011) and gain == 2.10
+
+
+def test_unequal_budgets_and_failed_runs_come_first(pair):
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
+    for run in heavy:
+        run.result.data.update({"steps": 160, "examples": {"training": 80, "test": 25}})
+    lines = report(light, heavy, [], "last", ["B: heavy-7: failed"]).splitlines()
+    assert lines[:3] == [
+        "warning: unequal steps: A 8; B 160",
+        "warning: unequal training examples: A 40; B 80",
+        "warning: no result of B: heavy-7: failed",
+    ]
+
+
+def test_a_side_tells_of_its_runs_without_a_result(pair):
+    (pair / "heavy-2" / "DONE").unlink()
+    (pair / "heavy-2" / "error.txt").write_text("the disk is full")
+    (pair / "light-2" / "DONE").unlink()
+    assert look(str(pair / "heavy"), False)[1] == ["heavy-2: failed"]
+    # beside a run, only what is of its experiment
+    assert look(str(pair / "heavy-0"), True)[1] == ["heavy-2: failed"]
+    assert look(str(pair / "light-0"), True)[1] == ["light-2: not finished"]
+
+
+def test_times_of_fused_runs_are_not_compared(pair):
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
+    for i, run in enumerate(heavy):
+        run.result.data.update({"fused": 3, "seconds": 1.0 + 0.001 * i})
+    text = report(light, heavy, [], "last")
+    assert line_of(text, "seconds").endswith("not compared: 3 of 6 runs trained together with others")
+    assert text.startswith("warning: times are not compared: 3 of 6 runs trained together with others\n")
+    for run in heavy:
+        run.result.data["fused"] = 1
+    assert "better" in line_of(report(light, heavy, [], "last"), "seconds")
+
+
+def test_one_of_several_metrics_that_differs_alone_does_not_after_holm(pair):
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
+    for i, (one, other) in enumerate(zip(light, heavy, strict=True)):
+        for k in range(8):
+            one.result.data["metrics"]["last"][f"test/a{k}"] = 0.0
+            other.result.data["metrics"]["last"][f"test/a{k}"] = (1.0 + 0.3 * i) if k == 0 else 0.5 * (i - 1)
+    names = [f"test/a{k}" for k in range(8)]
+    assert line_of(report(light, heavy, names, "last"), "test/a0").endswith("B is higher, but not after Holm")
+    assert line_of(report(light, heavy, names[:1], "last"), "test/a0").endswith("B is higher *")
 
 
 def test_the_config_difference_leaves_seeds_out(pair):

@@ -33,7 +33,7 @@ def test_the_page_sorts_filters_and_fits(many, tmp_path):
     with Page((tmp_path / "out" / "index.html").as_uri(), 1280, 900, tmp_path / "profile") as page:
         assert page.run("document.querySelector('h1').textContent") == "A sweep"
         head = page.run("[...document.querySelectorAll('#results th')].map((c) => c.textContent)")
-        accuracy = head.index("top-1 %") + 1
+        accuracy = head.index("top-1 % ↑") + 1
         values = page.run(NUMBERS % accuracy)
         assert len(values) == 24
         assert values == sorted(values, reverse=True)

@@ -158,7 +158,7 @@ def test_a_task_of_ones_own_is_learned_selected_and_shown(own: Path):
     page = payload(found, group_runs(found.runs), [{}], [None], "")
     assert page["main"] == "test/deviance" and page["columns"][0] == "test/deviance"
     table = Table.build(
-        title="", results={"a": [result]}, columns=["test/deviance"], protocol="last", baseline=None, cost_row=None,
+        title="", results={"a": {0: result}}, columns=["test/deviance"], protocol="last", baseline=None, cost_row=None,
         teacher_row=False,
     )  # fmt: skip
-    assert table.header() == ["", "deviance", "n"]
+    assert table.header() == ["", "deviance ↓", "n"]

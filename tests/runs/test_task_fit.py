@@ -9,10 +9,10 @@ import pytest
 from kdx.commands.show import show
 from kdx.config.compose import ConfigError, compose
 from kdx.report.collect import collect
-from kdx.report.compare import report
 from kdx.report.curves import mean_curves, read_curves
 from kdx.report.groups import group_runs
 from kdx.report.payload import payload, predictions_of
+from kdx.report.verdicts import report
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.runs.run import run
@@ -72,8 +72,8 @@ def test_no_metric_of_classes_is_printed_or_stored(tmp_path: Path, dataset: str,
     assert page["main"] == "test/rmse" and page["reliability"] == page["confusion"] == {}
     shown = ("metrics", "main", "fidelity", "columns", "training")
     table = Table.build(
-        title="", results={"a": results}, columns=["test/rmse", "fidelity/test/rmse_to_teacher"], protocol="last",
-        baseline=None, cost_row=None, teacher_row=True,
+        title="", results={"a": dict(enumerate(results))}, columns=["test/rmse", "fidelity/test/rmse_to_teacher"],
+        protocol="last", baseline=None, cost_row=None, teacher_row=True,
     )  # fmt: skip
     told = [
         *(line for r in results for line in show(r).splitlines()[:-1]),
@@ -82,7 +82,7 @@ def test_no_metric_of_classes_is_printed_or_stored(tmp_path: Path, dataset: str,
         *(name for line in (results[0].folder / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)),
         json.dumps({key: page[key] for key in shown}),
         json.dumps([(list(of["values"]["last"]), list(of["values"])) for of in page["groups"]]),
-        report(found.runs[:1], found.runs[1:], [], "last").split("95 % interval")[1],
+        report(found.runs[:1], found.runs[1:], [], "last").split("95 % over seeds")[1],
         table.markdown(),
         table.csv(),
     ]

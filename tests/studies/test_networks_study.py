@@ -166,7 +166,7 @@ def test_it_asks_for_runs_that_are_missing_and_trains_none_that_are_there(tmp_pa
             assert float(cell["mean"]) == pytest.approx(mean(values), abs=1e-12) and cell["n"] == "2"
             assert float(cell["std"]) == pytest.approx(stdev(values), abs=1e-12)
     table = (tmp_path / "studies" / "tiny" / "table.md").read_text()
-    assert "| student / teacher |" in table and "over n seeds [0, 1]; test examples" in table
+    assert "| student / teacher |" in table and "over n seeds [0, 1] of both networks; test examples" in table
     assert all(f"- {note}" in table for note in Predictions.notes)
 
 

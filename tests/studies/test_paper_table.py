@@ -42,13 +42,13 @@ def printed(value=70.0, std=None, runs=5, protocol="last", provenance="read"):
 # ---- what may be said of a difference
 
 
-def test_a_number_inside_the_margin_agrees():
+def test_a_number_inside_the_margin_is_not_distinguishable():
     ours = Summary(70.2, 0.2, 5)
     difference, margin, verdict = judge(ours, printed(), "last", True)
     assert difference == pytest.approx(0.2)
     # t with 4 degrees of freedom, both means of five runs with our spread
     assert margin == pytest.approx(2.776 * 0.2 * (1 / 5 + 1 / 5) ** 0.5, abs=1e-4)
-    assert verdict == "agrees"
+    assert verdict == "not distinguishable"
 
 
 @pytest.mark.parametrize(("mean", "verdict"), [(71.0, "higher"), (69.0, "lower")])
@@ -59,7 +59,7 @@ def test_a_number_outside_is_higher_or_lower(mean, verdict):
 def test_a_printed_deviation_counts():
     ours = Summary(70.5, 0.1, 5)
     assert judge(ours, printed(), "last", True)[2] == "higher"
-    assert judge(ours, printed(std=0.6), "last", True)[2] == "agrees"
+    assert judge(ours, printed(std=0.6), "last", True)[2] == "not distinguishable"
 
 
 @pytest.mark.parametrize(("n", "std", "runs"), [(5, 0.6, 3), (3, 0.1, 5), (4, 0.2, 4), (5, 0.3, 2)])
@@ -68,7 +68,7 @@ def test_two_counted_deviations_are_welch_s(n, std, runs):
     ours = Summary.of(values)
     _, margin, verdict = judge(ours, printed(std=std, runs=runs), "last", True)
     pvalue = ttest_ind_from_stats(ours.mean, ours.std, n, 70.0, std, runs, equal_var=False).pvalue
-    assert (verdict == "agrees") == (pvalue >= 0.05)
+    assert (verdict == "not distinguishable") == (pvalue >= 0.05)
     # a difference as large as the margin is the one whose p is 0.05
     edge = ttest_ind_from_stats(70.0 + margin, ours.std, n, 70.0, std, runs, equal_var=False).pvalue
     assert edge == pytest.approx(0.05)

@@ -59,11 +59,11 @@ def left(folder: Path) -> dict[str, dict]:
 
 def table(folder: Path) -> list[list[str]]:
     """The table of the runs with every digit, seconds aside."""
-    rows: dict[str, list[Result]] = {}
+    rows: dict[str, dict[int, Result]] = {}
     for run in sorted((folder / "runs").iterdir()):
         result = finished(run)
         assert result is not None
-        rows.setdefault(run.name.split("-")[1], []).append(result)
+        rows.setdefault(run.name.split("-")[1], {})[result.data["seed"]] = result
     columns = ["test/top1", "test/nll", "test/ece", "fidelity/test/agreement", "fidelity/test/kl"]
     made = Table.build(
         title="", results=rows, columns=columns, protocol="last", baseline=None, cost_row=None, teacher_row=True

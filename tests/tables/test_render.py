@@ -35,7 +35,7 @@ FULL = cell(
     ours=Summary.of([70.5, 70.9, 71.0]),
     difference=0.14,
     margin=0.5,
-    verdict="agrees",
+    verdict="not distinguishable",
 )
 HOLE = cell("C&C_1", printed=Printed(69.6, 0.24, "src", reported()), hole="not built: method=cc")
 
@@ -46,7 +46,7 @@ def line_of(written: str, start: str) -> str:
 
 def test_markdown_line():
     assert line_of(markdown(sheet(FULL)), "| KD") == (
-        "| KD | 70.66<sup>r</sup> | 70.80 ± 0.26 (3) | +0.14 (±0.50) | agrees |"
+        "| KD | 70.66<sup>r</sup> | 70.80 ± 0.26 (3) | +0.14 (±0.50) | not distinguishable |"
     )
 
 
@@ -56,7 +56,7 @@ def test_a_hole_is_seen_everywhere():
     assert "69.60 ± 0.24<sup>r</sup>" in line_of(markdown(page), "| C&C_1")
     assert r"\textbf{[not built: method=cc]}" in latex(page)
     assert "[not built: method=cc]" in text(page)
-    assert as_csv(page).splitlines()[2].endswith(",not built: method=cc")
+    assert as_csv(page).splitlines()[2].endswith(",not built: method=cc,,")
 
 
 def test_a_cell_that_lacks_seeds_says_so():
@@ -73,10 +73,11 @@ def test_every_row_has_the_header_s_width():
         assert len({line.replace("\\&", "").count(" & ") for line in rows[2:]}) == 1
 
 
-def test_gain_shows_its_interval_from_three_seeds_on():
+def test_gain_shows_its_interval():
     three = compare({0: 3.0, 1: 4.0, 2: 5.5}, {0: 2.0, 1: 3.0, 2: 4.0})
     low, high = three.interval
     assert f"+1.17 [{low:+.2f}, {high:+.2f}]" in markdown(sheet(cell(gain=three), baseline="alone"))
+    assert "| difference to alone [95 % over seeds] |" in markdown(sheet(cell(gain=three), baseline="alone"))
     one = compare({0: 3.0}, {0: 2.0})
     assert "| +1.00 |" in markdown(sheet(cell(gain=one), baseline="alone"))
 
@@ -155,7 +156,7 @@ def test_csv_leaves_out_what_is_no_number():
 def test_units():
     errors = cell(printed=Printed(146, None, "src", reported()), ours=Summary.of([140.0, 150.0, 148.0]), unit="errors")
     assert "| KD | 146<sup>r</sup> | 146.0 ± 5.3 (3) |" in markdown(sheet(errors))
-    assert "| test errors | reported |" in markdown(sheet(errors))
+    assert "| test errors | reported | ours ± sd (n) |" in markdown(sheet(errors))
     plain = cell(printed=Printed(1.33e-6, None, "src", reported()), unit="plain")
     assert "| KD | 1.33e-06<sup>r</sup>" in markdown(sheet(plain))
 
@@ -167,3 +168,23 @@ def test_a_terminal_gets_the_columns_with_something_in_them():
     page = Sheet("T", "P", "last", None, columns, cells, {}, [])
     shown = text(page)
     assert "\nc7\n" in shown and "\nc8\n" not in shown and "not run yet: c0, c1" in shown
+
+
+def test_a_gain_that_survives_holm_is_marked_and_another_is_not():
+    sure = compare({0: 3.0, 1: 4.0, 2: 5.5}, {0: 2.0, 1: 3.0, 2: 4.499})
+    unsure = compare({0: 3.0, 1: 4.0, 2: 5.5}, {0: 2.0, 1: 4.0, 2: 4.0})
+    page = markdown(sheet(cell("sure", gain=sure), cell("unsure", gain=unsure), baseline="alone"))
+    assert "] *" in line_of(page, "| sure") and "*" not in line_of(page, "| unsure").replace("**", "")
+
+
+def test_an_arrow_points_to_better_numbers():
+    page = sheet(cell(unit="errors", ours=Summary.of([1.0])))
+    arrowed = Sheet(*list(vars(page).values())[:8], {"a_1-b_2": "↓"})
+    assert "| test errors ↓ |" in markdown(arrowed)
+
+
+def test_the_csv_has_the_number_of_each_seed():
+    row = next(
+        csv.DictReader(io.StringIO(as_csv(sheet(cell(ours=Summary.of([70.0, 71.5]), values={3: 70.0, 5: 71.5})))))
+    )
+    assert (row["seeds"], row["values"]) == ("3 5", "70.0 71.5")

@@ -3,9 +3,12 @@
 import math
 from statistics import NormalDist
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from kdx.tables.statistics import Comparison, Summary, bootstrap, caution, compare, t_quantile, welch
+from kdx.tables.statistics import Summary, caution, compare, grain_of, pairs, welch
+from kdx.tables.student_t import half_width, t_quantile, two_sided
 
 # Two-sided 95 % and 99 % points of Student's t, as printed in any table
 TABLE = {
@@ -67,14 +70,8 @@ def test_pairs_cancel_what_both_sides_share():
     assert found.seeds == (0, 1, 2, 3) and found.significant
     assert found.interval[0] > 0
     unpaired = compare({seed + 10: value for seed, value in values.items()}, baseline)
-    assert not unpaired.significant and unpaired.seeds == () and unpaired.bootstrap is None
+    assert not unpaired.significant and unpaired.seeds == () and not unpaired.paired
     assert unpaired.gain.mean == pytest.approx(0.015)
-
-
-def test_only_matching_seeds_are_paired():
-    found = compare({0: 1.0, 1: 2.0, 2: 4.0, 7: 99.0}, {0: 0.0, 1: 1.0, 2: 2.0, 8: -99.0})
-    assert found.seeds == (0, 1, 2)
-    assert found.gain == Summary.of([1.0, 1.0, 2.0])
 
 
 def test_swapping_the_sides_turns_the_sign():
@@ -84,56 +81,83 @@ def test_swapping_the_sides_turns_the_sign():
     assert there.interval == pytest.approx([-x for x in reversed(back.interval)])
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_seeds_are_said(n):
+    assert f"{n} seed" in (caution(n) or "")
+    assert caution(3) is None
+
+
+def test_only_matching_seeds_are_paired_and_their_means_give_the_difference():
+    found = compare({0: 1.0, 1: 2.0, 2: 4.0, 7: 99.0}, {0: 0.0, 1: 1.0, 2: 2.0, 8: -99.0})
+    assert found.seeds == (0, 1, 2)
+    assert found.gain == Summary.of([1.0, 1.0, 2.0])
+    assert found.gain.mean == pytest.approx(found.right.mean - found.left.mean)
+
+
+def test_two_pairs_are_not_preferred_to_five_against_five():
+    ours, theirs = ({seed + shift: 1.0 + 0.1 * seed for seed in range(5)} for shift in (0, 3))
+    assert pairs(ours, theirs) == ()
+    found = compare(ours, theirs)
+    assert found.gain.n == 5 and found.freedom == pytest.approx(8)
+    assert found.gain.mean == pytest.approx(found.right.mean - found.left.mean)
+
+
 def test_two_seeds_are_never_significant():
     found = compare({0: 1.0, 1: 1.0}, {0: 0.0, 1: 0.0})
     assert found.interval == (1.0, 1.0) and not found.significant
 
 
-def test_bootstrap_is_the_same_each_time_and_inside_the_data():
-    values = [0.2, 0.5, 0.4, 0.9, 0.1]
-    low, high = bootstrap(values)
-    assert bootstrap(values) == (low, high)
-    assert min(values) < low < sum(values) / 5 < high < max(values)
-    assert bootstrap([0.3, 0.3]) == (0.3, 0.3)
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_the_same_one_image_on_each_seed_is_no_verdict(n):
+    images = 797
+    ours, theirs = ({seed: (700 + more) / images for seed in range(n)} for more in (1, 0))
+    grain = grain_of([*ours.values(), *theirs.values()], images, 1e-4)
+    assert grain == 1 / images
+    found = compare(ours, theirs, grain)
+    assert found.gain.std == pytest.approx(0, abs=1e-12)
+    assert not found.significant and found.interval[0] <= 1e-9 and 2 / images <= found.interval[1] + 1e-9
+    # two images on each seed are above the grain
+    assert compare({s: v + 1 / images for s, v in ours.items()}, theirs, grain).significant
 
 
-def test_bootstrap_of_two_numbers_by_counting():
-    # means are a, (a + b) / 2, b with probabilities 1/4, 1/2, 1/4: 95 % needs both ends
-    assert bootstrap([0.0, 1.0]) == (0.0, 1.0)
-
-
-def test_bootstrap_of_many_numbers_is_the_normal_interval():
-    normal = NormalDist()
-    values = [normal.inv_cdf((i + 0.5) / 200) for i in range(200)]
-    low, high = bootstrap(values)
-    half = 1.96 * math.sqrt(sum(v * v for v in values) / 200 / 200)
-    assert (low, high) == pytest.approx((-half, half), abs=0.012)
+def test_the_p_value_is_the_level_at_which_the_interval_touches_zero():
+    baseline = {0: 0.0, 1: 0.0, 2: 0.0}
+    for grain in (0.0, 0.5):
+        found = compare({0: 1.0, 1: 2.0, 2: 3.0}, baseline, grain)
+        at_zero = max(half_width(found.p, found.error, found.freedom, 0.0), grain)
+        assert at_zero == pytest.approx(found.gain.mean, rel=1e-6)
+    # a spread of nothing is known to the grain alone: 1 / sqrt(6 * 3) of it, with 2 degrees of freedom
+    flat = compare({0: 1.0, 1: 1.0, 2: 1.0}, baseline, 0.1)
+    assert flat.p == pytest.approx(2 * stats.t.sf(1 / (0.1 / math.sqrt(18)), 2), rel=1e-6)
 
 
 def test_welch_of_a_textbook_example():
     # n 10 and 10, variances 4 and 16: freedom (0.4 + 1.6)^2 / (0.16 / 9 + 2.56 / 9) = 13.235
-    difference, (low, high) = welch(Summary(20.0, 2.0, 10), Summary(18.0, 4.0, 10))
-    half = t_quantile(0.975, 4 / (0.16 / 9 + 2.56 / 9)) * math.sqrt(2)
-    assert difference == 2 and (low, high) == pytest.approx((2 - half, 2 + half))
-    assert half == pytest.approx(2.157 * math.sqrt(2), abs=2e-3)
+    error, freedom = welch(Summary(20.0, 2.0, 10), Summary(18.0, 4.0, 10))
+    assert error == pytest.approx(math.sqrt(2)) and freedom == pytest.approx(4 / (0.16 / 9 + 2.56 / 9))
+    assert half_width(0.05, error, freedom, 0.0) == pytest.approx(2.157 * math.sqrt(2), abs=2e-3)
 
 
 def test_welch_of_equal_sides_is_student_s():
-    _, (low, high) = welch(Summary(1.0, 0.5, 6), Summary(0.0, 0.5, 6))
-    assert (high - low) / 2 == pytest.approx(2.228 * 0.5 * math.sqrt(2 / 6), abs=1e-3)
+    assert welch(Summary(1.0, 0.5, 6), Summary(0.0, 0.5, 6)) == pytest.approx((0.5 * math.sqrt(2 / 6), 10))
 
 
 def test_welch_needs_a_spread_on_both_sides():
-    _, interval = welch(Summary.of([1.0]), Summary.of([1.0, 2.0]))
-    assert all(map(math.isnan, interval))
-    assert welch(Summary(2.0, 0.0, 3), Summary(1.0, 0.0, 3)) == (1.0, (1.0, 1.0))
+    assert all(map(math.isnan, welch(Summary.of([1.0]), Summary.of([1.0, 2.0]))))
+    single = compare({0: 1.0}, {0: 0.5})
+    assert math.isnan(single.p) and not single.significant and math.isnan(single.interval[0])
 
 
-def test_an_interval_that_is_no_number_is_never_significant():
-    assert not Comparison(Summary(1.0, math.nan, 1), (math.nan, math.nan), None, (), True).significant
+@pytest.mark.parametrize(("error", "freedom", "normal"), [(1.0, 2, 1.0), (1.0, 1, 2.0), (0.3, 4, 1.0), (1.0, 30, 0.5)])
+def test_the_sum_of_student_s_t_and_a_normal_number_is_that_of_a_simulation(error, freedom, normal):
+    draws = np.random.default_rng(3)
+    sums = np.abs(error * draws.standard_t(freedom, 400_000) + normal * draws.standard_normal(400_000))
+    half = half_width(0.05, error, freedom, normal)
+    assert (sums > half).mean() == pytest.approx(0.05, abs=0.0015)
+    assert two_sided(half, error, freedom, normal) == pytest.approx(0.05, abs=1e-6)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_few_seeds_are_said(n):
-    assert f"{n} seed" in (caution(n) or "")
-    assert caution(3) is None
+def test_a_t_without_a_normal_part_is_scipy_s():
+    for distance, freedom in ((0.3, 1.0), (2.2, 2.7), (5.0, 11.0)):
+        assert two_sided(distance, 1.0, freedom, 0.0) == pytest.approx(2 * stats.t.sf(distance, freedom), rel=1e-8)
+        assert two_sided(distance, 1.0, freedom, 1e-9) == pytest.approx(2 * stats.t.sf(distance, freedom), rel=1e-5)
