@@ -37,11 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"kdx {kdx.__version__}")
         return
     if command not in COMMANDS:
-        from kdx.core.errors import did_you_mean
+        from kdx.core.errors import did_you_mean, shown
 
-        print(f"kdx: unknown command '{command}'{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        print(f"kdx: unknown command '{shown(command)}'{did_you_mean(command, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    COMMANDS[command](rest)
+    try:
+        COMMANDS[command](rest)
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C adds no traceback to the end
+        from kdx.runs.signals import exit_code, told
+
+        print(f"kdx: {told(error)}", file=sys.stderr, flush=True)
+        sys.exit(exit_code(error))
 
 
 def _train(arguments: list[str]) -> None:

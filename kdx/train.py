@@ -4,6 +4,7 @@ Hydra composes and sweeps; this module checks the composed config and runs it.
 """
 
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from kdx.commands.check import check, exit_with
-from kdx.config.compose import Composed, ConfigError, plain
+from kdx.config.compose import Composed, ConfigError, plain, points
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.distributed import destroy_process_group, fails_first, init_process_group, is_leader, world_size
-from kdx.core.errors import StoppedError, UserError, printable, reason
+from kdx.core.errors import LONGEST, StoppedError, UserError, printable, reason, shown
+from kdx.runs import signals
 from kdx.sweeps.launcher import FusedLauncher, ToldError, as_launched
 from kdx.sweeps.search import Search
 from kdx.sweeps.sweeps import expand, failures, note_failure
@@ -61,9 +63,13 @@ def _main(arguments: Sequence[str] | None) -> None:
         arguments = ["--multirun", *(a for a in arguments if a not in ("-m", "--multirun"))]
     composed = None
     if _asks_about(arguments):
+        arguments = _of_one_run(arguments) if sweeps else arguments
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx train --help | head` is no error
     else:
         composed = check(arguments, sweeps)
+    if sweeps:
+        os.environ[signals.PARENT] = str(os.getpid())
+    signals.install()
     _failed.clear()
     FusedLauncher.launched.clear()
     FusedLauncher.failed.clear()
@@ -99,15 +105,16 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
     Returns:
         The objective of a search; `PRUNED` if the search pruned the run; None if the run failed.
     """
+    signals.install()
+    worker = signals.watch_parent()
     try:
         return _train(composed, sweeps)
     except KeyboardInterrupt as error:
         if is_leader():
-            unsaved = error.args[0] if error.args else ""
-            print(
-                f"kdx: stopped{unsaved}; the same command {'starts again' if unsaved else 'resumes'}", file=sys.stderr
-            )
-        sys.exit(130)
+            print(f"kdx: {signals.told(error)}", file=sys.stderr, flush=True)
+        if worker:  # a worker of joblib would survive an exit
+            os._exit(signals.exit_code(error))
+        sys.exit(signals.exit_code(error))
     except StoppedError as error:
         print(printable(f"kdx: {job}: {error}"), file=sys.stderr)
         return PRUNED
@@ -169,7 +176,17 @@ def _report(error: Exception, job: str) -> None:
     if job:  # one of several: name its folder, if the run got that far
         text += "".join(f" ({folder})" for folder in getattr(error, "__notes__", ()))
     for line in text.splitlines():
-        print(printable(prefix + line), file=sys.stderr)
+        print(printable(prefix + shown(line, 2 * LONGEST)), file=sys.stderr)
+
+
+def _of_one_run(arguments: Sequence[str]) -> list[str]:
+    """A question about a sweep, as one about its first run: Hydra answers for one run alone."""
+    settings = [a for a in arguments if "=" in a and not a.startswith("-")]
+    try:
+        first = points(settings, searched=True)[0]
+    except ConfigError as error:
+        exit_with(error.problems)
+    return [*(a for a in arguments if a not in settings and a != "--multirun"), *first]
 
 
 def _asks_about(arguments: Sequence[str]) -> bool:

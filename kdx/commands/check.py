@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from kdx.config.compose import Composed, ConfigError, compose, points
 from kdx.core.distributed import fails_first
-from kdx.core.errors import printable
+from kdx.core.errors import LONGEST, shown
 from kdx.sweeps.sweeps import missing_plugins
 
 
@@ -19,6 +19,7 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
         The config of a single run that Hydra need not compose again; None if Hydra has to start the run.
     """
     problems, overrides = _split_options(arguments)
+    problems += _without_effect(arguments)
     wrong: list[str] = []
     found: list[Composed] = []
     try:
@@ -63,7 +64,7 @@ def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
 
 def exit_with(problems: Sequence[str]) -> NoReturn:
     for problem in dict.fromkeys(problems if fails_first() else ()):
-        print(printable(f"kdx: {problem}"), file=sys.stderr)
+        print(f"kdx: {shown(problem, LONGEST)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -88,6 +89,15 @@ def _is_hydra_s(argument: str) -> bool:
     return argument.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))
 
 
+def _without_effect(arguments: Sequence[str]) -> list[str]:
+    """An error for each setting of Hydra that chooses folders of runs, which a run's identity names."""
+    return [
+        f"{key} has no effect: a run's folder is named by its identity; set paths.outputs={shown(value)}"
+        for key, _, value in (argument.lstrip("+").partition("=") for argument in arguments)
+        if key in ("hydra.run.dir", "hydra.sweep.subdir")
+    ]
+
+
 def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """A line for each unknown option, and the overrides that are kdx's own."""
     problems, overrides = [], []
@@ -102,6 +112,6 @@ def _split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         key, _, value = argument.lstrip("-").partition("=")
         if not value and rest and "=" not in rest[0] and not rest[0].startswith("-"):
             value = rest.pop(0)
-        hint = f"; a setting has no dashes: {key}={value}" if value else "; see kdx train --help"
-        problems.append(f"unknown option '{argument}'{hint}")
+        hint = f"; a setting has no dashes: {shown(key)}={shown(value)}" if value else "; see kdx train --help"
+        problems.append(f"unknown option '{shown(argument)}'{hint}")
     return problems, overrides

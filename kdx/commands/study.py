@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> None:
     except ConfigError as error:
         _say(error)
         sys.exit(2)
+    from kdx.runs import signals
     from kdx.runs.build import make
     from kdx.studies.options import Options
     from kdx.studies.study import check_study
@@ -69,11 +70,9 @@ def main(arguments: Sequence[str]) -> None:
     except (UserError, ValueError) as error:
         _say(error)
         sys.exit(2)
+    signals.install()
     try:
         failures = study.execute(composed.config["paths"], chosen)
-    except KeyboardInterrupt:
-        print("kdx: stopped; the same command continues", file=sys.stderr)
-        sys.exit(130)
     except (UserError, ValueError, OSError) as error:
         _say(error)
         sys.exit(1)

@@ -13,9 +13,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdx.config.diagnose import COMPOSE_ERRORS, diagnose, explain, unreadable
+from kdx.config.diagnose import COMPOSE_ERRORS, diagnose, explain, several_options, unreadable
 from kdx.config.layout import config_dir, options, register_networks
-from kdx.core.errors import UserError
+from kdx.core.errors import LONGEST, UserError, shown, some
 
 Config = dict[str, Any]
 
@@ -29,7 +29,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, problems: Sequence[str], rest: list[str] | None = None):
-        self.problems, self.rest = list(dict.fromkeys(problems)), rest
+        self.problems, self.rest = list(dict.fromkeys(shown(line, LONGEST) for line in problems)), rest
         super().__init__("\n".join(self.problems))
 
 
@@ -61,6 +61,8 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> Composed:
         ConfigError: With a line for each wrong override.
     """
     register_networks()
+    if problems := several_options(overrides):
+        raise ConfigError(problems)
     previous = GlobalHydra.instance().hydra  # a run inside `hydra.main` has one already
     GlobalHydra.instance().clear()
     try:
@@ -97,7 +99,7 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
         raise ConfigError([f"{path} has no value yet; give one: {path}=VALUE" for path in missing])
     try:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([explain(error, "", None)]) from None
     assert isinstance(container, dict)
     return Composed(
@@ -114,10 +116,10 @@ def _needs_hydra(node: DictConfig) -> bool:
     return any(around) or node.mode not in (None, RunMode.RUN) or str(node.run.dir) != "."
 
 
-def _paths(node: Any, prefix: str, has: Callable[[DictConfig, str], bool]) -> Iterator[str]:
+def _paths(node: Any, prefix: str, has: Callable[[DictConfig, Any], bool]) -> Iterator[str]:
     """Full paths of the values for which `has` is true."""
     if isinstance(node, DictConfig):
-        for name in map(str, node):
+        for name in node:  # a key may be a number
             if has(node, name):
                 yield f"{prefix}{name}"
             elif not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
@@ -143,12 +145,14 @@ def points(overrides: Sequence[str], searched: bool = False) -> list[list[str]]:
         if isinstance(value, Glob):
             axes.append([f"{key}={name}" for name in value.filter(options(key))])
             if not axes[-1]:
-                raise ConfigError([f"{text} matches no option; {key} has: {', '.join(options(key))}"])
+                raise ConfigError([f"{shown(text)} matches no option; {key} has: {some(options(key))}"])
         elif override.is_interval_sweep() and searched:
             interval: Any = value
             axes.append([f"{key}={interval.start}", f"{key}={interval.end}"])
         elif override.is_interval_sweep():
-            raise ConfigError([f"{text} needs a sweeper that searches; list the values: {key}=a,b or range(0,10,2)"])
+            raise ConfigError(
+                [f"{shown(text)} needs a sweeper that searches; list the values: {key}=a,b or range(0,10,2)"]
+            )
         elif override.is_sweep_override():
             axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
         else:

@@ -13,10 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdx.config.layout import ROLES, is_group, options
-from kdx.core.errors import did_you_mean
+from kdx.core.errors import closest, did_you_mean, shown, some
 
-# errors of Hydra; ValueError is raised for a group set to null
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# errors of Hydra; ValueError is raised for a group set to null, the others for values that Hydra takes apart
+COMPOSE_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +97,8 @@ def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> t
                 again.append(override)
                 continue
             problems.append(explain(found, override, None))
-            close = get_close_matches(name, options(_key(override)), n=1) if group is not None else []
-            good += [f"{_key(override)}={close[0]}"] if close else []
+            close = closest(name, options(_key(override))) if group is not None else None
+            good += [f"{_key(override)}={close}"] if close else []
             known = known and bool(close)
     return good, known, again
 
@@ -103,36 +111,66 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         override: The override that caused it; empty if unknown.
         cfg: The config without that override, with Hydra's node, for suggestions.
     """
-    text = str(error)
+    text, given = str(error), shown(override)
     key = _key(override)
     group, name = _not_found(error)
     if group is not None and override and group != key:
-        return f"{override} needs {group}={name}, which does not exist; choose one: {', '.join(options(group))}"
+        return f"{given} needs {shown(group)}={shown(name)}, which does not exist; choose one: {some(options(group))}"
+    if group is not None and name:
+        return f"unknown {shown(group)} '{shown(name)}'{did_you_mean(name, _known(error, group))}"
     if group is not None:
-        return f"unknown {group} '{name}'{did_you_mean(name, _known(error, group))}" if name else _choose_one(group)
+        return _choose_one(group)
     if "Config group override must be a string" in text and override:
         return _choose_one(key)
     if "Ambiguous value for argument" in text:
-        return f"'{override}' gives several values: a sweep needs -m, a list is written {key}=[a,b]"
+        return f"'{given}' gives several values: a sweep needs -m, a list is written {shown(key)}=[a,b]"
     if found := re.search(r"Interpolation key '([^']+)' not found", text):
-        where = re.search(r"full_key: (\S+)", text)
-        return f"'{override or (where and where[1])}' refers to '{found[1]}', which does not exist in this config"
+        where = given or _full_key(text)
+        return f"'{where}' refers to '{shown(found[1])}', which does not exist in this config"
     if found := re.search(r"You must specify '([^']+)'", text):
         return _choose_one(found[1])
     unknown = r"is not in struct|Could not override|Could not delete|Could not append"
+    if override.startswith("+") and not override.startswith("++") and cfg is not None and key in _paths(cfg, ""):
+        return f"'{given}' adds a key that exists; write {shown(override[1:])}"
     if re.search(unknown, text) and override and cfg is not None:
         inside = re.search(r"Key '([^']+)' is not in struct", f"{text} {error.__cause__}")
         if inside and key in _paths(cfg, ""):  # the value is a mapping with a key that the node lacks
             key = f"{key}.{inside[1]}"
-        return f"unknown key '{key}'{_suggest(key, cfg)}"
+        return f"unknown key '{shown(key)}'{_suggest(key, cfg)}"
     if "invalid literal for int()" in text and override:
-        return f"{override}: {key.rpartition('.')[0]} is a list; set the whole list: [a,b]"
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return f"{override}: {first}" if override else first
+        return f"{given}: {shown(key.rpartition('.')[0])} is a list; set the whole list: [a,b]"
+    first = shown(text.strip().splitlines()[0] if text.strip() else type(error).__name__, 160)
+    where = given or _full_key(text)
+    return f"{where}: {first}" if where else first
+
+
+def _full_key(text: str) -> str:
+    """The key that an error of OmegaConf reports; empty if it reports none."""
+    where = re.search(r"full_key: (\S+)", text)
+    return shown(where[1]) if where else ""
+
+
+def several_options(overrides: Sequence[str]) -> list[str]:
+    """A line for each group that is given a list: Hydra would merge its options one over the other."""
+    problems, parser = [], OverridesParser.create()
+    for override in overrides:
+        key = _key(override).split("@", 1)[0]
+        if "=[" not in override or key.startswith("hydra") or not is_group(key):
+            continue
+        try:
+            listed = isinstance(parser.parse_override(override).value(), list)
+        except HydraException:
+            continue  # reported as unreadable
+        if listed:
+            words = override.split("=", 1)[1].strip().strip("[]")
+            problems.append(
+                f"{key} takes one option, found {shown(override)}; a sweep is written -m {key}={shown(words)}"
+            )
+    return problems
 
 
 def _choose_one(group: str) -> str:
-    return f"{group} takes one of its options: {', '.join(options(group))}"
+    return f"{shown(group)} takes one of its options: {some(options(group.split('@')[0]))}"
 
 
 def _known(error: Exception, group: str) -> Sequence[str]:
@@ -175,6 +213,7 @@ def _without_spaced_signs(overrides: Sequence[str], problems: list[str]) -> list
     while "=" in kept:
         at = kept.index("=")
         left, right = "".join(kept[max(at - 1, 0) : at]), "".join(kept[at + 1 : at + 2])
+        left, right = shown(left), shown(right)
         problems.append(f"cannot read '{left} = {right}'; write it without spaces: {left}={right}")
         del kept[max(at - 1, 0) : at + 2]
     return kept
@@ -182,17 +221,22 @@ def _without_spaced_signs(overrides: Sequence[str], problems: list[str]) -> list
 
 def _unreadable(override: str) -> str:
     key, sign, value = override.partition("=")
+    given, key = shown(override), shown(key)
+    if override.endswith("\r"):
+        return f"'{given}' ends with a carriage return, as in Windows scripts; convert the script to Unix line ends"
     if not sign:
-        return f"cannot read '{override}'; a setting is written key=value"
+        return f"cannot read '{given}'; a setting is written key=value"
+    if not value.isascii() and not set(value) & set("'\"[]{}()"):
+        return f"cannot read '{given}'; letters outside ASCII need quotes inside quotes: '{key}=\"{shown(value)}\"'"
     if "=" in value:
         inner = value.strip("[]").replace("'", "").replace('"', "")
         parts = [part.strip() for part in inner.split(",")]
         if not value.startswith("[") or not all("=" in part for part in parts):
             parts = [inner]
         quoted = ",".join(f'"{part}"' for part in parts)
-        hint = f"'{key}=[{quoted}]'" if value.startswith("[") else f"'{key}={quoted}'"
-        return f"cannot read '{override}'; a value with an equals sign needs quotes inside quotes: {hint}"
-    return f"cannot read '{override}'; a value with brackets, commas, quotes or spaces of its own needs quotes"
+        hint = f"'{key}=[{shown(quoted)}]'" if value.startswith("[") else f"'{key}={shown(quoted)}'"
+        return f"cannot read '{given}'; a value with an equals sign needs quotes inside quotes: {hint}"
+    return f"cannot read '{given}'; a value with brackets, commas, quotes or spaces of its own needs quotes"
 
 
 def _suggest(key: str, cfg: DictConfig) -> str:
@@ -204,6 +248,8 @@ def _suggest(key: str, cfg: DictConfig) -> str:
         return "; a network is chosen with student=NAME and teacher=NAME"
     paths = [p for p in _paths(cfg, "") if not p.rpartition(".")[2].startswith("_")]
     paths = [p for p in paths if (p.split(".")[0] == "hydra") == (top == "hydra")]
+    if same := [path for path in paths if path.lower() == key.lower()]:
+        return f"; did you mean {same[0]!r}?"
     base, wrong, beyond = _deepest(key, set(paths))
     siblings = [p[len(base) :].lstrip(".") for p in paths if p.rpartition(".")[0] == base]
     close = [f"{base}.{name}" if base else name for name in get_close_matches(wrong, siblings, n=1)]
@@ -215,7 +261,7 @@ def _suggest(key: str, cfg: DictConfig) -> str:
         meant = sorted((p for p in paths if p.rpartition(".")[2] == same), key=len)[:3]
     if meant:
         return f"; did you mean {' or '.join(map(repr, meant))}?"
-    return f"; {f'{base} has' if base else 'known'}: {', '.join(dict.fromkeys(siblings))}" if siblings else ""
+    return f"; {f'{base} has' if base else 'known'}: {some(list(dict.fromkeys(siblings)))}" if siblings else ""
 
 
 def _deepest(key: str, paths: set[str]) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from kdx.config.aliases import current_target
 from kdx.config.compose import Config, ConfigError
 from kdx.config.schema import Given, RunConfig
-from kdx.core.errors import did_you_mean
+from kdx.core.errors import did_you_mean, shown, some
 
 Problem = tuple[str, str]  # path, sentence
 
@@ -46,7 +46,7 @@ def locate(target: str) -> Any:
     module, _, name = target.rpartition(".")
     if not module or not name or module.startswith("."):
         raise ValueError(
-            f"must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found '{target}'"
+            f"must be the full name of a class or function, such as kdx.losses.logits.kd.KD; found '{shown(target)}'"
         )
     if (renamed := current_target(target)) != target:
         raise ValueError(f"'{target}' was renamed; write {renamed}")
@@ -152,7 +152,7 @@ def _check_keys(
 ) -> Iterator[Problem]:
     for key, value in values.items():
         if key not in hints:
-            yield _join(path, key), f"unknown key '{_join(path, key)}'{did_you_mean(str(key), hints)}"
+            yield _join(path, key), f"unknown key '{shown(_join(path, key))}'{did_you_mean(str(key), hints)}"
         else:
             yield from _check(value, hints[key], _join(path, key))
     for key in sorted(required - values.keys()):
@@ -243,7 +243,7 @@ def _join(path: str, key: Any) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"the keys {', '.join(map(str, value))}"
+        return f"the keys {some(list(map(str, value)))}"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    return repr(value)
+    return shown(repr(value))

@@ -94,7 +94,7 @@ def init_process_group() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=_store(), rank=rank(), world_size=world_size())
+    dist.init_process_group(backend, init_method="env://")
     _initialised = True
 
 
@@ -121,7 +121,8 @@ def fails_first() -> bool:
         >>> fails_first()  # without torchrun
         True
     """
-    return world_size() == 1 or _store().add("failed", 1) == 1
+    # a restart by torchrun may keep the store of the attempt before
+    return world_size() == 1 or _store().add(f"failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
 
 
 def from_leader(value: T | None, error: Exception | None = None) -> T:

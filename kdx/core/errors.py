@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from unicodedata import category
 
-SHOWN = 60  # most names that a message lists
+SHOWN = 150  # most characters of the names that a message lists
+LONGEST = 290  # most characters of a message
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, surrogates, separators of lines
 
 
@@ -59,6 +60,29 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or category(c) not in CONTROLS else _escaped(c) for c in text)
 
 
+def shown(text: str, limit: int = 80) -> str:
+    """A user's text in a message: control characters and line breaks escaped, cut to a number of characters.
+
+    Example:
+        >>> shown("a\\nb"), shown("x" * 100, limit=5)
+        ('a\\\\nb', 'xxxx…')
+    """
+    text = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return printable(text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r"))
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is closest to another, whatever its case; None if none is close.
+
+    Example:
+        >>> closest("KD", ["kd", "dkd"])
+        'kd'
+    """
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower()[:100], sorted(by_lower), n=1, cutoff=0.6)
+    return by_lower[close[0]] if close else None
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
@@ -88,8 +112,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         '; known: temperature, weight'
     """
     names = sorted(known)
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    return f"; known: {shown}" if names else ""
+    if close := closest(word, names):
+        return f"; did you mean '{close}'?"
+    return f"; known: {some(names)}" if names else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """Names separated by commas, as many as a message holds, and the number of the others.
+
+    Example:
+        >>> some(["a", "b"])
+        'a, b'
+        >>> some([f"{n:0100}" for n in range(9)]).endswith(" and 8 more")
+        True
+    """
+    count, length = 0, 0
+    while count < len(names) and (not count or length + len(names[count]) + 2 <= SHOWN):
+        length += len(names[count]) + 2
+        count += 1
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if count < len(names) else "")

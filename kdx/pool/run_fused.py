@@ -75,4 +75,6 @@ class _Member:
 
     def stop(self) -> None:
         """Release the run's directory and files; the run can resume from its last checkpoint."""
+        if self._streams is not None:
+            set_rng_state(self._streams)  # a signal makes the run save
         self._run.close()

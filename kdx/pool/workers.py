@@ -17,6 +17,7 @@ import torch
 from kdx.config.schema import RunConfig
 from kdx.pool.run_fused import run_together
 from kdx.pool.task import Task, Team
+from kdx.runs import signals
 from kdx.runs.lock import PAUSE, LockedError
 from kdx.runs.results import Result
 
@@ -98,13 +99,19 @@ def _received(line: Connection) -> Iterable[tuple[int, str]]:
 def _work(configs: Sequence[RunConfig], folder: Path, threads: int, line: Connection) -> None:
     """Train a team in this worker; its output goes to `output.txt` in the directory of its first task."""
     threading.Thread(target=_die_with, args=(line,), daemon=True).start()
+    signals.install()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which then sends SIGTERM
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "output.txt", "a") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     torch.set_num_threads(threads)
-    for place, outcome in run_together(configs):
-        line.send((place, _said(outcome)))
+    try:
+        for place, outcome in run_together(configs):
+            line.send((place, _said(outcome)))
+    except KeyboardInterrupt as error:
+        print(f"kdx: {signals.told(error)}", file=sys.stderr)
+        sys.exit(signals.exit_code(error))
 
 
 def _said(outcome: Result | Exception) -> str:

@@ -11,7 +11,7 @@ from kdx.config.compose import Config
 from kdx.config.identity import experiment_hash
 from kdx.config.networks import network_node
 from kdx.config.past import read_config
-from kdx.core.errors import DamagedError, UserError, reason
+from kdx.core.errors import DamagedError, UserError, reason, shown
 from kdx.engine.optim.ema import Averaging
 from kdx.models.weights import sha256, sha256_of
 from kdx.runs.folder import CONFIG, STUDENT, is_done
@@ -20,6 +20,8 @@ from kdx.runs.seal import read_sealed
 
 def weights_file(checkpoint: str, key: str) -> Path:
     """The weights file of a checkpoint: the file itself, or the exported student of a run's directory."""
+    if not checkpoint.strip():
+        raise UserError(f"{key} is empty; give a file, a run's directory or null")
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         found = path / STUDENT
@@ -27,7 +29,9 @@ def weights_file(checkpoint: str, key: str) -> Path:
             raise UserError(f"{key}={checkpoint}: this directory has no student.safetensors; is the run finished?")
         return found
     if not path.exists():
-        raise UserError(f"{key}={checkpoint}: no such file or directory")
+        raise UserError(f"{key}={shown(checkpoint)}: no such file or directory")
+    if not path.is_file():
+        raise UserError(f"{key}={shown(checkpoint)}: not a regular file")
     return path
 
 

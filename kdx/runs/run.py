@@ -38,6 +38,7 @@ from kdx.engine.trainer import Trainer
 from kdx.models.sync_norms import sync_batch_norms
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.sharded import shard
+from kdx.runs import signals
 from kdx.runs.build import (
     Light,
     build_evaluators,
@@ -114,7 +115,8 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
         except StoppedError:
             raise
         except KeyboardInterrupt as error:
-            if not error.args:  # else the interrupt stopped the teacher's run, which has set it
+            stopped = error.args or isinstance(error, signals.SignalledError)
+            if not stopped:  # else the interrupt stopped the teacher's run, which has set it
                 error.args = ("" if Checkpoints(folder / CHECKPOINTS).last.exists() else UNSAVED,)
             raise
         except Exception:
@@ -152,14 +154,29 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     try:
         yield trainer.clock.step
         trainer.together = max(trainer.together, fused.size)
-        for _ in trainer.steps():
-            yield trainer.clock.step
+        with signals.training():
+            for _ in trainer.steps():
+                if (number := _signal(trainer)) is not None:
+                    trainer.save()
+                    raise signals.SignalledError(number, trainer.clock.step)
+                yield trainer.clock.step
         result = export_run(config, folder, light, loaders, trainer, teacher)
         summary = {**trainer.selection.last, "folder": str(folder)}
         return result
+    except GeneratorExit:  # a signal stopped a run that is fused with this one
+        if signals.caught() is not None:
+            trainer.save()
+        raise
     finally:
         trainer.bar.stop()
         trainer.log.close(summary)
+
+
+def _signal(trainer: Trainer) -> int | None:
+    """The signal that asks this run to end. Several processes follow the leader, at the steps of lines."""
+    if world_size() == 1:
+        return signals.caught()
+    return run_on_leader(signals.caught) if trainer.clock.step % trainer.log_steps == 0 else None
 
 
 def _begin(config: RunConfig, folder: Path) -> None:

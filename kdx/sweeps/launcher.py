@@ -1,6 +1,5 @@
 """Hydra's launcher of fused sweeps. Nothing heavy is imported before it launches."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +37,7 @@ class FusedLauncher(BasicLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
-        try:
-            self._train(job_overrides)
-        except KeyboardInterrupt:
-            print("kdx: stopped; the same command resumes", file=sys.stderr)
-            sys.exit(130)
+        self._train(job_overrides)
         return super().launch(job_overrides, initial_job_idx)
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:

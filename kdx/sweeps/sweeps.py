@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from kdx.config.compose import ConfigError
 from kdx.config.layout import config_file, options
-from kdx.core.errors import did_you_mean
+from kdx.core.errors import did_you_mean, shown
 
 PLUGINS = {
     "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -37,7 +37,7 @@ def expand(overrides: Sequence[str]) -> tuple[list[str], bool]:
     given = {o.split("=", 1)[0].lstrip("+") for o in rest}
     for name in names:
         if name not in options("sweep"):
-            raise ConfigError([f"unknown sweep '{name}'{did_you_mean(name, options('sweep'))}"])
+            raise ConfigError([f"unknown sweep '{shown(name)}'{did_you_mean(name, options('sweep'))}"])
         axes = yaml.safe_load(config_file("sweep", name).read_text())
         rest += [f"{key}={values}" for key, values in axes.items() if key not in given]
         given |= axes.keys()
