@@ -49,7 +49,7 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
-from kdx.runs.checks.remarks import remarks, resumed, tell
+from kdx.runs.checks.remarks import abandoned, remarks, resumed, tell
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
@@ -129,6 +129,7 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     if is_leader():
+        tell(abandoned(folder))
         tell(remarks(config, light, loaders))
     weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))

@@ -49,7 +49,7 @@ def test_groups_are_repetitions_over_seeds(tmp_path, kd):
     other = changed(kd, method__weights__kd=0.5)
     fabricate(tmp_path / "weighted", other, {"test/top1": 0.7})
     # the same experiment with the same seeds is no repetition, be it written 4 or 4.0
-    copy = changed(other, method__temperature=int(other["method"]["temperature"]))
+    copy = changed(other, method__temperature=int(other.method["temperature"]))
     fabricate(tmp_path / "weighted-again", copy, {"test/top1": 0.7})
     grouped = group_runs(collect([tmp_path]).runs)
     assert sorted(len(g.runs) for g in grouped.groups) == [1, 3]
@@ -205,7 +205,7 @@ def test_commands_that_are_wrong_exit_with_two(tmp_path, capsys):
     assert "did you mean 'title'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path / "nowhere")])
-    assert stop.value.code == 1
+    assert stop.value.code == 2 and "nowhere: no such directory" in capsys.readouterr().err
 
 
 def test_the_page_stands_alone_and_the_pictures_are_beside_it(many, tmp_path):
