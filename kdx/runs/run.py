@@ -49,7 +49,9 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
-from kdx.runs.checks.remarks import abandoned, remarks, resumed, tell
+from kdx.runs.checks.last_batch import check_last_batch
+from kdx.runs.checks.remarks import abandoned, remarks, resumed
+from kdx.runs.checks.tell import tell
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
@@ -131,6 +133,7 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     if is_leader():
         tell(abandoned(folder))
         tell(remarks(config, light, loaders))
+    check_last_batch(config, loaders.train, loaders.spec.inputs, light.settings.clock(loaders.train).steps)
     weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings

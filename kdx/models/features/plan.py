@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdx.models.answers import Key, find_logits
 from kdx.models.features.axes import decide
 from kdx.models.features.classifier import Classifier, Reader
 from kdx.models.features.layout import Layout, Source, Tap, as_vector, close, entries, parse, with_grid
@@ -69,7 +70,9 @@ def library_plan(net: Any, x: Tensor, heads: Sequence[str]) -> Plan:
     return plan
 
 
-def module_plan(net: nn.Module, x: Tensor, taps: Mapping[str, str], heads: Sequence[str], strict: bool) -> Plan:
+def module_plan(
+    net: nn.Module, x: Tensor, taps: Mapping[str, str], heads: Sequence[str], strict: bool, output: Key
+) -> Plan:
     """The plan of a network whose stages are the outputs of given modules.
 
     Args:
@@ -78,6 +81,7 @@ def module_plan(net: nn.Module, x: Tensor, taps: Mapping[str, str], heads: Seque
         taps: Module path by role, with the axes of its output behind a colon where they are given.
         heads: Path of its classifier, if there is one.
         strict: Whether a module that does not run is an error; else its role is left out.
+        output: Where the logits are in the network's output, see `find_logits`.
 
     Raises:
         ValueError: A module does not run, or returns no tensor.
@@ -86,7 +90,8 @@ def module_plan(net: nn.Module, x: Tensor, taps: Mapping[str, str], heads: Seque
     paths = [path for path, _ in parsed.values()]
     with randomised(net):
         x = random_input(x)
-        logits, recording = record(net, x.clone(), {}, outputs=paths, heads=heads)
+        answer, recording = record(net, x.clone(), {}, outputs=paths, heads=heads)
+        logits = find_logits(answer, output, type(net).__name__)
         chosen = {role: _chosen(recording.outputs.get(path)) for role, (path, _) in parsed.items()}
         other: Recording | None = None
         if any(of is not None and of[1].dim() > 2 and parsed[role][1] is None for role, of in chosen.items()):

@@ -2,8 +2,7 @@
 
 import glob
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ from kdx.runs.build import Light, make
 from kdx.runs.folder import CONFIG, is_done
 
 SCHEDULED = ("schedule", "method", "update")  # parts of a config that hold schedules
-
-_told: set[str] = set()
-
-
-def tell(lines: Iterable[str]) -> None:
-    """Print each line once in this process: the runs of a sweep share most of them."""
-    for line in lines:
-        if line not in _told:
-            print(f"kdx: {line}", file=sys.stderr)
-        _told.add(line)
 
 
 def remarks(config: RunConfig, light: Light, loaders: Loaders) -> Iterator[str]:
