@@ -49,7 +49,7 @@ def test_groups_are_repetitions_over_seeds(tmp_path, kd):
     other = changed(kd, method__weights__kd=0.5)
     fabricate(tmp_path / "weighted", other, {"test/top1": 0.7})
     # the same experiment with the same seeds is no repetition, be it written 4 or 4.0
-    copy = changed(other, method__temperature=int(other.method["temperature"]))
+    copy = changed(other, method__temperature=int(other["method"]["temperature"]))
     fabricate(tmp_path / "weighted-again", copy, {"test/top1": 0.7})
     grouped = group_runs(collect([tmp_path]).runs)
     assert sorted(len(g.runs) for g in grouped.groups) == [1, 3]
