@@ -1,11 +1,14 @@
 """Positions of examples in joined sets, and bytes of synthetic images."""
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from kdx.config.compose import compose
 from kdx.data.sets import TensorSet
 from kdx.data.sources.concat import ConcatSet
+from kdx.data.sources.own import read
 from kdx.runs.build import make
 
 
@@ -39,3 +42,13 @@ def test_synthetic_bytes_are_clipped_and_do_not_wrap(noise: float, least: float,
     extreme = ((noisy == 0) | (noisy == 255)).double().mean().item()
     assert least <= extreme <= most
     assert noisy[plain > 200].mean() > noisy[plain < 50].mean()
+
+
+def test_half_precision_images_are_read_back_by_value():
+    """Of two bytes each on their way in, single precision on their way out."""
+    inputs = torch.randn(3, 2, 4, 5).half()
+    items = TensorDataset(inputs, torch.tensor([1, 0, 1]))
+    for index in range(3):
+        array, label = read(items, index, "mine")
+        assert array.dtype == np.float32 and label == [1, 0, 1][index]
+        assert torch.equal(torch.from_numpy(array).permute(2, 0, 1), inputs[index].float())
