@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kdx.core.notice import notice
 from kdx.core.outputs import FeatureSpec, Outputs
 from kdx.models.answers import Key, find_logits
 from kdx.models.features.classifier import classifier
+from kdx.models.features.ends import Plan
 from kdx.models.features.layout import Source, entry, parse
-from kdx.models.features.plan import Plan, library_plan, module_plan
+from kdx.models.features.plan import library_plan, module_plan
 from kdx.models.features.quiet import quiet, random_input
 from kdx.models.teachers.frozen import Frozen
 
@@ -141,14 +143,16 @@ class Tapped(nn.Module):
         return None if reader is None else classifier(self.net, reader, channels)
 
     def plan(self, x: Tensor) -> Plan:
-        """Where the features are for inputs of this shape; found once."""
+        """Where the features are for inputs of this size; found once for each size."""
         size = tuple(x.shape[2:])
-        known = self._plans.get(size) or next((p for p in self._plans.values() if not p.has_grid()), None)
+        known = self._plans.get(size)
         if known is None:
             with quiet(self.net, x.device), torch.autocast(x.device.type, enabled=False):
                 known = self._found(x)
                 self._plans[size] = known
                 self._listen(known)
+                for line in known.left_out:
+                    notice(f"{type(self.net).__name__}: {line}")
                 self._tape.copied |= self._run(random_input(x))[2]
         return known
 
