@@ -25,6 +25,8 @@ CHOICE = (
     "val_fraction",
     "val_seed",
     "train_subset",
+    "max_examples",
+    "drop_duplicates",
     "download",
     "verify",
     "index",

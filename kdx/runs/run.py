@@ -49,6 +49,7 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
+from kdx.runs.checks.overlap import overlaps
 from kdx.runs.checks.remarks import remarks, resumed, tell
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
@@ -128,8 +129,7 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
 def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, light: Light) -> Steps:
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
-    if is_leader():
-        tell(remarks(config, light, loaders))
+    run_on_leader(lambda: _examine(config, light, loaders))
     weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings
@@ -177,6 +177,11 @@ def _signal(trainer: Trainer) -> int | None:
     if world_size() == 1:
         return signals.caught()
     return run_on_leader(signals.caught) if trainer.clock.step % trainer.log_steps == 0 else None
+
+
+def _examine(config: RunConfig, light: Light, loaders: Loaders) -> None:
+    tell(remarks(config, light, loaders))
+    tell(overlaps(config, light.transfer, loaders.splits))
 
 
 def _begin(config: RunConfig, folder: Path) -> None:
