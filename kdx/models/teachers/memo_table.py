@@ -11,6 +11,7 @@ import numpy as np
 from kdx.core.errors import UserError
 
 SHARD_BYTES = 2**30
+MARKS = "marks.bin"
 Kind = Literal["fp16", "fp32"]
 
 
@@ -43,7 +44,7 @@ class MemoTable:
         self._files: list[int] = []
         # closes the files when the table is dropped: one process may train hundreds of runs
         self._finalizer = weakref.finalize(self, _close, self._files)
-        self._marks_file, self._marks = self._open("marks.bin", rows * 4, np.dtype(np.uint32), (rows,))
+        self._marks_file, self._marks = self._open(MARKS, rows * 4, np.dtype(np.uint32), (rows,))
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Read rows, int64 [B]: values [B, width], and a mask [B] of the written ones; other values are garbage."""
