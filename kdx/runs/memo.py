@@ -68,7 +68,7 @@ def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders
 
 
 def _folder_of_content(base: Path, train: ExampleSet) -> Path:
-    """The folder of the memo for the training images as they are now: `base`, or `base-2` where they changed.
+    """The folder of the memo for the training images as they are now: `base`, or `base-images2` where they changed.
 
     Each folder lists the digests of the images whose outputs it stores. They are compared with all images in memory, or
     with `SAMPLE` of those in files.
@@ -78,7 +78,7 @@ def _folder_of_content(base: Path, train: ExampleSet) -> Path:
         positions = torch.from_numpy(np.random.default_rng().choice(len(train), SAMPLE, replace=False))
     own, rows = digests(train.subset(positions)), train.origin[positions].numpy()
     for number in count(1):
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        folder = base if number == 1 else base.with_name(f"{base.name}-images{number}")
         file = folder / CONTENT
         known = np.zeros(train.pool, np.uint64)
         if file.exists():
