@@ -231,7 +231,7 @@ class Trainer:
         Raises:
             UserError: A run with another number of processes wrote it.
         """
-        rng = [state["rng"], *(state["further_rng"] if "further_rng" in state else ())]
+        rng = [state["rng"], *state.get("further_rng", ())]
         if len(rng) != world_size():
             raise UserError(
                 f"the run was started with {len(rng)} processes and has {world_size()} now; resume it with the same "

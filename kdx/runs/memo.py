@@ -10,7 +10,6 @@ import torch
 from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
-from kdx.core.distributed import run_on_leader
 from kdx.core.files import as_file_name, atomic_write
 from kdx.data.content import digests
 from kdx.data.loaders import Loaders
@@ -22,6 +21,7 @@ from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
 from kdx.models.teachers.memo_table import MARKS, MemoTable
 from kdx.runs.build import stream_seed
 from kdx.runs.checks.remarks import tell
+from kdx.runs.leader import run_on_leader
 from kdx.runs.results import write_json
 
 CONTENT = "content.bin"  # digest of each training image, uint64 by its position in the source; 0 where it is unknown

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from kdx.config.compose import Config
 from kdx.config.identity import left_out
-from kdx.config.past import read_config
+from kdx.config.past import DamagedError, read_config
+from kdx.config.schema import RunConfig
+from kdx.config.strangers import refusals
 from kdx.core.errors import UserError
 from kdx.data.content import digests, is_known
 from kdx.data.dataset import Splits
@@ -26,7 +27,7 @@ FEW = 0.01  # share up to which equal images are natural duplicates
 MOST = 50_000  # images of files that are decoded for a comparison by content
 
 
-def overlaps(config: Config, transfer: Transfer, splits: Splits) -> Iterator[str]:
+def overlaps(config: RunConfig, transfer: Transfer, splits: Splits) -> Iterator[str]:
     """Check the examples that should be new; yields a line for each check that is impossible.
 
     Args:
@@ -38,7 +39,7 @@ def overlaps(config: Config, transfer: Transfer, splits: Splits) -> Iterator[str
     """
     new: dict[str, tuple[ExampleSet, str]] = {}
     if splits.val is not None:
-        cut = " ".join(f"dataset.{key}={config['dataset'][key]}" for key in ("val_fraction", "val_seed"))
+        cut = " ".join(f"dataset.{key}={config.dataset[key]}" for key in ("val_fraction", "val_seed"))
         new["validation"] = (splits.val, f"train it with {cut}, or set dataset.val_fraction=0")
     if transfer.has_foreign and not isinstance(transfer.unlabelled, Noise):
         for name, data in (("validation", splits.val), ("test", splits.test)):
@@ -50,22 +51,25 @@ def overlaps(config: Config, transfer: Transfer, splits: Splits) -> Iterator[str
         new["transfer"] = (splits.train, remedy)
     if new:
         for own in each_teacher(config).values():
-            training = own["teacher"]["training"]
+            training = None if own.teacher is None else own.teacher.training
             if training is not None and not _is_cut_alike(config, training):
-                yield from _compare(config, training, new, "the teacher's own training, by teacher.recipe")
+                parts = {"dataset": training.dataset, "transfer": training.transfer}
+                yield from _compare(config, parts, new, "the teacher's own training, by teacher.recipe")
         for key, checkpoint in _given(config):
             for past in _lineage(checkpoint):
                 try:
+                    if wrong := refusals({part: past[part] for part in ("dataset", "transfer")}):
+                        raise ValueError(wrong[0])
                     yield from _compare(config, past, new, f"{key}={checkpoint}")
                 except (OSError, KeyError, TypeError, ValueError) as error:
                     why = (str(error).splitlines() or [type(error).__name__])[0]
                     yield f"{key}={checkpoint}: cannot compare the examples that trained it ({why[:120]})"
 
 
-def _compare(config: Config, past: Config, new: dict[str, tuple[ExampleSet, str]], what: str) -> Iterator[str]:
+def _compare(config: RunConfig, past: Config, new: dict[str, tuple[ExampleSet, str]], what: str) -> Iterator[str]:
     transfer = make(past["transfer"])
     train = transfer.splits(make(past["dataset"])).train
-    numbered = _facts(config) == _facts(past) and not train.foreign
+    numbered = _facts(config.dataset) == _facts(past["dataset"]) and not train.foreign
     for name, (data, remedy) in new.items():
         if numbered and not data.foreign:
             known = np.isin(data.origin.numpy(), train.origin.numpy())
@@ -79,11 +83,12 @@ def _compare(config: Config, past: Config, new: dict[str, tuple[ExampleSet, str]
         _refuse(known, name, f"the training set of {what}", remedy)
 
 
-def _is_cut_alike(config: Config, training: Config) -> bool:
+def _is_cut_alike(config: RunConfig, training: RunConfig) -> bool:
     """Whether a teacher's own training leaves out the same examples; it does unless its recipe says otherwise."""
-    parts = (("dataset", ("val_fraction", "val_seed")), ("transfer", ("held_out", "held_out_seed")))
-    same = all(config[part][key] == training[part][key] for part, keys in parts for key in keys)
-    return same and (not config["transfer"]["held_out"] or config["transfer"]["part"] != training["transfer"]["part"])
+    mine, other = config.transfer, training.transfer
+    same = all(config.dataset[key] == training.dataset[key] for key in ("val_fraction", "val_seed"))
+    same &= all(mine[key] == other[key] for key in ("held_out", "held_out_seed"))
+    return same and (not mine["held_out"] or mine["part"] != other["part"])
 
 
 def _refuse(known: np.ndarray, name: str, where: str, remedy: str) -> None:
@@ -99,14 +104,14 @@ def _too_many(data: ExampleSet, train: ExampleSet) -> bool:
     return sum(len(part) for part in (data, train) if part.decodes) > MOST
 
 
-def _given(config: Config) -> Iterator[tuple[str, str]]:
+def _given(config: RunConfig) -> Iterator[tuple[str, str]]:
     """The key and the place of each checkpoint that the config names."""
     for name, own in each_teacher(config).items():
-        checkpoint = own["teacher"]["checkpoint"]
+        checkpoint = None if own.teacher is None else own.teacher.checkpoint
         if checkpoint not in (None, "auto"):
             yield f"teacher.members.{name}.checkpoint" if name else "teacher.checkpoint", checkpoint
-    if config["student"]["checkpoint"] is not None:
-        yield "student.checkpoint", config["student"]["checkpoint"]
+    if config.student.checkpoint is not None:
+        yield "student.checkpoint", config.student.checkpoint
 
 
 def _lineage(checkpoint: str) -> Iterator[Config]:
@@ -122,12 +127,12 @@ def _lineage(checkpoint: str) -> Iterator[Config]:
         try:
             past = read_config(file)
             following = past["student"]["checkpoint"]
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        except (DamagedError, KeyError):
             return  # a file of that name that is not the config of a run
         yield past
 
 
-def _facts(config: Config) -> dict[str, Any]:
+def _facts(dataset: Config) -> dict[str, Any]:
     """What numbers the examples of a data set: equal facts, equal positions."""
-    own = {key: value for key, value in config["dataset"].items() if key not in REGIME}
+    own = {key: value for key, value in dataset.items() if key not in REGIME}
     return {key: value for key, value in own.items() if key == "root" or not left_out(f"dataset.{key}")}
