@@ -12,6 +12,7 @@ kdx: experiments in knowledge distillation
   kdx status [outputs/...]                   list the runs that are running, failed or waiting; count those done
   kdx report FOLDER ...                      write a page of tables and figures of the runs below folders
   kdx compare A B                            compare two runs, or groups of runs over seeds
+  kdx data DATASET [key=value] ...           sizes, classes, duplicates and sample pictures of a data set
   kdx list methods|models|datasets|...       list the options of a group; `kdx list` names the groups
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
   kdx --version
@@ -90,6 +91,12 @@ def _list(arguments: list[str]) -> None:
     catalogue(arguments)
 
 
+def _data(arguments: list[str]) -> None:
+    from kdx.commands.data import main as data
+
+    data(arguments)
+
+
 def _completion(arguments: list[str]) -> None:
     from kdx.commands.completion import main as completion
 
@@ -102,6 +109,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "status": _status,
     "report": _report,
     "compare": _compare,
+    "data": _data,
     "list": _list,
     "completion": _completion,
 }

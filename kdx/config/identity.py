@@ -52,6 +52,8 @@ NOT_IDENTITY = (
 )
 # Keys that change results, but repeat others: `teacher.training` holds the full config of the teacher's own training.
 REPEATED = ("teacher.recipe",)
+# Keys that were added since names were frozen, with the value at which they change nothing; left out at this value.
+NEUTRAL = {"dataset.max_examples": None, "dataset.drop_duplicates": False}
 # Seeds tell repetitions of one experiment apart.
 SEEDS = ("seed", "data_seed")
 
@@ -64,7 +66,8 @@ def identity(config: Config | RunConfig) -> str:
     Keys for which `counts` is false are left out. A given checkpoint enters by its content (`sha256`), a teacher that
     is trained first by its config (`training`), a class by its frozen name.
     """
-    return fingerprint({path: _frozen(path, value) for path, value in leaves(config).items() if counts(path)})
+    whole = leaves(config).items()
+    return fingerprint({p: _frozen(p, value) for p, value in whole if counts(p) and not is_neutral(p, value)})
 
 
 def experiment(config: Config | RunConfig) -> dict[str, Any]:
@@ -74,7 +77,11 @@ def experiment(config: Config | RunConfig) -> dict[str, Any]:
     of each other. Null values are left out, like missing keys.
     """
     whole = leaves(config)
-    kept = {path: value for path, value in whole.items() if counts(path) and not is_seed(path, whole)}
+    kept = {
+        path: value
+        for path, value in whole.items()
+        if counts(path) and not is_neutral(path, value) and not is_seed(path, whole)
+    }
     kept |= {path: value for path, value in whole.items() if path.endswith(".experiment") and _is_checkpoint(path)}
     return {path: canonical(value) for path, value in kept.items() if value is not None}
 
@@ -113,6 +120,12 @@ def left_out(path: str) -> bool:
 def counts(path: str) -> bool:
     """Whether a key of the config is part of a run's identity."""
     return not _is_below(path, NOT_IDENTITY + REPEATED)
+
+
+def is_neutral(path: str, value: Any) -> bool:
+    """Whether a newer key of the config has the value that older configs imply."""
+    path = _as_own(path).removeprefix("transfer.unlabelled.")
+    return path in NEUTRAL and value == NEUTRAL[path]
 
 
 def is_seed(path: str, whole: dict[str, Any]) -> bool:
@@ -169,13 +182,14 @@ def _frozen_node(node: Any) -> Any:
 
 
 def _is_below(path: str, names: tuple[str, ...]) -> bool:
-    # keys of an ensemble's members and of a teacher's training follow the same rules
-    path = MEMBER.sub("teacher.", path).removeprefix("teacher.training.")
+    path = _as_own(path)
     return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
 def _is_checkpoint(path: str) -> bool:
-    return MEMBER.sub("teacher.", path).removeprefix("teacher.training.") in (
-        "teacher.experiment",
-        "student.experiment",
-    )
+    return _as_own(path) in ("teacher.experiment", "student.experiment")
+
+
+def _as_own(path: str) -> str:
+    """The key without the member or the teacher's training that it belongs to: they follow the same rules."""
+    return MEMBER.sub("teacher.", path).removeprefix("teacher.training.")

@@ -1,14 +1,17 @@
 """The config object of a data set: its facts, and the regime that selects a run's examples."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from kdx.core.distributed import is_leader
 from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
 from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
+from kdx.data.content import digests, is_known, is_repeated
 from kdx.data.order import Mix
 from kdx.data.regime import balanced, stratified
 from kdx.data.sets import DataError, ExampleSet
@@ -48,6 +51,11 @@ class Dataset:
         val_fraction: Share of the training set held out for validation, cut before `fraction`.
         val_seed: Seed of the held-out share.
         train_subset: Number of training examples in the split "train" of evaluators.
+        max_examples: Number of training examples to keep at most, after `fraction`; class-balanced. None for all.
+        drop_duplicates: Whether to leave out training examples whose input equals one of the test set or an earlier
+            training example, before any other cut.
+
+    The last two have defaults for the files of data sets that were written before them.
     """
 
     name: str
@@ -56,6 +64,8 @@ class Dataset:
     val_fraction: PartialFraction
     val_seed: Count
     train_subset: PositiveInt
+    max_examples: PositiveInt | None = None
+    drop_duplicates: bool = False
 
     @property
     def task(self) -> Task:
@@ -93,6 +103,8 @@ class Dataset:
                     f"inputs of the {split} set of {self.name} have the shape {list(data.shape)}, "
                     f"but the configuration says {list(expected)}"
                 )
+        if self.drop_duplicates:
+            train = self._without_duplicates(train, test)
         if not self.val_fraction:
             return train, test, None
         strata = train.strata
@@ -102,11 +114,25 @@ class Dataset:
         return train.subset((~held).nonzero().flatten()), test, train.subset(held.nonzero().flatten())
 
     def share(self, train: ExampleSet) -> ExampleSet:
-        """The `fraction` of the training pool. Raises DataError if it leaves a class empty."""
-        if self.fraction == 1:
-            return train
-        chosen = stratified(train.strata, self.fraction, self.fraction_seed, "fraction")
-        return train.subset(chosen.nonzero().flatten())
+        """The `fraction` of the training pool, at most `max_examples`. Raises DataError if it leaves a class empty."""
+        if self.fraction < 1:
+            chosen = stratified(train.strata, self.fraction, self.fraction_seed, "fraction")
+            train = train.subset(chosen.nonzero().flatten())
+        if self.max_examples is not None and self.max_examples < len(train):
+            train = train.subset(balanced(train.strata, self.max_examples, self.fraction_seed, "max_examples"))
+        return train
+
+    def _without_duplicates(self, train: ExampleSet, test: ExampleSet) -> ExampleSet:
+        own = digests(train)
+        tested, repeated = is_known(own, digests(test)), is_repeated(own)
+        dropped = torch.from_numpy(tested | repeated)
+        if is_leader():
+            print(
+                f"kdx: dataset.drop_duplicates leaves out {tested.sum()} training examples of {self.name} that are in "
+                f"the test set, and {(repeated & ~tested).sum()} that repeat another",
+                file=sys.stderr,
+            )
+        return train.subset((~dropped).nonzero().flatten())
 
     def seen(self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | None = None) -> Splits:
         """The splits of a run that trains on `train`."""

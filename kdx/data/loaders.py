@@ -242,6 +242,7 @@ class Loaders:
 
     Attributes:
         spec: Facts of the training set.
+        splits: The examples.
         train: Training batches.
         evals: Batches by split: "test", "val" if there is one, and "train" for a part of the training set.
         num_views: Bound on `Batch.view` of training batches; None if the number of views is infinite.
@@ -249,6 +250,7 @@ class Loaders:
     """
 
     spec: DataSpec
+    splits: Splits
     train: Epochs
     evals: Mapping[str, EvalLoader]
     num_views: int | None
@@ -269,6 +271,7 @@ def make_loaders(
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
     return Loaders(
         splits.spec,
+        splits,
         TrainLoader(
             splits.train,
             splits.spec,

@@ -84,8 +84,7 @@ class Trainer:
         self.device, self.ema = device, ema
         self.log_steps, self.checkpoint_seconds, self.on_selected = log_steps, checkpoint_seconds, on_selected
         self.meter, self.selection = Meter(task), Selection(task.primary)
-        self.seconds = 0.0
-        self.step_seconds = 0.0
+        self.seconds = self.step_seconds = 0.0
         self.examples = 0
         self.together = 1  # maximum number of runs fused with this one; its seconds depend on them
         self.threads = [torch.get_num_threads()]  # of the CPU; a number for each resume with others
@@ -115,8 +114,7 @@ class Trainer:
                 if self.ema is not None:
                     self.ema.update(clock.step + 1)
                 self.meter.add(clock.step, step, batch)
-                clock.step += 1
-                self.examples += batch.total
+                clock.step, self.examples = clock.step + 1, self.examples + batch.total
                 self.bar.advance(batch.total)
 
                 line: dict[str, float] = {}
@@ -226,9 +224,7 @@ class Trainer:
         Raises:
             UserError: A run with another number of processes wrote it.
         """
-        rng = [state["rng"]]
-        if "further_rng" in state:
-            rng += state["further_rng"]
+        rng = [state["rng"], *state.get("further_rng", ())]
         if len(rng) != world_size():
             raise UserError(
                 f"the run was started with {len(rng)} processes and has {world_size()} now; resume it with the same "
@@ -244,6 +240,5 @@ class Trainer:
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         self.together = max(self.together, state["together"])
         if "threads" in state:  # missing in older checkpoints
-            before, now = state["threads"], self.threads[-1:]
-            self.threads = before if before[-1:] == now else [*before, *now]
+            self.threads = [*state["threads"], *(n for n in self.threads if n != state["threads"][-1])]
         set_rng_state(rng[rank()])

@@ -50,6 +50,7 @@ from kdx.runs.build import (
     stream_seed,
 )
 from kdx.runs.checks.last_batch import check_last_batch
+from kdx.runs.checks.overlap import overlaps
 from kdx.runs.checks.remarks import abandoned, remarks, resumed
 from kdx.runs.checks.tell import tell
 from kdx.runs.export import export_run, folder_of, name, save_selected
@@ -130,9 +131,7 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
 def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, light: Light) -> Steps:
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
-    if is_leader():
-        tell(abandoned(folder))
-        tell(remarks(config, light, loaders))
+    run_on_leader(lambda: _examine(config, folder, light, loaders))
     check_last_batch(config, loaders.train, loaders.spec.inputs, light.settings.clock(loaders.train).steps)
     weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))
@@ -181,6 +180,12 @@ def _signal(trainer: Trainer) -> int | None:
     if world_size() == 1:
         return signals.caught()
     return run_on_leader(signals.caught) if trainer.clock.step % trainer.log_steps == 0 else None
+
+
+def _examine(config: RunConfig, folder: Path, light: Light, loaders: Loaders) -> None:
+    tell(abandoned(folder))
+    tell(remarks(config, light, loaders))
+    tell(overlaps(config, light.transfer, loaders.splits))
 
 
 def _begin(config: RunConfig, folder: Path) -> None:

@@ -9,6 +9,7 @@ from test_folder import folder_at
 from test_loaders import STANDARD
 from test_sources import cifar_at, mnist_at
 
+from kdx.data.content import digests, is_known, is_repeated
 from kdx.data.loaders import make_loaders
 
 ROOT = Path(os.environ.get("KDX_DATA", "/nowhere"))
@@ -24,6 +25,19 @@ def statistics(images: torch.Tensor) -> tuple[list[float], list[float]]:
     share = torch.stack([x[:, c].bincount(minlength=256).double() / len(x) for c in range(x.shape[1])])
     mean = share @ values
     return mean.tolist(), (share @ values**2 - mean**2).sqrt().tolist()
+
+
+@needs("cifar-100-python")
+def test_cifar100_has_ten_test_images_in_its_training_set():
+    train, test = cifar_at(ROOT).load()
+    images, labels = (torch.cat([getattr(part, key) for part in (train, test)]) for key in ("images", "labels"))
+    _, first = images.flatten(1).unique(dim=0, return_inverse=True)
+    shared = [i for i in range(len(test)) if bool((first[: len(train)] == first[len(train) + i]).any())]
+    assert is_known(digests(test), digests(train)).nonzero()[0].tolist() == shared and len(shared) == 10
+    twins = [labels[: len(train)][first[: len(train)] == first[len(train) + i]][0] for i in shared]
+    assert sum(int(twin != test.labels[i]) for twin, i in zip(twins, shared, strict=True)) == 6
+    kept = cifar_at(ROOT, drop_duplicates=True).splits().train
+    assert not is_known(digests(test), digests(kept)).any() and not is_repeated(digests(kept)).any()
 
 
 @needs("cifar-100-python")

@@ -154,7 +154,7 @@ RANDOM = "torch.randperm without a device"
 REFUSED = {
     "optimizer.implementation=fused": ("method=kd", "optimizer.implementation=foreach"),
     "update=joint": ("method=dml", "update=peers"),
-    "changes a number in 100% of the steps": ("method=kd", f"method.weights.kd={RISING}"),
+    "changes its value in 100% of the steps": ("method=kd", f"method.weights.kd={RISING}"),
     RANDOM: ("method=dgkd",),
     "Tensor.nonzero": ("method=bss",),
 }

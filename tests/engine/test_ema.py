@@ -90,7 +90,7 @@ def test_a_number_and_the_keys_are_one_setting():
         for text in ("0.5", "{decay: 0.5, warmup: false}", "{decay: 0.5, warmup: true}")
     }
     number, plain, warm = of.values()
-    assert averaging(number["trainer"]["ema"]) == Averaging(decay=0.5, warmup=False)
+    assert averaging(number.trainer["ema"]) == Averaging(decay=0.5, warmup=False)
     assert identity(number) == identity(plain) != identity(warm)
 
 

@@ -1,10 +1,12 @@
 """Runs whose teacher remembers, against the same runs whose teacher does not."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import OTHER_TASKS
@@ -14,6 +16,7 @@ from kdx.config.compose import ConfigError, options
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.seed import seeded
+from kdx.data.content import digests
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import MIN_BATCH, Memo
 from kdx.pool.run_fused import run_together
@@ -134,6 +137,38 @@ def test_runs_that_ask_the_same_share_a_memo(tiny, change):
     config = tiny(WEIGHTS, *BASE, *MEMO, change, **({} if student is None else {"student": student}))
     loaders = build_loaders(config, build_light(config))
     assert memoised(config, mine.net.teacher, "sum", loaders, torch.device("cpu")).table.folder == mine.table.folder
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+def test_other_images_under_the_same_config_have_another_memo(tiny, capsys, decodes: bool):
+    config, teacher, loaders, memo = scene(tiny)
+
+    def folder(images: torch.Tensor) -> Path:
+        train = copy.copy(loaders.splits.train)
+        train.images, train.decodes = images, decodes
+        other = replace(loaders, splits=replace(loaders.splits, train=train))
+        return memoised(config, teacher, "sum", other, torch.device("cpu")).table.folder
+
+    images, first = loaders.splits.train.images, memo.table.folder
+    assert folder(images) == first and not capsys.readouterr().err
+    changed = images.clone()
+    changed[5, 0, 0, 0] ^= 1
+    second = folder(changed)
+    assert second.name == f"{first.name}-images2"
+    assert f"1 of 40 training images changed since {first} stored their teacher's outputs" in capsys.readouterr().err
+    assert folder(changed) == second and folder(images) == first  # each content keeps its own
+    (first / "content.bin").unlink()  # as a version without digests left it
+    assert folder(images).name == f"{first.name}-images3"
+
+
+def test_the_images_that_runs_add_are_remembered(tiny):
+    _, teacher, loaders, memo = scene(tiny, "dataset.fraction=0.5")
+    whole = build_loaders(other := tiny(WEIGHTS, *BASE, *MEMO), build_light(other))
+    kept = np.fromfile(memo.table.folder / "content.bin", np.uint64)
+    assert np.array_equal(kept.nonzero()[0], loaders.splits.train.origin.sort().values.numpy())
+    assert memoised(other, teacher, "sum", whole, torch.device("cpu")).table.folder == memo.table.folder
+    kept = np.fromfile(memo.table.folder / "content.bin", np.uint64)
+    assert np.array_equal(kept, digests(whole.splits.train))
 
 
 @pytest.mark.parametrize(

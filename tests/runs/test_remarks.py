@@ -1,9 +1,11 @@
 """Lines before training about settings that do something else than they seem to."""
 
+from itertools import count
+
 import pytest
 
 from kdx.config.compose import ConfigError, compose
-from kdx.runs.build import build_light, build_loaders, build_method, start_student
+from kdx.runs.build import build_light, build_loaders, build_method, make, start_student
 from kdx.runs.checks.remarks import remarks, resumed
 from kdx.runs.prepare import examine, prepare
 from kdx.runs.run import build_trainer, run
@@ -118,3 +120,28 @@ def test_a_resume_with_other_threads_is_told_and_recorded(tiny, tmp_path):
     assert "resumed with 1 CPU threads after a start with 3" in line and "trainer.threads=3" in line
     again.save()
     assert trainer().threads == [3, 1] and not list(resumed([1], light.device))
+
+
+def test_an_interrupt_promises_to_resume_only_from_a_checkpoint(tiny, monkeypatch):
+    config = tiny("method=supervised", "trainer.checkpoint_seconds=0")
+
+    def stop_at(number: int) -> str:
+        taken = count(1)
+
+        def stop(*_):
+            if next(taken) == number:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("kdx.engine.record.meter.Meter.add", stop)
+            with pytest.raises(KeyboardInterrupt) as raised:
+                run(config)
+        return "".join(raised.value.args)
+
+    assert stop_at(1) == " before the first checkpoint"
+    assert stop_at(3) == ""  # the checkpoints of two steps are there
+
+
+def test_overfitting_takes_a_few_examples():
+    dataset = compose(["method=supervised", "debug=overfit", "dataset=digits"]).config["dataset"]
+    assert len(make(dataset).splits().train) == dataset["max_examples"] == 64

@@ -1,0 +1,78 @@
+"""Examples by content: equal inputs have equal digests, in any data set and under any name."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+
+CHUNK = 1024  # examples read at a time
+UNREADABLE = np.uint64(0)  # stands for an input that cannot be read; no digest has this value
+
+
+def digests(data: ExampleSet, unreadable: Callable[[int, DataError], None] | None = None) -> np.ndarray:
+    """A digest of each input, uint64 [N]: of its pixels as the set stores them, or of its numbers.
+
+    Args:
+        data: The examples.
+        unreadable: Called with the position of an input that cannot be read, and the error; its digest is
+            `UNREADABLE`. None to raise the error.
+
+    Raises:
+        DataError: An input cannot be read.
+    """
+    rows = inputs(data, unreadable)
+    return np.fromiter((UNREADABLE if row is None else digest(row) for row in rows), np.uint64, len(data))
+
+
+def inputs(data: ExampleSet, unreadable: Callable[[int, DataError], None] | None = None) -> Iterator[np.ndarray | None]:
+    """Each input as the set stores it, in order; None for one that cannot be read. Arguments as in `digests`."""
+    for indices in torch.arange(len(data)).split(CHUNK):
+        yield from _inputs(data, indices, unreadable)
+
+
+def is_known(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Mask of the digests that occur among others, bool [N]."""
+    return np.isin(values, others) & (values != UNREADABLE)
+
+
+def is_repeated(values: np.ndarray) -> np.ndarray:
+    """Mask of the digests that occurred before in the same array, bool [N]."""
+    repeated = np.ones(len(values), dtype=bool)
+    repeated[np.unique(values, return_index=True)[1]] = False
+    return repeated & (values != UNREADABLE)
+
+
+def digest(row: np.ndarray) -> np.uint64:
+    """The digest of one input."""
+    content = hashlib.blake2b(row.tobytes(), digest_size=8)
+    content.update(str(row.shape).encode())
+    return np.maximum(np.frombuffer(content.digest(), np.uint64)[0], np.uint64(1))
+
+
+def _inputs(
+    data: ExampleSet, indices: torch.Tensor, unreadable: Callable[[int, DataError], None] | None
+) -> Iterator[np.ndarray | None]:
+    try:
+        rows = _rows(data, indices)
+    except DataError as error:
+        if unreadable is None:
+            raise
+        if len(indices) == 1:
+            unreadable(int(indices), error)
+            yield None
+            return
+        for index in indices.split(1):
+            yield from _inputs(data, index, unreadable)
+        return
+    yield from rows
+
+
+def _rows(data: ExampleSet, indices: torch.Tensor) -> np.ndarray:
+    if isinstance(data, VectorSet):
+        return data.vectors[indices].numpy()
+    assert isinstance(data, ImageSet)
+    source, rows = data.rows(indices)
+    return source[rows]
