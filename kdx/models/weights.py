@@ -14,10 +14,8 @@ from torch.nn.parameter import is_lazy
 from kdx.core.errors import UserError
 from kdx.core.files import atomic_write
 from kdx.models.extra_state import packed, unpacked
+from kdx.models.layouts import find_state, without_prefixes
 from kdx.models.tap import plain
-
-_WRAPPED = ("model", "state_dict", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.")
 
 
 class CheckpointError(UserError, ValueError):
@@ -59,17 +57,16 @@ def as_bytes(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, str]:
     """Load a network's weights strictly: every name and shape must match.
 
-    Reads safetensors, and torch files that hold a state dict, also one nested under `model`, `state_dict` or
-    `model_state_dict`, or with the prefix that a parallel or compiled wrapper adds. Torch files are read with
-    `weights_only=True`, so that a file cannot run code. Only `num_batches_tracked` may be missing, since old files
-    lack it.
+    Reads safetensors, and torch files that hold a state dict, also one in other mappings or with the prefixes that
+    wrappers add, see `kdx.models.layouts`. Torch files are read with `weights_only=True`, so that a file cannot run
+    code. Only `num_batches_tracked` may be missing, since old files lack it.
 
     Args:
         model: The network, changed in place; unchanged if the file does not match.
         path: The file.
 
     Returns:
-        The file's metadata; empty for a torch file.
+        The file's metadata. For a torch file empty, or under "layout" a sentence if it holds several state dicts.
 
     Raises:
         CheckpointError: The file is missing, damaged, of an unknown format, or of another network.
@@ -89,9 +86,9 @@ def load_bytes(model: nn.Module, content: bytes, source: str) -> None:
 
 def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict as strictly as `load_weights`; messages name `source`."""
-    state = unpacked(given)
     net = plain(model)
     wanted = net.state_dict()
+    state = without_prefixes(unpacked(given), wanted)
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in wanted]
     if missing or unexpected:
@@ -138,7 +135,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not start:
         raise CheckpointError(f"{path} is damaged: it is empty")
     if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
-        return _read_torch(path), {}
+        return _read_torch(path)
     return _read_safetensors(path)
 
 
@@ -154,7 +151,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(f"{path} is neither a safetensors file nor one that torch saved ({error})") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -162,18 +159,13 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged or holds Python objects other than tensors and plain values; loading it could run "
             "code, so save its state dict alone"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short: {str(error).splitlines()[0]}") from error
-    for key in _WRAPPED:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+    except Exception as error:  # torch raises many types for files cut short and archives of other kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is damaged, cut short, or no file of weights: {reason[:120]}") from error
+    state, note = find_state(found)
+    if state is None:
         raise CheckpointError(f"{path} is a torch file without a state dict (a mapping of names to tensors)")
-    state = dict(found)
-    for prefix in _PREFIXES:
-        if all(k.startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
+    return dict(state), {} if note is None else {"layout": f"{path}: {note}"}
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from kdx.models.own import as_network
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.specialists import specialise
 from kdx.models.weights import load_weights
+from kdx.runs.checks.tell import tell
 
 UNTRAINED = {"pretrained": False, "weights": None}
 
@@ -127,14 +128,20 @@ def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
     """The student at the start of its run: weights of a seed or of a file, outputs of a specialist if it is one."""
     net = build_network(config.student.net, stream_seed(config, "seed"), partial(inputs_of, config))
     if weights is not None:
-        load_weights(net, weights)
+        _load(net, weights)
     return specialised(net, config.transfer["special_classes"])
+
+
+def _load(net: nn.Module, weights: Path) -> None:
+    """Load the weights of a file; a line says which part of it, if it holds several."""
+    if (layout := load_weights(net, weights).get("layout")) is not None:
+        tell([layout])
 
 
 def build_student(config: RunConfig, weights: Path) -> nn.Module:
     """The trained student, with the weights of a file."""
     net = start_student(config, None)
-    load_weights(net, weights)
+    _load(net, weights)
     return net
 
 
@@ -156,7 +163,7 @@ def build_teacher(config: RunConfig, weights: Path) -> Frozen:
     assert teacher is not None
     net = build_network(untrained(teacher.net), teacher.seed, partial(inputs_of, config))
     specialised(net, teacher.special_classes)
-    load_weights(net, weights)
+    _load(net, weights)
     return Frozen(net, own_statistics(teacher), image_statistics(config.dataset))
 
 

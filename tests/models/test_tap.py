@@ -177,10 +177,18 @@ def test_pooled_is_a_vector_whatever_the_head_reads(head, inputs):
         assert torch.allclose(head(out.features["pooled"]), out.logits, atol=1e-6)
 
 
-def test_a_network_without_tensor_logits_is_refused():
+def test_logits_of_a_pair_are_its_first_tensor_and_two_named_tensors_are_refused():
     class Pair(Plain):
         def forward(self, x):
             return super().forward(x), None
 
-    with pytest.raises(ValueError, match="tuple, not a tensor of logits"):
-        Tapped(Pair(), {}, head="fc", strict=True)(X)
+    class Named(Plain):
+        def forward(self, x):
+            return {"a": x, "b": super().forward(x)}
+
+    pair = Pair().eval()
+    assert torch.equal(Tapped(pair, {}, head="fc", strict=True)(X).logits, pair(X)[0])
+    with pytest.raises(ValueError, match="Named returned a dict with a, b, which has no 'logits'"):
+        Tapped(Named(), {}, head="fc", strict=True)(X)
+    named = Named().eval()
+    assert torch.equal(Tapped(named, {}, head="fc", strict=True, output="b")(X).logits, named(X)["b"])

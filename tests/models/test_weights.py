@@ -75,10 +75,16 @@ def wrapped(kind: str, state):
         "parallel": {"model": {f"module.{k}": v for k, v in state.items()}},
         "compiled": {f"_orig_mod.{k}": v for k, v in state.items()},
         "both": {f"module._orig_mod.{k}": v for k, v in state.items()},
+        "student": {"student": {"params": {f"model.net.{k}": v for k, v in state.items()}}},
+        "averaged": {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in state.items()}},
+        "timm": {"weights": {f"timm_model.module.{k}": v for k, v in state.items()}},
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["bare", "model", "state_dict", "parallel", "compiled", "both"])
+KINDS = ["bare", "model", "state_dict", "parallel", "compiled", "both", "student", "averaged", "timm"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_files(tmp_path, kind, legacy):
     a, b = mlp(), mlp(seed=1)
@@ -165,3 +171,28 @@ def test_another_width_is_told_by_layer_and_both_shapes(tmp_path):
     save_weights(path, mlp((8,)), {})
     text = refused(path)
     assert "layers.0.weight" in text and "(8, 3)" in text and "(6, 3)" in text and "classes" not in text
+
+
+def test_of_two_state_dicts_the_raw_one_is_used_and_said(tmp_path):
+    raw, averaged, net = mlp(), mlp(seed=1), mlp(seed=2)
+    torch.save({"state_dict_ema": averaged.state_dict(), "state_dict": raw.state_dict()}, tmp_path / "x.pt")
+    said = load_weights(net, tmp_path / "x.pt")
+    assert same(net, raw)
+    assert "of state_dict and state_dict_ema, state_dict is used" in said["layout"]
+
+
+def test_shared_prefixes_of_safetensors_are_left_out(tmp_path):
+    from safetensors.torch import save_file
+
+    a, b = mlp(), mlp(seed=1)
+    save_file({f"net.module.{k}": v for k, v in a.state_dict().items()}, tmp_path / "x.safetensors")
+    load_weights(b, tmp_path / "x.safetensors")
+    assert same(a, b)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_legacy_file_cut_short_is_named(tmp_path, share):
+    path = tmp_path / "x.pt"
+    torch.save(mlp().state_dict(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size) + 3])
+    refused(path)
