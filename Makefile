@@ -92,6 +92,22 @@ mutate: $(READY)  ## change one thing at a time in a copy and name the changes t
 	@test -n "$(ROOM)" || { echo "say which room: make mutate ROOM=losses N=40 SEED=1" >&2; exit 2; }
 	$(BIN)/python scripts/mutate.py $(ROOM) --count $(or $(N),40) --seed $(or $(SEED),1)
 
+.PHONY: kills
+kills: $(READY)  ## kill KILLS=200 runs of 20 kinds, resume them, and compare each bit (hours; resumable)
+	nice -n 10 $(BIN)/python scripts/kill_campaign.py --kills $(or $(KILLS),200)
+
+.PHONY: damages
+damages: $(READY)  ## damage each kind of file of a run in 20 ways, and read the answers of each command
+	$(BIN)/python scripts/damage_campaign.py
+
+.PHONY: fuzz
+fuzz: $(READY)  ## compose 1,000 generated commands (SEED=0), and check the messages
+	$(BIN)/python scripts/override_fuzz.py --commands 1000 --seed $(or $(SEED),0)
+
+.PHONY: many
+many: $(READY)  ## measure kdx status and kdx report on 10,000 made-up runs
+	$(BIN)/python scripts/many_runs.py
+
 .PHONY: compare
 compare: $(READY)  ## train briefly at BASE=commit and as it is here, and compare each bit (SET=dkd,crd for some cases)
 	@test -n "$(BASE)" || { echo "say which commit: make compare BASE=HEAD" >&2; exit 2; }

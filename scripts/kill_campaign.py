@@ -70,7 +70,8 @@ class Writes:
                 self._die()
             write(log, line)
 
-        os.fsync, os.replace, os.pwrite, Log.write = half_a_file, before_a_rename, half_a_row, half_a_line
+        os.fsync, os.replace, os.pwrite = half_a_file, before_a_rename, half_a_row
+        setattr(Log, "write", half_a_line)  # noqa: B010 - pyright refuses the assignment
 
     def _due(self, kind: str) -> bool:
         self.seen[kind] += 1
@@ -166,7 +167,7 @@ Calm = Mapping[str, Any]  # outcomes, writes and CPU time of an undisturbed comm
 
 def kill_once(kind: Kind, folder: Path, calm: Calm, draw: random.Random, in_write: bool) -> tuple[str, str]:
     """Start a command and kill it; returns how it was killed, and why this trial fails already, or an empty text."""
-    writes = None
+    writes, seconds = None, 0.0
     if in_write:
         kinds = [name for name in WRITES if calm["writes"].get(name)]
         name = draw.choice(kinds)
@@ -201,7 +202,7 @@ def kill_once(kind: Kind, folder: Path, calm: Calm, draw: random.Random, in_writ
 
 def outcomes(folder: Path) -> dict[str, Any]:
     """What all runs below a folder left, times aside; how many trained together is none of the numbers."""
-    from traces import logged, outcome
+    from traces import logged, outcome  # pyright: ignore[reportMissingImports] - in tests/support
 
     found: dict[str, Any] = {}
     for mark in sorted(folder.rglob("DONE")):

@@ -29,9 +29,8 @@ def make_runs(folder: Path, count: int) -> None:
     from kdx.runs.prepare import prepare
     from kdx.runs.seal import seal
 
-    config = prepare(
-        compose(["dataset=synthetic", "teacher=resnet8", "student=resnet8", f"paths.outputs={folder}"])
-    ).plain()
+    networks = ("teacher=resnet8", "student=resnet8")
+    config = prepare(compose(["dataset=synthetic", *networks, f"paths.outputs={folder}"])).plain()
     text = OmegaConf.to_yaml(OmegaConf.create(config))
     for number in range(count):
         run = folder / "runs" / f"synthetic-kd-resnet8-seed{number % SEEDS}-{number:016x}"

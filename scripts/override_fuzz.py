@@ -177,6 +177,8 @@ def attempt(words: Sequence[str]) -> tuple[int, list[str], str]:
 
 def complaint(words: Sequence[str], keys: Sequence[str], wrong: bool) -> str | None:
     """What is wrong with the answer to a command; None if it is right."""
+    from kdx.core.errors import shown
+
     code, lines, trace = attempt(words)
     if trace or any("Traceback" in line for line in lines):
         return "a traceback: " + "; ".join((trace or "\n".join(lines)).strip().splitlines()[-2:])
@@ -191,8 +193,9 @@ def complaint(words: Sequence[str], keys: Sequence[str], wrong: bool) -> str | N
             return f"{len(line)} characters: {line[:200]!r}"
         if not line.isprintable():
             return f"control characters: {line[:200]!r}"
-    named = [key for key in keys if any(key in line or key.rpartition(".")[2] in line for line in lines)]
-    if keys and not named:
+    # a word that cannot be read hides the other words, and is quoted itself
+    marks = [*keys, *(key.rpartition(".")[2] for key in keys), *(shown(word)[:20] for word in words)]
+    if not any(mark and mark in line for mark in marks for line in lines):
         return f"names none of {', '.join(keys)}: {lines[0][:200]!r}"
     if len(lines) > len(words) + 1:
         return f"{len(lines)} lines for {len(words)} overrides: {lines[1][:200]!r}"

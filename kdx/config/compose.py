@@ -119,7 +119,8 @@ def _needs_hydra(node: DictConfig) -> bool:
 def _paths(node: Any, prefix: str, has: Callable[[DictConfig, Any], bool]) -> Iterator[str]:
     """Full paths of the values for which `has` is true."""
     if isinstance(node, DictConfig):
-        for name in node:  # a key may be a number
+        keys: list[Any] = list(node)  # a key may be a number
+        for name in keys:
             if has(node, name):
                 yield f"{prefix}{name}"
             elif not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):

@@ -55,6 +55,7 @@ class WandbView:
         os.environ.setdefault("WANDB_SILENT", "true")
         os.environ.setdefault("WANDB_CONSOLE", "off")
         import wandb  # takes a second of CPU time
+        from wandb.errors import CommError
 
         logging.getLogger("wandb").setLevel(logging.ERROR)
         self._folder, self._lost = folder, False
@@ -92,7 +93,7 @@ class WandbView:
             mode = "offline"
         try:
             self._run = start(mode)
-        except (wandb.errors.CommError, TimeoutError) as error:
+        except (CommError, TimeoutError) as error:
             if mode != "online":
                 raise
             say(f"W&B's server does not answer ({reason(error)}); the run is logged offline")
