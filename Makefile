@@ -59,6 +59,10 @@ demo: $(READY)  ## two minutes: train a teacher, distill it, print the table
 bench: $(READY)  ## measure the training loop's speed on this machine
 	$(BIN)/python scripts/bench.py
 
+.PHONY: zoo-networks
+zoo-networks: $(READY)  ## try every network of timm and torchvision with every method that reads features (resumes)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/zoo_networks.py
+
 .PHONY: readme
 readme: $(READY)  ## run the demo, and regenerate README's picture and table and all generated documentation
 	$(BIN)/python scripts/readme.py --demo

@@ -73,6 +73,7 @@ def _main(arguments: Sequence[str] | None) -> None:
     _failed.clear()
     FusedLauncher.launched.clear()
     FusedLauncher.failed.clear()
+    FusedLauncher.refused.clear()
     if composed is not None:
         _attempt(composed, "", False)
     else:
@@ -164,7 +165,8 @@ def _collect_from_now() -> None:
 
 def _report(error: Exception, job: str) -> None:
     """Print the error of a failed run, or a line for each error of its config; the traceback is in its directory."""
-    if isinstance(error, ToldError) or not fails_first():
+    told = isinstance(error, ToldError) or (isinstance(error, ConfigError) and job in FusedLauncher.refused)
+    if told or not fails_first():
         return
     prefix = f"kdx: {job}: " if job else "kdx: "
     if isinstance(error, OSError):

@@ -29,7 +29,9 @@ def make_runs(folder: Path, count: int) -> None:
     from kdx.runs.prepare import prepare
     from kdx.runs.seal import seal
 
-    config = prepare(compose(["dataset=synthetic", "teacher=resnet8", "student=resnet8", f"paths.outputs={folder}"]))
+    config = prepare(
+        compose(["dataset=synthetic", "teacher=resnet8", "student=resnet8", f"paths.outputs={folder}"])
+    ).plain()
     text = OmegaConf.to_yaml(OmegaConf.create(config))
     for number in range(count):
         run = folder / "runs" / f"synthetic-kd-resnet8-seed{number % SEEDS}-{number:016x}"

@@ -44,7 +44,7 @@ def tests_of(room: str, path: Path) -> list[list[str]]:
     """The tests to run for a change to a file, in rounds: those named after it, then all of the room."""
     whole = [*([f"tests/{room}"] if (ROOT / "tests" / room).exists() else []), *ALSO.get(room, [])]
     stem = path.stem.removesuffix("s")
-    named = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob(f"test_*{stem}*.py"))
+    named = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "tests" / room).rglob(f"test_*{stem}*.py"))
     rounds = [named] if named and room != "configs" else []
     if room == "losses":
         rounds.append(["tests/losses/test_laws.py", "-k", path.stem.replace("_", " or ")])

@@ -182,7 +182,7 @@ def checks(model: Tapped, size: int) -> dict[str, Any]:
         out = model(x)
         found: dict[str, Any] = {"shapes": {role: list(f.shape[1:]) for role, f in out.features.items()}}
         plan = model.plan(x)
-        found["notes"] = plan.notes
+        found["notes"] = [*plan.left_out, *plan.notes]
         found["classifiers"] = [role for role in plan.readers if role in ("pooled", "pre_logits", "last")]
         for role in found["classifiers"]:
             feature = out.feature(role)

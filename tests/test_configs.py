@@ -284,3 +284,12 @@ def test_each_row_of_this_pair_asks_for_the_published_teacher(name: str):
 
 def test_what_tests_train_is_a_config_like_any_other(some_file: str):
     examine(compose([*SMALL, f"teacher.checkpoint={some_file}"]))
+
+
+@pytest.mark.parametrize(
+    "dataset, method", [("diabetes", "mse_kd"), ("plane", "mse_kd"), ("multilabel", "binary_kl_labels")]
+)
+def test_a_data_set_without_classes_chooses_a_method_that_reads_its_targets(dataset: str, method: str):
+    assert compose([f"dataset={dataset}"]).choices["method"] == method
+    assert compose([f"dataset={dataset}", "method=huber"]).choices["method"] == "huber"
+    assert compose([]).choices["method"] == "kd"

@@ -32,6 +32,7 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
             composed = compose(point)
             found.append(composed)
             wrong += _idle(point, composed)
+            wrong += _unmeasured(arguments, composed) if searched else []
             if sweeps or problems:
                 wrong += _problems(composed)
         except ConfigError as error:
@@ -49,6 +50,17 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
     if problems:
         exit_with(problems)
     return None if sweeps or launch or found[0].needs_hydra else found[0]
+
+
+def _unmeasured(arguments: Sequence[str], composed: Composed) -> list[str]:
+    """An error if a search maximises a metric of a validation split that no run cuts."""
+    given = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith("hydra.sweeper.metric=")]
+    metric = given[-1] if given and given[-1] not in ("null", "") else "val/"
+    if "val" not in metric.split("/") or composed.config["dataset"].get("val_fraction") != 0:
+        return []
+    return [
+        "a search measures on a validation split, and there is none: dataset.val_fraction=0.2 cuts a validation split"
+    ]
 
 
 def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:

@@ -154,7 +154,10 @@ def points(overrides: Sequence[str], searched: bool = False) -> list[list[str]]:
                 [f"{shown(text)} needs a sweeper that searches; list the values: {key}=a,b or range(0,10,2)"]
             )
         elif override.is_sweep_override():
-            axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
+            try:
+                axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
+            except COMPOSE_ERRORS as error:
+                raise ConfigError([f"{shown(text)} is no sweep that can be listed: {shown(str(error))}"]) from None
         else:
             axes.append([text])
     first = [axis[0] for axis in axes]

@@ -36,7 +36,7 @@ def with_former_defaults(leaves: Mapping[str, Any]) -> dict[str, Any]:
     wide = [
         path.removesuffix("._target_")
         for path, value in leaves.items()
-        if path.endswith("._target_") and value in FORMER
+        if path.endswith("._target_") and isinstance(value, str) and value in FORMER
     ]
     if not wide or not _three_stages(leaves, all_of=False):
         return dict(leaves)

@@ -1,5 +1,6 @@
 """Functions of tensors that losses, metrics and evaluators share."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -56,12 +57,12 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (p * (log_p - log_q).masked_fill(p == 0, 0.0)).sum(1)
 
 
-def mean_log_probs(log_probs: Sequence[Tensor] | Tensor, weights: Tensor) -> Tensor:
+def mean_log_probs(log_probs: Sequence[Tensor] | Tensor, weights: Tensor | None = None) -> Tensor:
     """Log of a weighted arithmetic mean of distributions.
 
     Args:
         log_probs: Log-probabilities [B, C] of each of M members.
-        weights: Non-negative weights with sum 1 over the M members, [M] or [M, B, 1].
+        weights: Non-negative weights with sum 1 over the M members, [M] or [M, B, 1]; None weights all alike.
 
     Returns:
         Log-probabilities [B, C].
@@ -72,5 +73,7 @@ def mean_log_probs(log_probs: Sequence[Tensor] | Tensor, weights: Tensor) -> Ten
         [[0.5, 0.5]]
     """
     members = log_probs if isinstance(log_probs, Tensor) else torch.stack(list(log_probs))
+    if weights is None:
+        return members.logsumexp(0) - math.log(len(members))
     shares = weights if weights.ndim == 3 else weights[:, None, None]
     return (members + shares.log()).logsumexp(0)

@@ -1,9 +1,9 @@
 """The contracts of a method and of an evaluator."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
@@ -72,15 +72,19 @@ class Method(nn.Module):
         parts = (m for m in self.modules() if not getattr(m, "divisible", True))
         return next((type(part).__name__ for part in parts), None)
 
-    def training_state(self) -> dict[str, Tensor]:
-        """The state that training changes."""
+    def training_state(self) -> dict[str, Any]:
+        """The state that training changes: tensors, and extra state of modules that define some."""
         return {name: t for name, t in self.state_dict().items() if name.split(".", 1)[0] not in self.frozen}
 
-    def load_training_state(self, state: dict[str, Tensor]) -> None:
+    def load_training_state(self, state: dict[str, Any]) -> None:
         """Load a `training_state`. Raises UserError if it belongs to another method or network."""
         expected = self.training_state()
         differ = expected.keys() ^ state.keys()
-        differ |= {name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape}
+        differ |= {
+            name
+            for name in expected.keys() & state.keys()
+            if getattr(expected[name], "shape", None) != getattr(state[name], "shape", None)
+        }
         if differ:
             raise UserError(
                 f"the checkpoint belongs to another method or network: {len(differ)} tensors differ, "

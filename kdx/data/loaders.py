@@ -165,10 +165,11 @@ class TrainLoader(_Loader):
             )
         self.examples_per_epoch = self.steps_per_epoch * batch_size if drop_last else len(order)
         last = 0 if drop_last else len(order) % batch_size
-        if min(batch_size, last or batch_size) < world_size():
+        self.last_batch = last or batch_size
+        if self.last_batch < world_size():
             raise DataError(
                 f"each of {world_size()} processes needs an example of every batch; the batch_size is {batch_size}, "
-                f"and the last batch of an epoch has {last or batch_size} (trainer.drop_last=true leaves it out)"
+                f"and the last batch of an epoch has {self.last_batch} (trainer.drop_last=true leaves it out)"
             )
         self._length, self._spec, self._seed = len(order), spec, data_seed
         self._mixing = augmentation.mixing
@@ -221,10 +222,16 @@ class EvalLoader(_Loader):
 
 
 class Epochs(Protocol):
-    """Source of the batches of each epoch."""
+    """Source of the batches of each epoch.
+
+    Attributes:
+        steps_per_epoch: Number of batches.
+        last_batch: Number of examples in the last of them.
+    """
 
     steps_per_epoch: int
     examples_per_epoch: int
+    last_batch: int
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
 

@@ -49,7 +49,8 @@ class OnDevice:
 
     def __init__(self, loader: Epochs, device: torch.device):
         self.loader, self.device = loader, device
-        self.steps_per_epoch, self.examples_per_epoch = loader.steps_per_epoch, loader.examples_per_epoch
+        self.steps_per_epoch, self.last_batch = loader.steps_per_epoch, loader.last_batch
+        self.examples_per_epoch = loader.examples_per_epoch
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch (counted from 0) from step `start` on."""

@@ -21,7 +21,8 @@ class SharedLoader:
 
     def __init__(self, loader: Epochs, on_batch: Callable[[Batch], None]):
         self.loader, self.on_batch = loader, on_batch
-        self.steps_per_epoch, self.examples_per_epoch = loader.steps_per_epoch, loader.examples_per_epoch
+        self.steps_per_epoch, self.last_batch = loader.steps_per_epoch, loader.last_batch
+        self.examples_per_epoch = loader.examples_per_epoch
         self._source: Iterator[Batch] = iter(())
         self._next: Where | None = None  # position of the source's next batch
         self._batch: Batch | None = None

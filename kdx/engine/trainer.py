@@ -19,10 +19,11 @@ from kdx.core.seed import get_rng_state, seeded, set_rng_state
 from kdx.core.task import Task
 from kdx.engine.checkpoint import Checkpoints
 from kdx.engine.clock import Clock
+from kdx.engine.finite import check_finite, infinite, magnitude
 from kdx.engine.optim.ema import Ema
 from kdx.engine.record.bar import Bar
 from kdx.engine.record.log import Log
-from kdx.engine.record.meter import Meter, NonFiniteError
+from kdx.engine.record.meter import Meter
 from kdx.engine.record.selection import Selection
 
 
@@ -87,6 +88,7 @@ class Trainer:
         self.examples = 0
         self.together = 1  # maximum number of runs fused with this one; its seconds depend on them
         self.threads = [torch.get_num_threads()]  # of the CPU; a number for each resume with others
+        self._infinite = infinite(self.deliverable)  # by construction, such as a mask of -inf
 
     def fit(self) -> Selection:
         """Train to the end. Raises NonFiniteError if a term is NaN or infinite."""
@@ -124,7 +126,7 @@ class Trainer:
                     self.bar.show(line)
                 self.step_seconds += self._stopwatch() - mark
                 if clock.done:
-                    self._check_weights()
+                    check_finite(self.deliverable, self._infinite)
                 line |= self.evaluate()
                 self.seconds = time.perf_counter() - started
                 if line:
@@ -174,15 +176,6 @@ class Trainer:
             self.on_selected(models["student"])
         return metrics
 
-    def _check_weights(self) -> None:
-        """Raise NonFiniteError if a weight is not finite; no term shows the effect of the last step."""
-        for name, value in self.deliverable.state_dict().items():
-            if not value.isfinite().all():
-                raise NonFiniteError(
-                    f"the student's '{name}' is not finite after the last step; a lower learning rate or a bound on "
-                    "the gradient norm (update.clip_norm) may help"
-                )
-
     @property
     def deliverable(self) -> nn.Module:
         """The student to export: its weight average if there is one."""
@@ -217,7 +210,7 @@ class Trainer:
         """Raise UserError if the processes' training states differ."""
         if world_size() == 1:
             return
-        sums = all_gather_values({name: t.double().sum().item() for name, t in self.method.training_state().items()})
+        sums = all_gather_values({name: magnitude(t) for name, t in self.method.training_state().items()})
         for name, value in sums[0].items():
             if any(other[name] != value and not math.isnan(value) for other in sums):
                 raise UserError(

@@ -41,7 +41,7 @@ def prediction_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
     return divergence(logits.double().log_softmax(1), other_logits.double().log_softmax(1))
 
 
-class Fidelity(StreamingMetric):
+class ClassFidelity(StreamingMetric):
     """Agreement of predictions and both KL divergences at temperature 1, means over examples.
 
     Reports "agreement" (fraction), "kl" = KL(teacher || student) and "reverse_kl" = KL(student || teacher) (nats).

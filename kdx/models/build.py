@@ -139,7 +139,8 @@ def _heads(net: nn.Module) -> list[str]:
             left = [*first, *left]
         elif isinstance(first, nn.Module):
             heads.append(first)
-    return [path for head in heads for path, m in net.named_modules() if m is head]
+    inner = [getattr(head, "fc", None) or head for head in heads]  # of a head with its pooling, the classifier alone
+    return [path for head in inner for path, m in net.named_modules() if m is head]
 
 
 def _drop_auxiliaries(net: nn.Module) -> None:

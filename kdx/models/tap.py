@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from kdx.core.notice import notice
 from kdx.core.outputs import FeatureSpec, Outputs
+from kdx.models.answers import Key, find_logits
 from kdx.models.features.classifier import classifier
+from kdx.models.features.ends import Plan
 from kdx.models.features.layout import Source, entry, parse
-from kdx.models.features.plan import Plan, library_plan, module_plan
+from kdx.models.features.plan import library_plan, module_plan
 from kdx.models.features.quiet import quiet, random_input
 from kdx.models.teachers.frozen import Frozen
 
@@ -83,6 +86,7 @@ class Tapped(nn.Module):
             without one, which has no `pooled`.
         strict: Whether to raise if a tapped module does not run or returns no tensor; else its role is left out.
         guessed: Whether `head` is a guess. If its output is not the network's, there is no `head` and no `pooled`.
+        output: Where the logits are in the network's output, see `find_logits`.
 
     Raises:
         ValueError: The network has no module at a path; the message names similar paths.
@@ -95,6 +99,7 @@ class Tapped(nn.Module):
         head: str | Sequence[str] | None,
         strict: bool,
         guessed: bool = False,
+        output: Key = None,
     ):
         super().__init__()
         heads = [] if head is None else [head] if isinstance(head, str) else list(head)
@@ -106,7 +111,7 @@ class Tapped(nn.Module):
         self.net = net
         self.taps = None if taps is None else dict(taps)
         self.heads = heads
-        self.strict, self.guessed = strict, guessed
+        self.strict, self.guessed, self.output = strict, guessed, output
         self._tape = _Tape()
         self._plans: dict[tuple[int, ...], Plan] = {}
 
@@ -138,14 +143,16 @@ class Tapped(nn.Module):
         return None if reader is None else classifier(self.net, reader, channels)
 
     def plan(self, x: Tensor) -> Plan:
-        """Where the features are for inputs of this shape; found once."""
+        """Where the features are for inputs of this size; found once for each size."""
         size = tuple(x.shape[2:])
-        known = self._plans.get(size) or next((p for p in self._plans.values() if not p.has_grid()), None)
+        known = self._plans.get(size)
         if known is None:
             with quiet(self.net, x.device), torch.autocast(x.device.type, enabled=False):
                 known = self._found(x)
                 self._plans[size] = known
                 self._listen(known)
+                for line in known.left_out:
+                    notice(f"{type(self.net).__name__}: {line}")
                 self._tape.copied |= self._run(random_input(x))[2]
         return known
 
@@ -179,7 +186,7 @@ class Tapped(nn.Module):
         if self.taps is None:
             plan = library_plan(self.net, x, self.heads)
         else:
-            plan = module_plan(self.net, x, self.taps, self.heads, self.strict)
+            plan = module_plan(self.net, x, self.taps, self.heads, self.strict, self.output)
         if self.guessed and not plan.readers:
             self.heads = []
             plan.taps = {role: tap for role, tap in plan.taps.items() if role in (self.taps or {})}
@@ -203,15 +210,10 @@ class Tapped(nn.Module):
         tape = self._tape
         tape.open = True
         try:
-            logits = self.net(x)
+            logits = find_logits(self.net(x), self.output, type(self.net).__name__)
             found, changed = tape.found, tape.changed()
         finally:
             tape.clear()
-        if not isinstance(logits, Tensor):
-            hint = "; annotate its forward as -> Outputs" if isinstance(logits, Outputs) else ""
-            raise ValueError(
-                f"{type(self.net).__name__} returned {type(logits).__name__}, not a tensor of logits{hint}"
-            )
         return logits, found, changed
 
 

@@ -5,12 +5,15 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kdx.core.errors import UserError
 from kdx.core.files import atomic_write
+from kdx.models.extra_state import packed, unpacked
 from kdx.models.tap import plain
 
 _WRAPPED = ("model", "state_dict", "model_state_dict")
@@ -30,15 +33,27 @@ def save_weights(path: str | os.PathLike[str], model: nn.Module, metadata: Mappi
         path: The file; its folder is created if missing.
         model: The network.
         metadata: Strings to store beside the weights, by name.
+
+    Raises:
+        CheckpointError: The network has state that the file cannot hold.
     """
+    path = Path(path)
+    content = as_bytes(model, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def as_bytes(model: nn.Module, metadata: Mapping[str, str]) -> bytes:
+    """The content of the file that `save_weights` writes."""
     from safetensors.torch import save
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        state = packed(plain(model).state_dict())
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     # cloned: safetensors refuses tied weights, and two copies load just as well
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in plain(model).state_dict().items()}
-    with atomic_write(path) as file:
-        file.write(save(tensors, dict(metadata)))
+    return save({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, dict(metadata))
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, str]:
@@ -61,6 +76,20 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, st
     """
     path = Path(path)
     state, metadata = _read(path)
+    load_state(model, state, str(path))
+    return metadata
+
+
+def load_bytes(model: nn.Module, content: bytes, source: str) -> None:
+    """Load what `as_bytes` gave, as strictly as `load_weights`; messages name `source`."""
+    from safetensors.torch import load
+
+    load_state(model, load(content), source)
+
+
+def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict as strictly as `load_weights`; messages name `source`."""
+    state = unpacked(given)
     net = plain(model)
     wanted = net.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
@@ -72,14 +101,19 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, st
             if names
         ]
         raise CheckpointError(
-            f"{path} is a checkpoint of another network than this {type(net).__name__} with {len(wanted)} "
+            f"{source} is a checkpoint of another network than this {type(net).__name__} with {len(wanted)} "
             f"tensors: {' and '.join(parts)}"
         )
-    wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    wrong = [k for k in wanted if k in state and not _fits(state[k], wanted[k])]
     if wrong:
-        raise CheckpointError(_shape_sentence(path, wrong, state, wanted, _head_names(model)))
+        raise CheckpointError(_shape_sentence(source, wrong, state, wanted, _head_names(model)))
     net.load_state_dict({**wanted, **state})
-    return metadata
+
+
+def _fits(found: Any, wanted: Any) -> bool:
+    """Whether shapes are equal; lazy parameters and extra state have none."""
+    both = isinstance(found, Tensor) and isinstance(wanted, Tensor)
+    return is_lazy(wanted) or not both or found.shape == wanted.shape
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
@@ -148,7 +182,7 @@ def _head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def _shape_sentence(
-    path: Path, wrong: list[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], head: tuple[str, ...]
+    source: str, wrong: list[str], state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], head: tuple[str, ...]
 ) -> str:
     def sides(k: str) -> str:
         return f"'{k}' is {tuple(state[k].shape)} in the file and {tuple(wanted[k].shape)} in the network"
@@ -157,6 +191,6 @@ def _shape_sentence(
     if head and all(name.startswith(head) for name in wrong):
         theirs, ours = state[k].shape[0], wanted[k].shape[0]
         if theirs != ours:
-            return f"{path} does not fit: the checkpoint has {theirs} classes, the network {ours} ({sides(k)})"
+            return f"{source} does not fit: the checkpoint has {theirs} classes, the network {ours} ({sides(k)})"
     more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
-    return f"{path} does not fit: {sides(k)}{more}"
+    return f"{source} does not fit: {sides(k)}{more}"

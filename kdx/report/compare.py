@@ -57,6 +57,9 @@ def main(arguments: Sequence[str]) -> None:
         _refuse(f"seeds={given['seeds']} must be all or given")
     if given["protocol"] not in get_args(Protocol):
         _refuse(f"protocol={given['protocol']} must be one of {', '.join(get_args(Protocol))}")
+    for side in sides:
+        if not Path(side).exists() and not glob.glob(f"{side}*"):
+            _refuse(f"{side}: no such run, folder or path prefix")
     protocol: Protocol = cast(Protocol, given["protocol"])
     try:
         problems: list[str] = []

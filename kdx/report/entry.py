@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> None:
     for key in ("predict", "pictures"):
         if given[key] not in ("true", "false"):
             _refuse(f"{key}={given[key]} must be true or false")
+    for place in places:
+        if not place.is_dir():
+            _refuse(f"{place}: no such directory")
     if not places:
         _refuse("needs a folder: kdx report outputs")
     folder = Path(given["to"]) if "to" in given else places[0] / "report"

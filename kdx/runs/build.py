@@ -1,7 +1,8 @@
 """Builds the objects of a run from its prepared config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,13 @@ from kdx.config.schema import Member, RunConfig
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
 from kdx.core.seed import derive, seeded
+from kdx.core.spec import InputSpec
 from kdx.data.dataset import Dataset
 from kdx.data.loaders import Loaders, make_loaders
 from kdx.data.transfer import Transfer
 from kdx.data.views.augment import Augmentation
 from kdx.engine.settings import Settings
+from kdx.models.lazy import has_lazy, materialise
 from kdx.models.own import as_network
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.specialists import specialise
@@ -100,15 +103,29 @@ def stream_seed(config: RunConfig, key: Literal["seed", "data_seed"]) -> int:
     return seed if config.role == "student" else derive(seed, "teacher")
 
 
-def build_network(node: Config, seed: int) -> nn.Module:
-    """A network whose initial weights depend on its seed alone, not on the other parts of the run."""
+def build_network(node: Config, seed: int, inputs: Callable[[], InputSpec] | None = None) -> nn.Module:
+    """A network whose initial weights depend on its seed alone, not on the other parts of the run.
+
+    Args:
+        node: The network's node.
+        seed: Seed of the initial weights.
+        inputs: Gives the facts of the inputs, which lazy modules take their shapes from; None leaves them lazy.
+    """
     with seeded(seed, "network"):
-        return as_network(make(node))
+        net = as_network(make(node))
+        if inputs is not None and has_lazy(net):
+            materialise(net, inputs())
+        return net
+
+
+def inputs_of(config: RunConfig) -> InputSpec:
+    """Facts of one input of a run's data set, before the data set is loaded."""
+    return make(config.dataset).inputs
 
 
 def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
     """The student at the start of its run: weights of a seed or of a file, outputs of a specialist if it is one."""
-    net = build_network(config.student.net, stream_seed(config, "seed"))
+    net = build_network(config.student.net, stream_seed(config, "seed"), partial(inputs_of, config))
     if weights is not None:
         load_weights(net, weights)
     return specialised(net, config.transfer["special_classes"])
@@ -137,7 +154,8 @@ def build_teacher(config: RunConfig, weights: Path) -> Frozen:
     """A frozen network with the weights of a file, and with its own input statistics if the config gives them."""
     teacher = config.teacher
     assert teacher is not None
-    net = specialised(build_network(untrained(teacher.net), teacher.seed), teacher.special_classes)
+    net = build_network(untrained(teacher.net), teacher.seed, partial(inputs_of, config))
+    specialised(net, teacher.special_classes)
     load_weights(net, weights)
     return Frozen(net, own_statistics(teacher), image_statistics(config.dataset))
 
@@ -166,10 +184,9 @@ def make_method(node: Config, seed: int, given: dict[str, Any]) -> Method:
     """Build a method from its node; each peer gets its own initial weights, derived from the seed."""
     if "peers" in node:
         node = dict(node)
-        given = {
-            **given,
-            "peers": [build_network(peer, derive(seed, "peer", i)) for i, peer in enumerate(node.pop("peers"), 1)],
-        }
+        peers = enumerate(node.pop("peers"), 1)
+        inputs = given["spec"].inputs
+        given = {**given, "peers": [build_network(peer, derive(seed, "peer", i), lambda: inputs) for i, peer in peers]}
     with seeded(seed, "method"):
         return make(node, **given)
 

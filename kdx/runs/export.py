@@ -1,11 +1,15 @@
 """Writes the result of a run: the exported student, its predictions and `result.json`."""
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdx.config.identity import identity
@@ -13,12 +17,17 @@ from kdx.config.schema import RunConfig
 from kdx.core.distributed import is_leader, world_size
 from kdx.core.files import as_file_name
 from kdx.core.method import Evaluator
+from kdx.core.seed import seeded
 from kdx.core.task import Task
+from kdx.core.tree import map_tree
 from kdx.data.loaders import Loaders
 from kdx.engine.trainer import Trainer
 from kdx.evals.predictions import predictions
-from kdx.models.weights import save_weights
-from kdx.runs.build import Light
+from kdx.models.tap import plain
+from kdx.models.weights import load_weights, save_weights
+from kdx.runs.build import Light, start_student, untrained
+from kdx.runs.checks.networks import random_inputs
+from kdx.runs.checks.travel import check_export
 from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.leader import run_on_leader
 from kdx.runs.prepare import network_name
@@ -52,11 +61,31 @@ def export_run(
     All processes compute predictions; the leader writes.
     """
     student = trainer.deliverable
-    run_on_leader(lambda: save_weights(folder / STUDENT, student, _about(config)))
+    run_on_leader(lambda: _save(config, folder, student, loaders, light))
     predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device, loaders.spec.task)
     if teacher is not None:
         predicted |= teacher.predictions(loaders.evals["test"], light.device, loaders.spec.task)
     return run_on_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
+
+
+def _save(config: RunConfig, folder: Path, student: nn.Module, loaders: Loaders, light: Light) -> None:
+    """Write the student's weights, and check that a fresh network that loads them gives the same outputs."""
+    save_weights(folder / STUDENT, student, _about(config))
+    role = replace(config.student, net=untrained(config.student.net))
+    fresh = start_student(replace(config, student=role), None)
+    if plain(fresh).state_dict().keys() != plain(student).state_dict().keys():
+        return  # the method exports another network than the configured one, as SimKD does
+    load_weights(fresh, folder / STUDENT)
+    fresh.to(light.device)
+    with seeded(0, "export"):
+        batch = map_tree(lambda t: t.to(light.device), random_inputs(loaders.spec.inputs, 2))
+    with _eager():
+        check_export(student, fresh, batch, str(folder / STUDENT))
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """Leave compiled code out, since another batch size would compile again; without importing the compiler."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _write(

@@ -20,7 +20,7 @@ from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
 from kdx.models.teachers.memo_table import MARKS, MemoTable
 from kdx.runs.build import stream_seed
-from kdx.runs.checks.remarks import tell
+from kdx.runs.checks.tell import tell
 from kdx.runs.leader import run_on_leader
 from kdx.runs.results import write_json
 

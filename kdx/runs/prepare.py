@@ -18,6 +18,7 @@ from kdx.runs.build import Light, make
 from kdx.runs.checks.cuda_graph import misfits as cuda_graph_misfits
 from kdx.runs.checks.distributed import unsharded
 from kdx.runs.checks.dry_run import rehearse
+from kdx.runs.checks.input_size import with_input_size
 from kdx.runs.ensemble_config import as_member, each_teacher, gather, name_members, strays
 from kdx.runs.fill import fill_average, fill_checksums, fill_folders, fill_images, fill_peers
 
@@ -101,7 +102,7 @@ def _examine(composed: Composed) -> Prepared:
         problems += error.problems
     if problems or light is None:
         raise ConfigError(problems)
-    return Prepared(_with_trainings(typed), light)
+    return Prepared(_with_trainings(with_input_size(typed)), light)
 
 
 def _with_trainings(config: RunConfig) -> RunConfig:

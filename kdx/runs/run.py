@@ -49,8 +49,10 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
+from kdx.runs.checks.last_batch import check_last_batch
 from kdx.runs.checks.overlap import overlaps
-from kdx.runs.checks.remarks import remarks, resumed, tell
+from kdx.runs.checks.remarks import abandoned, remarks, resumed
+from kdx.runs.checks.tell import tell
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
@@ -129,7 +131,8 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
 def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, light: Light) -> Steps:
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
-    run_on_leader(lambda: _examine(config, light, loaders))
+    run_on_leader(lambda: _examine(config, folder, light, loaders))
+    check_last_batch(config, loaders.train, loaders.spec.inputs, light.settings.clock(loaders.train).steps)
     weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings
@@ -179,7 +182,8 @@ def _signal(trainer: Trainer) -> int | None:
     return run_on_leader(signals.caught) if trainer.clock.step % trainer.log_steps == 0 else None
 
 
-def _examine(config: RunConfig, light: Light, loaders: Loaders) -> None:
+def _examine(config: RunConfig, folder: Path, light: Light, loaders: Loaders) -> None:
+    tell(abandoned(folder))
     tell(remarks(config, light, loaders))
     tell(overlaps(config, light.transfer, loaders.splits))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from kdx.models.teachers.ensemble import Ensemble
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import Memo
 from kdx.models.weights import save_weights, sha256
-from kdx.runs.build import build_network, build_teacher
+from kdx.runs.build import build_network, build_teacher, inputs_of
 from kdx.runs.ensemble_config import each_teacher, ensemble, together
 from kdx.runs.fill import weights_file
 from kdx.runs.leader import leader_first
@@ -99,7 +100,7 @@ def _as_built(config: RunConfig) -> Path:
     key = fingerprint([teacher.net, seed])
     path = Path(config.paths.teachers) / f"{name}-as-built-{key}.safetensors"
     if not path.exists():
-        save_weights(path, build_network(teacher.net, seed), {})
+        save_weights(path, build_network(teacher.net, seed, partial(inputs_of, config)), {})
     return path
 
 

@@ -30,6 +30,7 @@ class FusedLauncher(BasicLauncher):
     # folders of this process's runs, and the errors of failed ones
     launched: set[Path] = set()
     failed: dict[Path, str] = {}
+    refused: set[str] = set()  # overrides of jobs whose errors are already printed
 
     def __init__(self, limit: int, jobs: int):
         super().__init__()
@@ -42,21 +43,28 @@ class FusedLauncher(BasicLauncher):
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:
         from kdx.pool.pool import run_all  # imports torch
+        from kdx.pool.task import say
         from kdx.runs.export import folder_of
 
         everywhere = set.intersection(*map(set, job_overrides))
         configs = {}
         for overrides in job_overrides:
-            config = self._config(overrides)
-            if config is not None:
-                own = [override for override in filter_overrides(overrides) if override not in everywhere]
-                configs[" ".join(own or filter_overrides(overrides))] = config
+            own = [override for override in filter_overrides(overrides) if override not in everywhere]
+            label = " ".join(own or filter_overrides(overrides))
+            try:
+                configs[label] = self._config(overrides)
+            except ConfigError as error:  # told now, hours before the job's turn
+                FusedLauncher.refused.add(" ".join(filter_overrides(overrides)))
+                for line in error.problems:
+                    say(f"{label}: {line}")
+        if wrong := len(job_overrides) - len(configs):
+            say(f"{wrong} of {len(job_overrides)} runs cannot be; {len(configs)} are trained")
         _, failures = run_all(configs, self.jobs, "failed", self.limit)
         FusedLauncher.launched |= {folder_of(config) for config in configs.values()}
         FusedLauncher.failed |= {failure.folder: failure.error for failure in failures}
 
-    def _config(self, overrides: Sequence[str]) -> RunConfig | None:
-        """The prepared config of a job; None if it is wrong, which the job itself reports."""
+    def _config(self, overrides: Sequence[str]) -> RunConfig:
+        """The prepared config of a job. Raises ConfigError."""
         from kdx.runs.prepare import prepare
 
         assert self.hydra_context is not None and self.config is not None
@@ -65,8 +73,6 @@ class FusedLauncher(BasicLauncher):
         HydraConfig.instance().set_config(cfg)
         try:
             return prepare(plain(cfg))
-        except ConfigError:
-            return None
         finally:
             HydraConfig.instance().cfg = before
 

@@ -42,6 +42,15 @@ def teachers_by_row(
     return found
 
 
+def distinct(runs: Mapping[int, Result]) -> dict[int, Result]:
+    """The first run of each teacher, so that one teacher of several students counts once; runs without one stay."""
+    first: dict[str, int] = {}
+    for seed, run in runs.items():
+        teacher = run.data["teacher"] or {}
+        first.setdefault(teacher.get("sha256", f"seed {seed}"), seed)
+    return {seed: runs[seed] for seed in first.values()}
+
+
 def population(results: Runs, varied: Sequence[str]) -> str:
     """A sentence that says what n counts.
 

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import wrap
 
 from kdx.core.metric import Catalogue, Metric
 from kdx.runs.results import Protocol, Result
@@ -13,11 +14,12 @@ from kdx.tables.footnotes import align, as_cell, pipes
 from kdx.tables.gains import EXAMPLES, GAIN, WITH_EXAMPLES, gain_notes, show_gain, show_whole
 from kdx.tables.metrics import Shown
 from kdx.tables.multiplicity import holm, survivors
-from kdx.tables.populations import teachers_by_row
+from kdx.tables.populations import distinct, teachers_by_row
 from kdx.tables.run_notes import run_notes
 from kdx.tables.statistics import Comparison, Interval, Summary, compare, grain_of
 
 TEACHER = "teacher"
+LINE = 118  # characters of a note's line in a terminal
 # columns that compare a row with a reference row
 DERIVED = ("cost", GAIN)
 CSV_HEADER = ["row", "metric", "mean", "std", "n", "wanted", "low", "high", "low_with_examples", "high_with_examples"]
@@ -96,8 +98,13 @@ class Table:
             varied: Keys of the config that change from seed to seed.
         """
         values: dict[str, dict[str, dict[int, float]]] = {}
+        ofs = [column for column in columns if column.startswith("teacher/")]
         for row, runs in results.items():
-            measured = {c: {s: _value(r, c, protocol) for s, r in runs.items()} for c in columns if c not in DERIVED}
+            measured = {
+                c: {s: _value(r, c, protocol) for s, r in (distinct(runs) if c in ofs else runs).items()}
+                for c in columns
+                if c not in DERIVED
+            }
             if "cost" in columns and cost_row is not None:
                 reference = results[cost_row]
                 measured["cost"] = {s: _step(r) / _step(reference[s]) for s, r in runs.items() if s in reference}
@@ -193,7 +200,8 @@ class Table:
         """Format the table for a terminal."""
         lines = align([self.header(), *self.rows()])
         rule = "-" * len(lines[0])
-        return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *self.notes])
+        notes = [line for note in self.notes for line in wrap(note, LINE, subsequent_indent="  ")]
+        return "\n".join([self.title, rule, lines[0], rule, *lines[1:], rule, *notes])
 
     def csv(self) -> str:
         """CSV with one line per cell; fractions, not percent; the numbers of single runs in `values`, by `seeds`.

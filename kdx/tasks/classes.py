@@ -1,6 +1,5 @@
 """Classification: one class of C for each example."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,13 +8,14 @@ from torch import Tensor
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
+from kdx.core.functional import mean_log_probs
 from kdx.core.metric import Metric
 from kdx.core.outputs import Outputs
 from kdx.core.spec import DataSpec, Images
 from kdx.core.task import CLASSES, PairMetric
 from kdx.metrics.accuracy import TopK, correct
 from kdx.metrics.calibration import Calibration
-from kdx.metrics.fidelity import Fidelity
+from kdx.metrics.fidelity import ClassFidelity
 from kdx.tasks.base import BaseTask, describe, metric_of
 
 BINS = 15
@@ -65,11 +65,11 @@ class Classes(BaseTask):
         return outputs.logits.float(), batch.labels
 
     def fidelity(self) -> PairMetric:
-        return Fidelity()
+        return ClassFidelity()
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:
         """Logarithm of the mean of the networks' probabilities, [B, C]."""
-        return torch.stack([own.log_softmax(1) for own in logits]).logsumexp(0) - math.log(len(logits))
+        return mean_log_probs([own.log_softmax(1) for own in logits])
 
     def predictions(self, outputs: Outputs) -> Mapping[str, Tensor]:
         """ "prediction" int32 [B], -1 if a logit is NaN, and "confidence" float32 [B], the largest probability."""

@@ -31,8 +31,8 @@ def test_milestones_decay_at_the_first_step_after_their_epochs(steps_per_epoch: 
     drops = [step for step in range(1, steps) if trace[step] < trace[step - 1]]
     expected = [math.ceil(steps * m / 240 - 1e-9) for m in (150, 180, 210)]
     assert drops == sorted({step for step in expected if step < steps})
-    if drops:
-        assert trace[-1] == pytest.approx(0.1 ** sum(e <= steps - 1 for e in expected))
+    assert trace[0] == 1.0 and bool(drops) == (steps > 1)
+    assert trace[-1] == pytest.approx(0.1 ** sum(e <= steps - 1 for e in expected))
 
 
 def test_milestones_in_epochs_of_the_run_itself():

@@ -48,6 +48,20 @@ def test_mixing_is_a_function_of_seed_epoch_and_step(mixing):
     assert not torch.equal(whole[0].inputs, next(loader(augmentation).epoch(2)).inputs)
 
 
+@pytest.mark.parametrize("mixing", ALL)
+def test_other_seeds_epochs_and_steps_draw_other_ratios(mixing):
+    """The shares of one and the same batch, so that its inputs have no part in it."""
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 8)]
+
+    def shares(seed: int, epoch: int, first: int) -> torch.Tensor:
+        steps = range(first, first + 8)  # some batches may stay unmixed
+        return torch.stack([mixing.apply(constant_images(8), 8, seed, epoch, step).soft_labels for step in steps])
+
+    found = [shares(*place) for place in places]
+    assert all(torch.equal(mixed, shares(*place)) for mixed, place in zip(found, places, strict=True))
+    assert not any(torch.equal(found[i], found[j]) for i in range(4) for j in range(i))
+
+
 def test_numpys_global_stream_is_put_back():
     np.random.seed(3)
     before = np.random.get_state()[1].copy()

@@ -59,7 +59,12 @@ def test_every_optimiser_of_the_config_learns(name: str):
     net = network()
     optimizer = make(settings).build(net.named_parameters())
     assert {g["lr"] for g in optimizer.param_groups} == {settings["lr"]}
-    assert {g["weight_decay"] for g in optimizer.param_groups} <= {settings["weight_decay"], 0.0}
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    learned = {path: p for path, p in net.named_parameters() if p.requires_grad}
+    assert len(decays) == len(learned)
+    for path, parameter in learned.items():
+        matrix = parameter.ndim > 1 or settings["decay_norm_and_bias"]
+        assert decays[id(parameter)] == (settings["weight_decay"] if matrix else 0.0), path
     x, y = torch.randn(8, 1, 4, 4), torch.arange(8) % 2
     losses = []
     for _ in range(15):

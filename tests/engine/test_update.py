@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from kdx.core.batch import Batch
+from kdx.core.outputs import Step
 from kdx.core.schedule import Linear, Progress
 from kdx.engine.optim.optimizer import SGD
 from kdx.engine.optim.update import Joint
@@ -79,6 +80,20 @@ def test_accumulation_is_one_big_batch_under_sgd(accumulate: int, size: int, sof
     assert step.report["loss"].item() == pytest.approx(
         0.3 * step.terms["ce"].item() + 0.7 * step.terms["kd"].item(), rel=1e-12
     )
+
+
+@pytest.mark.parametrize(("accumulate", "sizes"), [(1, [13]), (3, [5, 4, 4]), (5, [3, 3, 3, 2, 2]), (16, [1] * 13)])
+def test_accumulation_calls_the_method_once_a_part(accumulate: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch):
+    scene, seen = method(), list[int]()
+    own = type(scene).forward
+
+    def forward(self: Distill, data: Batch, now: Progress) -> Step:
+        seen.append(len(data))
+        return own(self, data, now)
+
+    monkeypatch.setattr(type(scene), "forward", forward)
+    update(scene, accumulate=accumulate)(batch(13), NOW)
+    assert sorted(seen, reverse=True) == sizes
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])

@@ -69,7 +69,16 @@ def test_pieces_equal_the_whole(monkeypatch: pytest.MonkeyPatch):
     whole = angle_loss(student, teacher)
     (expected,) = torch.autograd.grad(whole.square().sum(), student)
     monkeypatch.setattr(rkd, "ELEMENTS_AT_ONCE", 2 * 7 * 7)
+    pieces: list[tuple[int, int]] = []
+    rows = rkd._angle_rows
+
+    def noted(mine: torch.Tensor, theirs: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        pieces.append((start, stop))
+        return rows(mine, theirs, start, stop)
+
+    monkeypatch.setattr(rkd, "_angle_rows", noted)
     parts = angle_loss(student, teacher)
+    assert pieces == [(0, 2), (2, 4), (4, 6), (6, 7)]
     (gradient,) = torch.autograd.grad(parts.square().sum(), student)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(gradient, expected)

@@ -180,3 +180,20 @@ def test_refusals():
         BoundarySamples(terms, *given, teacher=method.teacher, terms=terms, weights={"a": 1.0}, **own)
     with pytest.raises(UserError, match="a MLP has none"):
         BoundarySamples({}, *given, teacher=method.student, terms={}, weights={}, **own)
+
+
+def test_each_term_is_the_mean_over_its_samples():
+    """Cross-entropy over the batch, and soft cross-entropy at T 3 over the moved samples alone, written out."""
+    method = built(norms="frozen")
+    examples = batch(method, 12)
+    step = method(examples, START)
+    logits = method.student(examples.inputs).logits
+    rows = [-row.log_softmax(0)[label] for row, label in zip(logits, examples.labels, strict=True)]
+    torch.testing.assert_close(step.terms["ce"], torch.stack(rows).sum() / 12)
+    (moved, _), *others = CALLS
+    assert 1 < len(moved) < 12 and not others
+    soft = []
+    for x in moved:
+        z, v = (net(2 * x[None]).logits[0] / 3 for net in (method.student, method.teacher))
+        soft.append(-9 * (v.softmax(0) * z.log_softmax(0)).sum())
+    torch.testing.assert_close(step.terms["bss"], torch.stack(soft).sum() / len(moved))

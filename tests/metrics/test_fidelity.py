@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdx.metrics.fidelity import Fidelity, agreement, prediction_divergence
+from kdx.metrics.fidelity import ClassFidelity, agreement, prediction_divergence
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +46,14 @@ def test_a_diverged_student_agrees_with_nobody():
 
 
 def test_a_copy_is_faithful():
-    v, metric = torch.randn(20, 5), Fidelity()
+    v, metric = torch.randn(20, 5), ClassFidelity()
     metric.update(v + 3.0, v)
     assert metric.compute() == pytest.approx({"agreement": 1.0, "kl": 0.0, "reverse_kl": 0.0}, abs=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 9, 50])
 def test_batches_do_not_matter_and_both_directions_are_told_apart(size: int):
-    z, v, metric = torch.randn(50, 4), 2 * torch.randn(50, 4), Fidelity()
+    z, v, metric = torch.randn(50, 4), 2 * torch.randn(50, 4), ClassFidelity()
     for a, b in zip(z.split(size), v.split(size), strict=True):
         metric.update(a, b)
     pairs = list(zip(z.tolist(), v.tolist(), strict=True))

@@ -190,3 +190,24 @@ def test_a_table_that_nobody_uses_holds_no_file(tmp_path: Path):
         assert open_files() > before
         del table
     assert open_files() == before
+
+
+def test_marks_in_memory_are_reserved_since_every_one_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(memo_table, "in_memory", lambda folder: True)
+    table = MemoTable(tmp_path, rows=5000, width=3, kind="fp32")
+    assert (tmp_path / "marks.bin").stat().st_blocks * 512 >= 5000 * 4
+    assert table.written() == 0
+
+
+def test_full_memory_is_told_before_a_mark_is_read(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(memo_table, "in_memory", lambda folder: True)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"the disk is full, so the teacher's memo .* cannot grow"):
+        MemoTable(tmp_path, rows=5000, width=3, kind="fp32")
+
+
+def test_a_file_system_in_memory_is_known(tmp_path):
+    assert memo_table.in_memory(Path("/dev/shm")) and not memo_table.in_memory(Path("/proc"))

@@ -205,7 +205,7 @@ def test_commands_that_are_wrong_exit_with_two(tmp_path, capsys):
     assert "did you mean 'title'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main([str(tmp_path / "nowhere")])
-    assert stop.value.code == 1
+    assert stop.value.code == 2 and "nowhere: no such directory" in capsys.readouterr().err
 
 
 def test_the_page_stands_alone_and_the_pictures_are_beside_it(many, tmp_path):

@@ -76,7 +76,7 @@ def test_what_hydra_would_act_upon_is_refused(config, problem):
 
 @pytest.mark.parametrize("method", ["kd", "dkd", "crd", "dml", "lskd", "sobolev", "pgd_at", "dafl", "adv_features"])
 def test_configs_of_our_own_runs_are_accepted(tiny, method):
-    assert refusals(tiny(f"method={method}")) == []
+    assert refusals(tiny(f"method={method}").plain()) == []
 
 
 def test_the_targets_of_own_config_folders_are_accepted(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_the_targets_of_own_config_folders_are_accepted(tmp_path, monkeypatch):
 
 
 def test_no_command_builds_what_a_strangers_run_names(capsys, tmp_path, tiny, stranger):
-    kd = tiny("method=kd")
+    kd = tiny("method=kd").plain()
     for number, target in enumerate(["stranger_module.touch", "torch.hub.load", "os.system"]):
         node = {"_target_": target, "repo_or_dir": str(tmp_path), "model": "x", "source": "local", "command": "true"}
         key = ("student__net", "dataset", "logger")[number]

@@ -11,7 +11,7 @@ from traces import outcome
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
-from kdx.config.schema import RunConfig
+from kdx.config.schema import RunConfig, run_config
 from kdx.models.weights import save_weights, sha256
 from kdx.pool.pool import run_all
 from kdx.report.collect import Run
@@ -61,19 +61,19 @@ def test_predictions_can_be_recomputed_with_the_very_members(tiny, tmp_path):
     config = tiny(SEEDS)
     result = run(config)
     (result.folder / PREDICTIONS).unlink(missing_ok=True)
-    assert recompute(Run(result, config)) is None and (result.folder / PREDICTIONS).exists()
+    assert recompute(Run(result, config.plain())) is None and (result.folder / PREDICTIONS).exists()
     weights = Path(result.data["teacher"]["members"]["seed1"]["weights"])
     weights.rename(tmp_path / "gone")
-    assert "weights of its teacher are missing" in str(recompute(Run(result, config)))
+    assert "weights of its teacher are missing" in str(recompute(Run(result, config.plain())))
 
 
 def test_killed_while_a_member_trains_or_the_student_learns(tiny, tmp_path):
     config = tiny(SEEDS, "method=dgkd", "trainer.checkpoint_seconds=0")
-    calm = json.loads(json.dumps(config))
+    calm = config.plain()
     calm["paths"] |= {key: f"{calm['paths'][key]}-calm" for key in ("runs", "teachers")}
     for member in calm["teacher"]["members"].values():
         member["training"]["paths"] = calm["paths"]
-    expected = outcome(run(calm).folder)
+    expected = outcome(run(run_config(calm)).folder)
     # each teacher takes 5 steps, the student 8, and each step is saved
     assert kill_at(config, Moment("kdx.engine.checkpoint.Checkpoints", "save", 8)) == -9
     first, second = sorted(Path(config.paths.teachers).iterdir(), key=lambda p: "seed1" in p.name)
@@ -91,9 +91,10 @@ def announced(capsys) -> list[str]:
 
 
 def test_each_member_is_a_run_of_its_own_before_those_that_it_teaches(tiny, tmp_path, capsys):
-    def configs(place: str) -> dict[str, dict]:
-        made = {"all": tiny(SEEDS), "one": tiny("teacher.seed=1")}
-        return json.loads(json.dumps(made).replace(str(tmp_path), str(tmp_path / place)))
+    def configs(place: str) -> dict[str, RunConfig]:
+        made = {"all": tiny(SEEDS).plain(), "one": tiny("teacher.seed=1").plain()}
+        moved = json.loads(json.dumps(made).replace(str(tmp_path), str(tmp_path / place)))
+        return {label: run_config(config) for label, config in moved.items()}
 
     expected = run_all(configs("one"), 1, None, 1)[0]
     assert announced(capsys) == ["teacher resnet8, seed 0", "teacher resnet8, seed 1", "all", "one"]

@@ -36,7 +36,7 @@ def refused(config: RunConfig, sentence: str) -> None:
 def test_one_teacher_is_trained_and_shared(tiny, capfd):
     first = run(tiny())
     assert capfd.readouterr().err.count("training the teacher first") == 1
-    (folder,) = Path(tiny()["paths"]["teachers"]).iterdir()
+    (folder,) = Path(tiny().paths.teachers).iterdir()
     trained = (folder / "student.safetensors").stat().st_mtime_ns
     results = [run(tiny(*o)) for o in (("method=dkd",), ("seed=1",), ("method=alone", "optimizer.lr=0.3"))]
     assert "training the teacher" not in capfd.readouterr().err
@@ -51,7 +51,7 @@ def test_one_teacher_is_trained_and_shared(tiny, capfd):
 
 def test_a_teacher_to_be_trained_is_a_run_of_its_own(tiny, tmp_path):
     run(tiny())
-    (folder,) = Path(tiny()["paths"]["teachers"]).iterdir()
+    (folder,) = Path(tiny().paths.teachers).iterdir()
     training = tiny().teacher.training
     alone = run(replace(training, paths=replace(training.paths, runs=str(tmp_path / "by itself"))))
     assert outcome(alone.folder) == outcome(folder)
@@ -59,7 +59,7 @@ def test_a_teacher_to_be_trained_is_a_run_of_its_own(tiny, tmp_path):
 
 def test_a_given_teacher_gives_the_same_student(tiny, tmp_path):
     trained = run(tiny())
-    (folder,) = Path(tiny()["paths"]["teachers"]).iterdir()
+    (folder,) = Path(tiny().paths.teachers).iterdir()
     by_folder = run(tiny(f"teacher.checkpoint={folder}"))
     copy = tmp_path / "elsewhere.safetensors"
     copy.write_bytes((folder / "student.safetensors").read_bytes())
@@ -78,9 +78,9 @@ def test_a_given_teacher_gives_the_same_student(tiny, tmp_path):
 
 def test_a_teacher_as_it_is_built_is_kept_for_the_runs_to_come(tiny, monkeypatch):
     first = run(tiny("teacher.checkpoint=null"))
-    (file,) = Path(tiny()["paths"]["teachers"]).iterdir()
-    node = tiny("teacher.checkpoint=null")["teacher"]
-    net = build_network(node["net"], derive(node["seed"], "teacher"))
+    (file,) = Path(tiny().paths.teachers).iterdir()
+    node = tiny("teacher.checkpoint=null").teacher
+    net = build_network(node.net, derive(node.seed, "teacher"))
     before = {k: v.clone() for k, v in net.state_dict().items()}
     load_weights(net, file)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())

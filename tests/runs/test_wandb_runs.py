@@ -82,6 +82,7 @@ def test_online_a_run_that_starts_over_is_a_new_one_and_a_resumed_one_is_not(str
         return Shown()
 
     monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr("kdx.engine.record.wandb_view.silence", lambda url: "")
     config = tiny("logger=wandb", "logger.mode=online", "method=supervised", "trainer.checkpoint_seconds=0")
     with monkeypatch.context() as patch:
         patch.setattr("kdx.runs.run.export_run", lambda *_: 1 / 0)

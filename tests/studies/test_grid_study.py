@@ -130,6 +130,12 @@ def test_two_kinds_of_teacher_are_two_rows_and_not_one_of_six():
     assert table.n["teacher"] == 3 and table.cells["teacher"]["test/top1"].mean == pytest.approx(0.9)
 
 
+def test_one_teacher_of_three_students_has_no_spread():
+    taught = [taught_by(result(s, **{"test/top1": 0.6}), "same", 0.9) for s in range(3)]
+    table = build({"KD": taught}, ["test/top1", "teacher/test/top1"])
+    assert table.cells["KD"]["teacher/test/top1"].n == 1 and table.rows() == [["KD", "60.00 ± 0.00", "90.00", "3"]]
+
+
 def test_the_notes_say_what_n_counts():
     runs = [result(s, **{"test/top1": 0.6}) for s in range(3)]
     one = build({"KD": [taught_by(run, "same", 0.9) for run in runs]}, ["test/top1"])

@@ -1,6 +1,7 @@
 """Cells of the paper tables, against the settings of the code that printed the numbers."""
 
 import re
+from collections.abc import Sequence
 from functools import cache, reduce
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 from kdx.config.layout import config_dir
+from kdx.core.outputs import Shapes
+from kdx.losses.base.roles import inner_pairs, inner_roles
 
 STUDY = config_dir() / "study"
 # GzyAftermath/CAT-KD @ 2657a68, configs/cifar100/CAT_KD/*.yaml: weight, normalised, side
@@ -115,18 +118,39 @@ def test_mlkd_and_mlkd_ls_run_the_loss_as_shipped():
         assert standardised == (["kd", "kd_again"] if row == "MLKD+LS" else [])
 
 
+def shapes(network: str) -> Shapes:
+    """The stages of a network as RepDistiller has them."""
+    maps = {f"stage{i}": (8, 4, 4) for i in range(inner(network) + 1)}
+    return Shapes((100,), {**maps, **{f"{role}.preact": shape for role, shape in maps.items()}, "pooled": (8,)})
+
+
+def student_maps(roles: Sequence[str] | None, teacher: str, student: str, **how: Any) -> list[str]:
+    """The student's maps that a term reads: those of the cell, or all that both networks have."""
+    if roles is not None:
+        return list(roles)
+    return [mine for mine, _ in inner_pairs(shapes(student), shapes(teacher), **how)]
+
+
 @pytest.mark.parametrize("name", ["crd/same_arch", "crd/cross_arch"])
 def test_inner_maps_are_all_that_the_networks_have(name: str):
     for column in table(name)["columns"]:
-        teacher, student = column.split("-")
-        count = min(inner(teacher), inner(student))
-        stages = [f"stage{i}" for i in range(1, count + 1)]
-        assert method(name, "AT", column)["terms"]["at"]["roles"] == stages
-        assert method(name, "NST", column)["terms"]["nst"]["roles"] == stages
-        assert method(name, "VID", column)["terms"]["vid"]["roles"] == stages
-        assert method(name, "AB", column)["terms"]["ab"]["term"]["roles"] == [f"{s}.preact" for s in stages]
+        pair = teacher, student = column.split("-")[0], column.split("-")[1]
+        stages = [f"stage{i}" for i in range(1, min(inner(teacher), inner(student)) + 1)]
+        for row, term in (("AT", "at"), ("NST", "nst"), ("VID", "vid")):
+            assert student_maps(method(name, row, column)["terms"][term]["roles"], *pair) == stages
+        before = method(name, "AB", column)["terms"]["ab"]["term"]["roles"]
+        assert student_maps(before, *pair, preact="both") == [f"{s}.preact" for s in stages]
         if "FSP" in table(name)["rows"]:
-            assert method(name, "FSP", column)["terms"]["fsp"]["term"]["roles"] == ["stage0", *stages]
+            flows = method(name, "FSP", column)["terms"]["fsp"]["term"]["roles"]
+            assert student_maps(flows, *pair, stem=True) == ["stage0", *stages]
+
+
+@pytest.mark.parametrize("name", ["crd/same_arch", "crd/cross_arch"])
+def test_cells_of_networks_with_four_stages_name_their_maps(name: str):
+    """As the defaults do for two networks of four stages, so that a cell says what it reads."""
+    for row in ("AT", "NST", "VID", "AB"):
+        named = {column for column, own in table(name)["cells"][row].items() if any("roles=" in o for o in own)}
+        assert named == {column for column in table(name)["columns"] if min(map(inner, column.split("-"))) == 4}
 
 
 @pytest.mark.parametrize("name", ["crd/same_arch", "crd/cross_arch"])
@@ -153,9 +177,10 @@ def test_simkd_projects_the_map_before_the_last_convolution_of_shufflenet():
 
 def test_semckd_reads_four_maps_of_vgg8():
     for column in table("simkd/cifar100")["columns"]:
+        teacher, student = column.split("-")
         term = method("simkd/cifar100", "SemCKD", column)["terms"]["semckd"]
-        assert len(term["student_roles"]) == inner(column.split("-")[1])
-        assert len(term["teacher_roles"]) == 3
+        assert len(term["student_roles"] or inner_roles(shapes(student), "student")) == inner(student)
+        assert len(term["teacher_roles"] or inner_roles(shapes(teacher), "teacher")) == inner(teacher) == 3
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -10,6 +10,7 @@ from traces import logged, outcome, record
 
 from kdx.models.weights import save_weights
 from kdx.runs.build import make
+from kdx.runs.prepare import prepare
 from kdx.sweeps.launcher import FusedLauncher
 
 SWEEP = ("method=kd,dkd", "optimizer.lr=0.1,1e30", "trainer.log_steps=1", "data_seed=1")
@@ -115,3 +116,17 @@ def test_what_shares_nothing_trains_alone(capsys, teacher, elsewhere):
     said = command(capsys, "train", "-m", "hydra/launcher=fused", *SMALL, teacher, "logger=jsonl", "seed=0,1")
     assert said.code == 0 and not any("together" in line for line in said.err)  # data_seed follows seed
     assert [json.loads((p / "result.json").read_text())["fused"] for p in folders(elsewhere)] == [1, 1]
+
+
+def test_runs_that_cannot_be_are_told_before_the_others_train(capsys, teacher, monkeypatch):
+    trained = []
+    monkeypatch.setattr("kdx.pool.pool.run_all", lambda configs, *_: trained.extend(configs) or ({}, []))
+    monkeypatch.setattr("kdx.train._train", lambda composed, sweeps: prepare(composed) and None)
+    # each value is right by itself, and two of them together are not
+    axes = ("trainer.batch_size=16,8", "teacher.memo=false,true", "seed=0,1")
+    common = (*SMALL, teacher, "method=kd", "logger=jsonl", "augmentation.cycle=3", "data_seed=0")
+    said = command(capsys, "train", "-m", "hydra/launcher=fused", *common, *axes)
+    told = [line for line in said.err if "teacher.memo=true needs a trainer.batch_size of at least" in line]
+    assert len(trained) == 6 and len(told) == 2
+    assert "kdx: 2 of 8 runs cannot be; 6 are trained" in said.err
+    assert said.code == 1 and said.err[-1] == "kdx: 2 runs failed"

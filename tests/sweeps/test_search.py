@@ -101,7 +101,7 @@ def test_a_run_that_is_given_up_is_no_failure(capsys, tmp_path):
     ("arguments", "code", "line"),
     [
         (["hydra.sweeper.metric=test/top1"], 2, "a search never reads the test set; use val/top1"),
-        (["dataset.val_fraction=0", "hydra.sweeper.trials=1"], 1, "dataset.val_fraction=0.2 cuts a validation split"),
+        (["dataset.val_fraction=0", "hydra.sweeper.trials=1"], 2, "dataset.val_fraction=0.2 cuts a validation split"),
         (["method.temperature=interval(-1,8)"], 2, "method.temperature"),
     ],
 )

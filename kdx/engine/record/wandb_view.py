@@ -1,17 +1,24 @@
 """A W&B run as a view of the log. No other file imports wandb."""
 
+import http.client
 import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from kdx.core.errors import DamagedError
+from kdx.core.errors import DamagedError, printable, reason
 
 ONLINE_ID = "wandb_id.txt"
+RECORD = "metrics.jsonl"
+SECONDS = 3.0  # that a server has for an answer before a run starts
+PATIENCE = 30.0  # seconds in which W&B must start, and send the rest at the end of a run
 
 
 class WandbView:
@@ -50,36 +57,83 @@ class WandbView:
         import wandb  # takes a second of CPU time
 
         logging.getLogger("wandb").setLevel(logging.ERROR)
-        if mode == "offline":
-            shutil.rmtree(folder / "wandb", ignore_errors=True)
-        self._run = wandb.init(
-            project=project,
-            entity=entity,
-            group=group,
-            tags=list(tags),
-            mode=mode,
-            id=_online_id(folder, run_id) if mode == "online" else run_id,
-            name=name,
-            dir=str(folder.resolve()),  # W&B's process may have another working directory
-            config=dict(config),
-            resume="allow" if mode == "online" else None,
-            reinit="create_new",  # fused runs are open at the same time
-            settings=wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, x_disable_meta=True, save_code=False, disable_git=True
-            ),
-        )
+        self._folder, self._lost = folder, False
+
+        def start(mode: Literal["offline", "online", "disabled"]) -> wandb.Run:
+            if mode == "offline":
+                shutil.rmtree(folder / "wandb", ignore_errors=True)
+            return wandb.init(
+                project=project,
+                entity=entity,
+                group=group,
+                tags=list(tags),
+                mode=mode,
+                id=_online_id(folder, run_id) if mode == "online" else run_id,
+                name=name,
+                dir=str(folder.resolve()),  # W&B's process may have another working directory
+                config=dict(config),
+                resume="allow" if mode == "online" else None,
+                reinit="create_new",  # fused runs are open at the same time
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    x_disable_stats=True,
+                    x_disable_meta=True,
+                    save_code=False,
+                    disable_git=True,
+                    init_timeout=PATIENCE,
+                    finish_timeout=PATIENCE,
+                    finish_timeout_raises=True,
+                ),
+            )
+
+        if mode == "online" and (silent := silence(wandb.setup().settings.base_url)):
+            say(f"W&B's server does not answer ({silent}); the run is logged offline, and wandb sync uploads it later")
+            mode = "offline"
+        try:
+            self._run = start(mode)
+        except (wandb.errors.CommError, TimeoutError) as error:
+            if mode != "online":
+                raise
+            say(f"W&B's server does not answer ({reason(error)}); the run is logged offline")
+            self._run = start("offline")
         if not self._run.resumed:
             for line in past:
                 self.log(line)
 
     def log(self, line: Mapping[str, float | None]) -> None:
         values = {key: value for key, value in line.items() if value is not None}
-        self._run.log(values, step=int(values["step"]))
+        self._tolerate(lambda: self._run.log(values, step=int(values["step"])))
 
     def close(self, summary: Mapping[str, object] | None) -> None:
         if summary is not None:
-            self._run.summary.update(dict(summary))
-        self._run.finish(exit_code=0 if summary is not None else 1)
+            self._tolerate(lambda: self._run.summary.update(dict(summary)))
+        self._tolerate(lambda: self._run.finish(exit_code=0 if summary is not None else 1))
+
+    def _tolerate(self, act: Callable[[], object]) -> None:
+        """Call W&B; its first error ends the view, not the run."""
+        if self._lost:
+            return
+        try:
+            act()
+        except Exception as error:  # W&B's helper process may be killed at any time; many types report that
+            self._lost = True
+            say(f"W&B stopped ({reason(error)[:80]}); the run goes on, and {self._folder / RECORD} has every line")
+
+
+def say(text: str) -> None:
+    print(f"kdx: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def silence(url: str) -> str:
+    """Why a server does not answer within seconds; empty if it answers, whatever it says."""
+    try:
+        with urllib.request.urlopen(url, timeout=SECONDS):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{url}: {reason(error)[:80]}"
 
 
 def _online_id(folder: Path, run_id: str) -> str:

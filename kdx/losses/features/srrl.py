@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
+from kdx.core.notice import notice
 from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import NonNegative
 from kdx.core.schedule import Progress, Schedule, at
@@ -74,7 +75,17 @@ class SRRL(Paired):
                 f"SRRL reads a map or a vector of the student and a vector of the teacher; without the batch axis, the "
                 f"student's '{role}' has shape {mine}, the teacher's '{other}' {theirs}"
             )
-        self._head = (classifier_of(self._teacher[0], other, theirs[0], "teacher", self.called),)
+        assert teacher is not None
+        try:
+            head = classifier_of(self._teacher[0], other, theirs[0], "teacher", self.called)
+        except ValueError:
+            if other != "pooled" or "pre_logits" not in teacher.features:
+                raise
+            notice("the teacher's classifier does not read 'pooled'; SRRL reads 'pre_logits' instead")
+            other, theirs = "pre_logits", teacher.feature("pre_logits", "teacher")
+            head = classifier_of(self._teacher[0], other, theirs[0], "teacher", self.called)
+            self.pairs = ((role, other),)
+        self._head = (head,)
         self.connector = nn.Sequential(*pointwise(mine[0], theirs[0]), nn.ReLU())
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from kdx.models.features.layout import Layout, Source, entries, fit
@@ -86,7 +87,7 @@ def record(
     found = Recording()
     handles = []
     for path, module in net.named_modules():
-        if path:
+        if path and not isinstance(module, torch.jit.ScriptModule):  # which has no hooks
             pre, post = _hooks(path, not any(module.children()), targets, found, path in outputs, path in heads)
             handles += [module.register_forward_pre_hook(pre), module.register_forward_hook(post)]
     try:

@@ -112,8 +112,8 @@ def _rule(x: Tensor, vector: Tensor) -> tuple[Layout, Literal["mean", "relu", "t
                     return layout, "mean"
                 if close(F.relu(maps).mean((2, 3)), vector):
                     return layout, "relu"
-    elif x.dim() == 3 and x.shape[2] == width:
-        for prefix in range(min(MOST_PREFIX, x.shape[1])):
+    elif x.dim() == 3 and x.shape[2] == width and x.shape[1] > 1:
+        for prefix in range(min(MOST_PREFIX, x.shape[1] - 1)):
             if close(x[:, prefix:].mean(1), vector):
                 return Layout("blc", prefix), "mean"
         if close(x[:, 0], vector):

@@ -45,9 +45,13 @@ def fold(net: nn.Module, inputs: Tensor) -> nn.Module:
         inputs: A few examples for the run, [B, ...].
     """
     net = copy.deepcopy(net).eval()
+    net(inputs)  # a wrapped network finds its features before anything is replaced
     for conv, norm in _pairs(net, inputs):
-        _merge(net.get_submodule(conv), net.get_submodule(norm))
-        net.set_submodule(norm, nn.Identity())
+        old, new = net.get_submodule(norm), nn.Identity().eval()
+        _merge(net.get_submodule(conv), old)
+        new._forward_hooks.update(old._forward_hooks)  # features that are captured there
+        new._forward_pre_hooks.update(old._forward_pre_hooks)
+        net.set_submodule(norm, new)
     return net
 
 

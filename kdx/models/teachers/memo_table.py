@@ -75,12 +75,16 @@ class MemoTable:
             for row, mark in zip(rows.tolist(), marks, strict=True):
                 os.pwrite(self._marks_file, mark.tobytes(), row * 4)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise UserError(
-                f"the disk is full, so the teacher's memo {self.folder} cannot grow; free some space, set paths.memos "
-                "to another disk, or set teacher.memo=false"
-            ) from error
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> Exception:
+        """The error for a user if the disk is full; else the same error."""
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        return UserError(
+            f"the disk is full, so the teacher's memo {self.folder} cannot grow; free some space, set paths.memos "
+            "to another disk, or set teacher.memo=false"
+        )
 
     def written(self) -> int:
         """Number of rows with a mark."""
@@ -110,7 +114,23 @@ class MemoTable:
         self._files.append(file)
         if os.fstat(file).st_size < size:
             os.ftruncate(file, size)
+        if name == MARKS and os.fstat(file).st_blocks * 512 < size and in_memory(self.folder):
+            # every mark is read, and reading a hole of a mapped file on a full tmpfs kills the process without an error
+            try:
+                os.posix_fallocate(file, 0, size)
+            except OSError as error:
+                raise self._full(error) from error
         return file, np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+
+def in_memory(folder: Path) -> bool:
+    """Whether a folder lies on a file system in memory, whose holes take room when they are read."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return False
+    places = {mount[1]: mount[2] for mount in mounts if folder.resolve().is_relative_to(mount[1])}
+    return bool(places) and places[max(places, key=len)] in ("tmpfs", "ramfs")
 
 
 def _close(files: list[int]) -> None:

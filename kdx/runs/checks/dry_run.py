@@ -29,7 +29,6 @@ from kdx.runs.build import (
     UNTRAINED,
     Light,
     build_light,
-    build_network,
     image_statistics,
     make,
     make_method,
@@ -37,9 +36,13 @@ from kdx.runs.build import (
     specialised,
     untrained,
 )
+from kdx.runs.checks.built import build_checked, teacher_key
 from kdx.runs.checks.cuda_graph import unrecordable
 from kdx.runs.checks.distributed import indivisible
+from kdx.runs.checks.networks import Data, is_own, told
+from kdx.runs.checks.step import check_step
 from kdx.runs.checks.task_fit import unfit
+from kdx.runs.checks.tell import tell
 from kdx.runs.ensemble_config import each_teacher, ensemble
 
 # size of a training set that is large enough for every term; the real size is checked after loading
@@ -74,8 +77,8 @@ def rehearse(config: RunConfig, light: Light | None = None) -> None:
             problems = _put_together(config, light or build_light(config))
     except (UserError, ValueError) as error:
         raise ConfigError(str(error).splitlines()) from None
-    except Exception:
-        return  # an unexpected error: the run itself reports it, with a traceback
+    except Exception as error:
+        raise ConfigError([f"the parts of this run do not work together: {told(error)}"]) from error
     if problems:
         raise ConfigError(problems)
     _passed.add(parts)
@@ -98,13 +101,14 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     dataset, transfer, statistics = light.dataset, light.transfer, image_statistics(config.dataset)
     task = transfer.task(dataset.task)
     spec = DataSpec(task, dataset.inputs, EXAMPLES, transfer.marks(EXAMPLES, dataset.task))
-    student = specialised(_network(config.student.net, "student"), transfer.special_classes)
+    alone = build_checked(config, Data(dataset.name, dataset.inputs, dataset.task))
+    student = specialised(alone["student.net"], transfer.special_classes)
     given: dict[str, Any] = {"student": student, "spec": spec}
     teachers = _teachers(config)
     for own in teachers.values() if isinstance(dataset, ImageDataset) and not dataset.has_own_units else ():
         if own.mean and own.std:
             check_units(own.mean, own.std, "teacher.mean and teacher.std")
-    nets = {name: _frozen(own, statistics) for name, own in teachers.items()}
+    nets = {name: _frozen(alone[teacher_key(name)], own, statistics) for name, own in teachers.items()}
     if config.teacher is not None:
         given["teacher"] = _together(config.teacher, nets)
     try:
@@ -120,6 +124,8 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     splits = ("test", "train", "val") if dataset.val_fraction else ("test", "train")
     problems = [*indivisible(config, method, spec), *_unseen(config, light, method)]
     problems += unrecordable(config, light, method, update, spec)
+    if not problems and any(map(is_own, alone.values())):
+        check_step(config, light, method, update, spec)
     if light.settings.compile and not method.compilable:
         problems.append(
             f"method={config.choices['method']} needs second derivatives or forward-mode differentiation of the "
@@ -139,6 +145,8 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
             problems += (f"evals.{name}.{line}" for line in evaluator.misfits(task))
         except (UserError, ValueError) as error:
             problems.append(f"evals.{name}: {error}")
+        except Exception as error:  # an evaluator may need the examples, which are not loaded yet
+            tell([f"evals.{name} could not be checked before training: {told(error)}"])
     return problems
 
 
@@ -208,8 +216,8 @@ def _without_features(config: RunConfig, given: dict[str, Any], nets: dict[str, 
     ) from None
 
 
-def _frozen(teacher: Member, given: Statistics | None) -> Frozen:
-    own, net = own_statistics(teacher), _network(teacher.net, "teacher")
+def _frozen(net: nn.Module, teacher: Member, given: Statistics | None) -> Frozen:
+    own = own_statistics(teacher)
     if teacher.checkpoint is None and own is None and given is not None:
         _same_statistics(net, teacher.net, given)
     return Frozen(specialised(net, teacher.special_classes), own, given)
@@ -227,10 +235,3 @@ def _same_statistics(net: nn.Module, node: Node, given: Statistics) -> None:
                 f"the pretrained weights of this teacher expect inputs of mean {mean} and std {std}, and those of the "
                 f"data set are {list(given[0])} and {list(given[1])}; set teacher.mean={mean} teacher.std={std}"
             )
-
-
-def _network(node: Node, role: str) -> nn.Module:
-    try:
-        return build_network(untrained(node), 0)
-    except (UserError, ValueError) as error:
-        raise UserError(f"{role}.net: {error}") from None

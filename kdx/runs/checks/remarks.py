@@ -1,7 +1,9 @@
 """Lines about settings that are valid, but do something else than they seem to; printed before a run trains."""
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +17,9 @@ from kdx.data.loaders import Loaders
 from kdx.engine.optim.ema import averaging
 from kdx.engine.optim.lr import LearningRate
 from kdx.runs.build import Light, make
+from kdx.runs.folder import CONFIG, is_done
 
 SCHEDULED = ("schedule", "method", "update")  # parts of a config that hold schedules
-
-_told: set[str] = set()
-
-
-def tell(lines: Iterable[str]) -> None:
-    """Print each line once in this process: the runs of a sweep share most of them."""
-    for line in lines:
-        if line not in _told:
-            print(f"kdx: {line}", file=sys.stderr)
-        _told.add(line)
 
 
 def remarks(config: RunConfig, light: Light, loaders: Loaders) -> Iterator[str]:
@@ -48,6 +41,23 @@ def remarks(config: RunConfig, light: Light, loaders: Loaders) -> Iterator[str]:
             f"dataset.fraction={dataset['fraction']:g} is a share of the training set without its validation split, so "
             "it selects other examples than with dataset.val_fraction=0"
         )
+
+
+def abandoned(folder: Path) -> Iterator[str]:
+    """A line for each unfinished run of version 0.1 that the run in this directory seems to repeat from the start.
+
+    The directories of both have the same name but for the identity, which differs between the versions.
+    """
+    if (folder / CONFIG).exists():
+        return
+    for other in sorted(folder.parent.glob(f"{glob.escape(folder.name.rpartition('-')[0])}-*")):
+        if is_done(other) or not (other / CONFIG).is_file():
+            continue
+        if not re.search("^role:", (other / CONFIG).read_text(errors="replace"), re.MULTILINE):
+            yield (
+                f"{other} is an unfinished run of version 0.1, which this version does not resume: training starts "
+                "from the beginning"
+            )
 
 
 def resumed(threads: Sequence[int], device: torch.device) -> Iterator[str]:

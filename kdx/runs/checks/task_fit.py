@@ -6,7 +6,7 @@ from typing import Any
 from kdx.config.schema import RunConfig
 from kdx.config.validate import locate
 from kdx.core.errors import listed
-from kdx.core.task import CLASSES, Task
+from kdx.core.task import CLASSES
 from kdx.runs.build import Light
 
 
@@ -19,8 +19,11 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
     """
     name, task = light.dataset.name, light.dataset.task
     for role, net in (("student", config.student.net), ("teacher", config.teacher.net if config.teacher else {})):
-        if "num_classes" in net and not _enough(net["num_classes"], task):
+        if "num_classes" in net and net["num_classes"] != task.num_outputs:
             yield f"{role}.net.num_classes must be {task.num_outputs} for dataset={name}, found {net['num_classes']}"
+        channels = config.dataset.get("input_shape", [None])[0]
+        if str(net.get("_target_")).startswith("kdx.") and channels not in (None, net.get("in_channels", channels)):
+            yield f"{role}.net.in_channels must be {channels} for dataset={name}, found {net['in_channels']}"
     if task.kind == CLASSES:
         return  # every part of kdx fits classes; own parts are checked once they are built
     needs: dict[str, list[str]] = {}
@@ -47,11 +50,6 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
             f"teacher.optimize={teacher.optimize} is verified by predicted classes, and dataset={name} has "
             f"{task.kind}; set teacher.optimize=exact"
         )
-
-
-def _enough(outputs: int, task: Task) -> bool:
-    """Whether a network's outputs can be compared with the targets; a class index leaves further outputs unused."""
-    return outputs >= task.num_outputs if task.kind == CLASSES else outputs == task.num_outputs
 
 
 def _parts(node: Any) -> Iterator[Any]:
