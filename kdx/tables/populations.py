@@ -19,7 +19,7 @@ def teachers_by_row(
     Returns:
         Numbers by row, column and place.
     """
-    families: dict[frozenset[str], list[str]] = {}
+    families: list[tuple[set[str], list[str]]] = []
     facts: dict[str, Mapping[str, Any]] = {}
     order = [baseline, *results] if baseline is not None else list(results)
     for row in dict.fromkeys(order):
@@ -28,11 +28,14 @@ def teachers_by_row(
         if not own:
             continue
         # a row that lacks seeds has some of the teachers of the others
-        like = next((f for f in families if not f.isdisjoint(own)), frozenset())
-        rows = families.pop(like, [])
-        families[like.union(own)] = [*rows, row]
+        like = next((family for family in families if not family[0].isdisjoint(own)), None)
+        if like is None:
+            families.append((set(own), [row]))
+        else:
+            like[0].update(own)
+            like[1].append(row)
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for i, (shas, rows) in enumerate(families.items()):
+    for i, (shas, rows) in enumerate(families):
         told = [facts[sha] for sha in facts if sha in shas]
         measured = {c: dict(enumerate(float(f[c]) for f in told)) for c in columns if all(c in f for f in told)}
         if measured:

@@ -20,6 +20,7 @@ from kdx.report.curves import POINTS, mean_curves, read_curves
 from kdx.report.entry import main
 from kdx.report.groups import group_runs
 from kdx.report.knobs import curves
+from kdx.report.payload import payload
 from kdx.report.predicted import BINS, Predicted, read_predicted
 from kdx.report.recompute import fill_predictions
 from kdx.report.write import write_report
@@ -239,3 +240,18 @@ def test_the_folder_is_named_by_to(tmp_path, kd, capsys):
     fabricate(tmp_path / "runs" / "a", kd, {"test/top1": 0.8})
     main([str(tmp_path / "runs"), f"to={tmp_path / 'there'}", "pictures=false"])
     assert capsys.readouterr().out.strip() == str(Path(tmp_path / "there" / "index.html"))
+
+
+def test_a_search_is_marked_by_its_choice_on_validation_and_not_by_the_best_on_test(tmp_path, kd):
+    for temperature, val, test in ((1.0, 0.80, 0.95), (2.0, 0.90, 0.85), (4.0, 0.85, 0.90)):
+        for seed in range(2):
+            config = changed(kd, seed=seed, data_seed=seed, method__temperature=temperature)
+            values = {"val/top1": val, "test/top1": test, "test/nll": 1.0}
+            fabricate(tmp_path / f"t{temperature}-{seed}", config, values)
+    grouped = group_runs(collect([tmp_path]).runs)
+    (chosen,) = grouped.chosen()
+    means = [(g.values["last"]["val/top1"].mean, g.values["last"]["test/top1"].mean) for g in grouped.groups]
+    assert means[chosen] == pytest.approx((0.90, 0.85))
+    assert [means[i][0] for i in grouped.best_first("test/top1")] == pytest.approx([0.90, 0.85, 0.80])
+    page = payload(collect([tmp_path]), grouped, [{}] * 3, [None] * 3, "")
+    assert [of["chosen"] for of in page["groups"]].count(True) == 1 and page["columns"][0] == "val/top1"

@@ -6,6 +6,8 @@ import pytest
 from chromium import PROGRAM, Page
 from fabricate import sweep_of_many
 
+from kdx.report.collect import collect
+from kdx.report.groups import group_runs
 from kdx.report.write import write_report
 
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on PATH")
@@ -36,6 +38,10 @@ def test_the_page_sorts_filters_and_fits(many, tmp_path):
         accuracy = head.index("top-1 % ↑") + 1
         values = page.run(NUMBERS % accuracy)
         assert len(values) == 24
+        # the page rounds as the tables do
+        shown = page.run(CELLS % accuracy + ".map((cell) => cell.textContent)")
+        summaries = [group.summary("test/top1") for group in group_runs(collect([many]).runs).groups]
+        assert sorted(shown) == sorted(s.show(100, 2) for s in summaries if s is not None)
         assert values == sorted(values, reverse=True)
         page.run("document.querySelector('#results [data-sort=\"test/top1\"]').click()")
         assert page.run(NUMBERS % accuracy) == sorted(values)
