@@ -31,13 +31,13 @@ def pair(tmp_path, kd):
 
 def test_a_side_is_a_run_a_folder_a_pattern_or_a_beginning(pair):
     for side in (str(pair / "light-*"), str(pair / "light-"), str(pair / "light")):
-        assert [run.seed for run in gather(side, False, [])] == [0, 1, 2]
-    assert [run.seed for run in gather(str(pair / "heavy-1"), False, [])] == [1]
-    assert [run.seed for run in gather(str(pair / "heavy-1"), True, [])] == [0, 1, 2]
+        assert [run.seed for run in gather(side, False)] == [0, 1, 2]
+    assert [run.seed for run in gather(str(pair / "heavy-1"), False)] == [1]
+    assert [run.seed for run in gather(str(pair / "heavy-1"), True)] == [0, 1, 2]
     with pytest.raises(UserError, match="2 experiments.*method.weights.kd"):
-        gather(str(pair), False, [])
+        gather(str(pair), False)
     with pytest.raises(UserError, match="no such run"):
-        gather(str(pair / "medium"), False, [])
+        gather(str(pair / "medium"), False)
 
 
 def line_of(text: str, start: str) -> str:
@@ -46,7 +46,7 @@ def line_of(text: str, start: str) -> str:
 
 
 def test_pairs_find_what_the_spread_over_seeds_hides(pair):
-    light, heavy = (gather(str(pair / name), False, []) for name in ("light", "heavy"))
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
     text = report(light, heavy, [], "last")
     row = line_of(text, "top-1 %")
     # differences 2.0, 2.1, 2.2 points
@@ -56,7 +56,7 @@ def test_pairs_find_what_the_spread_over_seeds_hides(pair):
     assert "paired over the 3 seeds" in text and "Holm" in text
     assert line_of(text, "NLL").endswith("the same")
     # without pairs the same numbers say nothing
-    shifted = gather(str(pair / "heavy"), False, [])[:1]
+    shifted = gather(str(pair / "heavy"), False)[:1]
     alone = report(light[1:], shifted, ["test/top1"], "last")
     assert "not paired (0 of 2 and 1 seeds match)" in alone
     assert "too few seeds" in alone
@@ -90,10 +90,10 @@ def test_a_side_tells_of_its_runs_without_a_result(pair):
     (pair / "heavy-2" / "DONE").unlink()
     (pair / "heavy-2" / "error.txt").write_text("the disk is full")
     (pair / "light-2" / "DONE").unlink()
-    assert look(str(pair / "heavy"), False)[1] == ["heavy-2: failed"]
+    assert look(str(pair / "heavy"), False, [])[1] == ["heavy-2: failed"]
     # beside a run, only what is of its experiment
-    assert look(str(pair / "heavy-0"), True)[1] == ["heavy-2: failed"]
-    assert look(str(pair / "light-0"), True)[1] == ["light-2: not finished"]
+    assert look(str(pair / "heavy-0"), True, [])[1] == ["heavy-2: failed"]
+    assert look(str(pair / "light-0"), True, [])[1] == ["light-2: not finished"]
 
 
 def test_times_of_fused_runs_are_not_compared(pair):
@@ -120,7 +120,7 @@ def test_one_of_several_metrics_that_differs_alone_does_not_after_holm(pair):
 
 
 def test_the_config_difference_leaves_seeds_out(pair):
-    light, heavy = (gather(str(pair / name), False, []) for name in ("light-0", "heavy-1"))
+    light, heavy = (gather(str(pair / name), False) for name in ("light-0", "heavy-1"))
     text = report(light, heavy, [], "last")
     changed_lines = text.split("Differences in the config:\n")[1].split("\n\n")[0].splitlines()[1:]
     assert [line.split() for line in changed_lines] == [["method.weights.kd", "0.5", "0.9"]]
@@ -129,7 +129,7 @@ def test_the_config_difference_leaves_seeds_out(pair):
 
 
 def test_other_code_and_hardware_are_told(pair):
-    light, heavy = (gather(str(pair / name), False, []) for name in ("light", "heavy"))
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
     for run in heavy:
         run.result.data["code"] = {"commit": "fedcba9876543210", "dirty": True}
         run.result.data["device"]["name"] = "Another processor"
@@ -139,7 +139,7 @@ def test_other_code_and_hardware_are_told(pair):
 
 
 def test_a_metric_that_is_missing_is_named(pair):
-    light, heavy = (gather(str(pair / name), False, []) for name in ("light", "heavy"))
+    light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
     with pytest.raises(UserError, match="'test/top2'.*did you mean 'test/top1'"):
         report(light, heavy, ["test/top2"], "last")
     with pytest.raises(UserError, match="was not measured"):
