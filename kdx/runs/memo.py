@@ -16,7 +16,9 @@ from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
 from kdx.models.teachers.memo_table import MemoTable
 from kdx.runs.build import stream_seed
+from kdx.runs.leader import run_on_leader
 from kdx.runs.results import write_json
+from kdx.runs.reuse.record import memo_folder
 
 # Keys of a data set that select examples or files, and do not change an example
 CHOICE = (
@@ -46,7 +48,8 @@ def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders
     assert settings is not None
     facts = _facts(config, checksum, loaders, device)
     key = fingerprint(facts)
-    folder = Path(config.paths.memos) / f"{as_file_name(config.dataset['name'])}-{key}"
+    named = Path(config.paths.memos) / f"{as_file_name(config.dataset['name'])}-{key}"
+    folder = run_on_leader(lambda: memo_folder(config.plain(), named))
     shapes = probe(BlackBoxTeacher(teacher, settings.memo_features), loaders.spec.inputs, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings.memo_features)]
     rows = loaders.num_views
