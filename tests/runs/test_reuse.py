@@ -24,7 +24,8 @@ from kdx.runs.reuse import files
 from kdx.runs.run import in_steps, run
 
 DATA = ("dataset=imagefolder", "dataset.folder=tiny", "dataset.num_classes=2", "dataset.resize=8")
-FAST = ("trainer.duration.steps=2", "trainer.checkpoint_seconds=0")
+SHORT = ("trainer.duration.epochs=null", "trainer.duration.steps=2")
+FAST = (*SHORT, "teacher.recipe=['trainer.batch_size=8'," + ",".join(f"'{o}'" for o in SHORT) + "]")
 
 
 def folder(root, seed: int = 0):
@@ -123,7 +124,8 @@ def test_a_result_of_an_older_version_is_used_and_that_is_said(made, capfd):
 
 
 def test_an_unfinished_run_continues_on_its_own_data_alone(made, tmp_path, capfd):
-    steps = in_steps(made(), FusedRuns())
+    config = made()
+    steps = in_steps({**config, "trainer": {**config["trainer"], "checkpoint_seconds": 0}}, FusedRuns())
     for _ in range(2):
         next(steps)
     steps.close()
