@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kdx.config.identity import left_out
+from kdx.config.identity import fingerprint, left_out
 from kdx.core.errors import UserError
 from kdx.data.dataset import Dataset
 from kdx.data.sources.walk import files_below
@@ -55,8 +55,8 @@ def recorded(folder: Path) -> Facts | None:
     """The record in a folder; None if an older version made it, or the file is damaged."""
     try:
         facts = json.loads((folder / SOURCES).read_text())
-        return facts if {"files", "modules"} <= facts.keys() else None
-    except (OSError, ValueError, AttributeError):
+        return facts if facts.pop("checksum") == fingerprint(facts) else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
 
 
@@ -114,7 +114,7 @@ def begin(config: Mapping[str, Any], folder: Path, now: Facts) -> Facts:
 
 def write(folder: Path, facts: Facts) -> None:
     """Write the record of a run."""
-    write_json(folder / SOURCES, facts)
+    write_json(folder / SOURCES, {**facts, "checksum": fingerprint(facts)})
 
 
 def renewed(config: Mapping[str, Any], folder: Path) -> str | None:
