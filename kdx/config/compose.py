@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kdx.config.diagnose import COMPOSE_ERRORS, diagnose, explain, several_options, unreadable
+from kdx.config.hidden import hidden
 from kdx.config.layout import config_dir, options, register_networks
 from kdx.core.errors import LONGEST, UserError, shown, some
 
@@ -102,6 +103,8 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
     except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError([explain(error, "", None)]) from None
     assert isinstance(container, dict)
+    if gone := hidden({str(k): v for k, v in container.items()}, choices):
+        raise ConfigError([f"{path} has no value yet; give one: {path}=VALUE" for path in gone])
     return Composed(
         {str(k): v for k, v in container.items()},
         {k: v for k, v in choices.items() if "hydra" not in k},

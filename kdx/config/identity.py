@@ -6,6 +6,7 @@ gives every run a new name, so that finished runs are trained again: `tests/conf
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -22,6 +23,7 @@ NOT_IDENTITY = (
     "paths",
     "logger",
     "fresh",
+    "reuse",
     "choices",
     "dataset.root",
     "dataset.index",
@@ -99,9 +101,14 @@ def seeds(config: Config | RunConfig) -> dict[str, Any]:
 
 
 def canonical(value: Any) -> Any:
-    """A value with whole floats converted to int: 4.0 becomes 4."""
+    """A value without its spelling: 4.0 becomes 4, and of an absolute path the last part remains.
+
+    The files behind a path are compared when a result is used again (`kdx.runs.reuse`).
+    """
     if isinstance(value, list):
         return [canonical(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~/")):
+        return os.path.basename(os.path.normpath(value))
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

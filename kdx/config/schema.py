@@ -96,6 +96,7 @@ class RunConfig:
     data_seed: Count
     role: Literal["student", "teacher"]
     fresh: bool
+    reuse: bool
     dataset: Annotated[Node, Given()]
     transfer: Annotated[Node, Given()]
     augmentation: Annotated[Node, Given()]

@@ -1,7 +1,7 @@
 """The config object of a data set: its facts, and the regime that selects a run's examples."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,13 @@ class Dataset:
     def load(self) -> tuple[ExampleSet, ExampleSet]:
         """The source's whole training set and test set."""
         raise NotImplementedError
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        """Paths of the data files by the folder that they are listed under; empty for generated or missing data.
+
+        They are compared when a finished run is asked for again.
+        """
+        return {}
 
     def splits(self) -> Splits:
         """The splits of a run without a transfer set. Raises as `pools` and `share` do."""

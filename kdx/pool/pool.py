@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from kdx.config.schema import RunConfig
-from kdx.core.errors import DamagedError
+from kdx.core.errors import DamagedError, UserError
 from kdx.pool.run_fused import run_together
-from kdx.pool.task import Failure, Task, Team, announce, say, tell
+from kdx.pool.task import Failure, Task, Team, announce, say, tell, tell_finished
 from kdx.pool.workers import BUSY, Workers
 from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.export import folder_of
@@ -20,6 +20,7 @@ from kdx.runs.folder import failure, is_done
 from kdx.runs.fused import shared
 from kdx.runs.lock import PAUSE, LockedError, is_locked
 from kdx.runs.results import Result, finished
+from kdx.runs.reuse.record import checked, renewed
 
 
 def run_all(
@@ -42,18 +43,25 @@ def run_all(
     tasks = _plan(configs)
     failed: dict[Path, str] = {}
     todo: list[Task] = []
+    known: dict[str, Any] = {}  # fingerprints of data sets
+    before: dict[Path, tuple[Result, str]] = {}
     for task in tasks.values():
         try:
-            if not task.config.fresh and finished(task.folder) is not None:
+            if not task.config.fresh and (found := checked(task.config.plain(), task.folder, known)) is not None:
+                before[task.folder] = found
                 continue
         except DamagedError as damage:
             failed[task.folder] = f"{damage}; fresh=true trains it again"
+            continue
+        except UserError as error:
+            failed[task.folder] = tell(task, str(error))
             continue
         error = failure(task.folder)
         if error and retry is None and not task.config.fresh and not is_locked(task.folder):
             failed[task.folder] = f"{error}; failed before, retry=failed tries it again"
         else:
             todo.append(task)
+    tell_finished(before)
     if todo:
         teams = make_teams(todo, jobs, fused)
         failed |= _in_turn(teams, failed) if jobs == 1 else _in_parallel(teams, failed, jobs)
@@ -98,7 +106,10 @@ def _plan(configs: Mapping[str, RunConfig]) -> dict[Path, Task]:
         trainings = [own.teacher.training for own in each_teacher(config).values() if own.teacher is not None]
         paths = replace(config.paths, runs=config.paths.teachers)
         teachers = [
-            add(f"teacher {training.choices['student']}, seed {training.seed}", replace(training, paths=paths))
+            add(
+                f"teacher {training.choices['student']}, seed {training.seed}",
+                _renewed(config, replace(training, paths=paths, reuse=config.reuse)),
+            )
             for training in trainings
             if training is not None and (config.fresh or not is_done(folder))
         ]
@@ -108,6 +119,12 @@ def _plan(configs: Mapping[str, RunConfig]) -> dict[Path, Task]:
     for label, config in configs.items():
         add(label, config)
     return tasks
+
+
+def _renewed(config: RunConfig, training: RunConfig) -> RunConfig:
+    """A teacher's training, with `fresh` if its student has it and the teacher's data or code changed."""
+    fresh = config.fresh and renewed(training.plain(), folder_of(training)) is not None
+    return replace(training, fresh=fresh)
 
 
 def make_teams(tasks: Sequence[Task], jobs: int, fused: int) -> list[Team]:

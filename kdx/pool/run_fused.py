@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 
 from kdx.config.schema import RunConfig
-from kdx.core.errors import DamagedError
+from kdx.core.errors import UserError
 from kdx.core.seed import get_rng_state, set_rng_state
 from kdx.runs.export import folder_of
 from kdx.runs.fused import FusedRuns
-from kdx.runs.results import Result, finished
+from kdx.runs.results import Result
+from kdx.runs.reuse.record import reused
 from kdx.runs.run import in_steps
 
 
@@ -25,9 +26,9 @@ def run_together(configs: Sequence[RunConfig]) -> Iterator[tuple[int, Result | E
     waiting = []
     for place, config in enumerate(configs):
         try:
-            result = None if config.fresh else finished(folder_of(config))
-        except DamagedError as damage:
-            yield place, damage
+            result = None if config.fresh else reused(config.plain(), folder_of(config))
+        except UserError as error:
+            yield place, error
             continue
         if result is None:
             waiting.append(place)

@@ -1,12 +1,18 @@
 """A run in the pool, and the messages about it."""
 
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdx.config.schema import RunConfig
 from kdx.core.errors import printable
 from kdx.runs.folder import failure
+from kdx.runs.results import Result
+from kdx.runs.reuse.record import commit, when
+
+FEW = 3  # results that are named one by one
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,24 @@ def tell(task: Task, otherwise: str) -> str:
     error = failure(task.folder) or otherwise.splitlines()[0]
     say(f"failed: {Failure(task.label, task.folder, error)}")
     return error
+
+
+def tell_finished(found: Mapping[Path, tuple[Result, str]]) -> None:
+    """Print which results are used again: a line for each, or one for many.
+
+    Args:
+        found: Results, and notes on what was not compared, by directory.
+    """
+    if len(found) <= FEW:
+        for folder, (result, note) in found.items():
+            say(f"finished {when(result)} by {commit(result)}: {folder}{note}")
+        return
+    times = sorted(when(result) for result, _ in found.values())
+    commits = sorted({commit(result) for result, _ in found.values()})
+    notes = Counter(note for _, note in found.values() if note)
+    more = "".join(f"{note} ({count})" for note, count in notes.most_common(1))
+    shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
+    say(f"{len(found)} runs are finished, from {times[0]} to {times[-1]}, by {shown}{more}")
 
 
 def say(text: str) -> None:

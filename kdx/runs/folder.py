@@ -12,6 +12,7 @@ STUDENT = "student.safetensors"  # the student at the last step
 SELECTED_STUDENT = "student_val.safetensors"  # the student that was best on the validation split
 PREDICTIONS = "predictions.safetensors"  # predictions on the test split
 RESULT = "result.json"
+SOURCES = "sources.json"  # fingerprints of the data and of the user's own modules
 CHECKPOINTS = "checkpoints"
 ERROR = "error.txt"  # the traceback of a failed run
 LOCK = ".lock"  # held by the process that trains

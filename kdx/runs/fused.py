@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -40,6 +40,7 @@ class FusedRuns:
 
     def __init__(self, size: int = 1):
         self.size = size
+        self.fingerprints: dict[str, Any] = {}  # of data sets, see `kdx.runs.reuse.record.sources`
         self._answers = SharedOutputs()
         self._loaders: Callable[[], Loaders] | None = None
         self._teacher: Callable[[], Teacher] | None = None

@@ -23,6 +23,7 @@ from kdx.runs.build import stream_seed
 from kdx.runs.checks.tell import tell
 from kdx.runs.leader import run_on_leader
 from kdx.runs.results import write_json
+from kdx.runs.reuse.record import memo_folder
 
 CONTENT = "content.bin"  # digest of each training image, uint64 by its position in the source; 0 where it is unknown
 SAMPLE = 256  # images in files that are compared at each start
@@ -55,8 +56,8 @@ def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders
     settings = config.teacher
     assert settings is not None
     facts = _facts(config, checksum, loaders, device)
-    base = Path(config.paths.memos) / f"{as_file_name(config.dataset['name'])}-{fingerprint(facts)}"
-    folder = run_on_leader(lambda: _folder_of_content(base, loaders.splits.train))
+    named = Path(config.paths.memos) / f"{as_file_name(config.dataset['name'])}-{fingerprint(facts)}"
+    folder = run_on_leader(lambda: _folder_of_content(memo_folder(config.plain(), named), loaders.splits.train))
     shapes = probe(BlackBoxTeacher(teacher, settings.memo_features), loaders.spec.inputs, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings.memo_features)]
     rows = loaders.num_views

@@ -61,6 +61,7 @@ from kdx.runs.leader import leader_first, run_on_leader
 from kdx.runs.lock import PAUSE, LockedError, locked
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml
+from kdx.runs.reuse.record import Facts, begin, renewed, reused, sources, write
 from kdx.runs.teacher import find_weights, load_teacher
 
 UNSAVED = " before the first checkpoint"  # text of an interrupt after which nothing of the run is kept
@@ -104,17 +105,19 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
     """
     init_process_group()
     folder = folder_of(config)
-    if not config.fresh and (result := run_on_leader(lambda: finished(folder))):
+    if not config.fresh and (result := run_on_leader(lambda: reused(config.plain(), folder))):
         return result
     with contextlib.ExitStack() as claim:
         run_on_leader(lambda: claim.enter_context(locked(folder)))
         # another process may have finished the run between the check and the lock
-        if not config.fresh and (result := run_on_leader(lambda: finished(folder))):
+        if not config.fresh and (result := run_on_leader(lambda: reused(config.plain(), folder))):
             return result
+        plain = config.plain()
+        facts = run_on_leader(lambda: begin(plain, folder, sources(plain, fused.fingerprints)))
         # a new attempt starts: the run counts as running, not as failed
         run_on_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
         try:
-            return (yield from _train(config, folder, fused, views, light or build_light(config)))
+            return (yield from _train(config, folder, fused, views, light or build_light(config), facts))
         except StoppedError:
             raise
         except KeyboardInterrupt as error:
@@ -128,13 +131,13 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
             raise
 
 
-def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, light: Light) -> Steps:
+def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, light: Light, facts: Facts) -> Steps:
     # first, so that missing data is reported before a teacher trains
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     run_on_leader(lambda: _examine(config, folder, light, loaders))
     check_last_batch(config, loaders.train, loaders.spec.inputs, light.settings.clock(loaders.train).steps)
     weights = None if config.teacher is None else find_weights(config, train_teacher)
-    run_on_leader(lambda: _begin(config, folder))
+    run_on_leader(lambda: _begin(config, folder, facts))
     _set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None
     if weights is not None:
@@ -188,13 +191,16 @@ def _examine(config: RunConfig, folder: Path, light: Light, loaders: Loaders) ->
     tell(overlaps(config, light.transfer, loaders.splits))
 
 
-def _begin(config: RunConfig, folder: Path) -> None:
+def _begin(config: RunConfig, folder: Path, facts: Facts) -> None:
     if config.fresh:
         _start_over(folder)
     write_yaml(folder / CONFIG, config.plain())
+    write(folder, facts)
 
 
 def train_teacher(config: RunConfig) -> Result:
+    """Train a teacher, or return the finished one; with `fresh`, one whose data or code changed is trained again."""
+    renew, config = config.fresh, replace(config, fresh=False)
     config = replace(config, paths=replace(config.paths, runs=config.paths.teachers))
     if asked_by_agent():  # W&B's agent expects one run, the student's
         config = replace(config, logger={"_target_": "kdx.engine.record.loggers.Jsonl"})
@@ -207,15 +213,23 @@ def train_teacher(config: RunConfig) -> Result:
             f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one",
             file=sys.stderr,
         )
-    return run_or_wait(config)
+    return run_or_wait(config, renew=renew)
 
 
-def run_or_wait(config: RunConfig, views: Views = no_views, light: Light | None = None) -> Result:
-    """Like `run`, but wait if another process trains the run, and take over if that process dies."""
+def run_or_wait(config: RunConfig, views: Views = no_views, light: Light | None = None, renew: bool = False) -> Result:
+    """Like `run`, but wait if another process trains the run, and take over if that process dies.
+
+    Args:
+        config, views, light: As in `run`.
+        renew: Whether to train a finished run again if its data or code changed.
+    """
     told = False
     while True:
+        stale = run_on_leader(lambda: renewed(config.plain(), folder_of(config))) if renew else None
+        if stale is not None and not told and is_leader():
+            print(f"kdx: training {name(config)} again, since its data or code changed: {stale}", file=sys.stderr)
         try:
-            return run(config, views, light)
+            return run(replace(config, fresh=config.fresh or stale is not None), views, light)
         except LockedError:
             if not told and is_leader():
                 print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)

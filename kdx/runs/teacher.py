@@ -1,7 +1,7 @@
 """Finds, loads and measures a run's teacher, and refuses it if it misses its expected accuracy."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from kdx.runs.memo import agrees, memoised
 from kdx.runs.optimize import optimized
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result
+from kdx.runs.reuse.record import parts
 from kdx.tasks.classes import Classes
 
 
@@ -89,7 +90,8 @@ def _find(config: RunConfig, train: Callable[[RunConfig], Result]) -> Path:
     if teacher.checkpoint != "auto":
         return weights_file(teacher.checkpoint, "teacher.checkpoint")
     assert teacher.training is not None
-    return train(teacher.training).student
+    # with fresh=true, it is trained again if its data or code changed
+    return train(replace(teacher.training, fresh=config.fresh, reuse=config.reuse)).student
 
 
 def _as_built(config: RunConfig) -> Path:
@@ -97,7 +99,7 @@ def _as_built(config: RunConfig) -> Path:
     teacher, name = config.teacher, as_file_name(network_name(config, "teacher"))
     assert teacher is not None
     seed = derive(teacher.seed, "teacher")  # differs from the initial weights of a student of this seed
-    key = fingerprint([teacher.net, seed])
+    key = fingerprint([teacher.net, seed, *filter(None, [parts(teacher.net)])])  # with its files and modules
     path = Path(config.paths.teachers) / f"{name}-as-built-{key}.safetensors"
     if not path.exists():
         save_weights(path, build_network(teacher.net, seed, partial(inputs_of, config)), {})

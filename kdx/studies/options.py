@@ -18,6 +18,7 @@ class Options:
 
     Attributes:
         fresh: Whether to train finished runs again.
+        reuse: Whether to use finished and unfinished runs even if their data or the user's modules changed since.
         scale: Preset of the study; None for its first one.
         only: "render" writes the results from finished runs and trains nothing; None trains what is missing.
         jobs: Processes at a time, each with its share of the threads.
@@ -30,6 +31,7 @@ class Options:
     """
 
     fresh: bool
+    reuse: bool
     scale: str | None
     only: Literal["render"] | None
     jobs: PositiveInt
@@ -46,8 +48,8 @@ class Options:
         return self.fused_limit if self.fused else 1
 
     def place(self, paths: Mapping[str, str]) -> list[str]:
-        """Overrides that give a run the study's paths and its `fresh`."""
-        return [*located(paths), f"fresh={str(self.fresh).lower()}"]
+        """Overrides that give a run the study's paths and its `fresh` and `reuse`."""
+        return [*located(paths), f"fresh={str(self.fresh).lower()}", f"reuse={str(self.reuse).lower()}"]
 
 
 def located(paths: Mapping[str, str]) -> list[str]:

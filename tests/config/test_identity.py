@@ -94,6 +94,17 @@ def test_a_whole_number_is_the_same_however_it_is_typed(config, path):
     assert one == other != identity(changed(config, path, True))
 
 
+def test_of_an_absolute_path_the_last_part_counts(config):
+    def at(path: str) -> str:
+        return identity(changed(config, "dataset.extra", path))
+
+    assert at("/a/b/weights.pt") == at("/c/weights.pt") == at("~/weights.pt") == at("/c//weights.pt")
+    assert at("/a/folder") == at("/b/folder/") != at("/a/other")
+    assert len({at("weights.pt"), at("/a/other.pt"), at("b/weights.pt")}) == 3
+    nested = [identity(changed(config, "dataset.extra", [{"file": f"/{place}/w.pt"}])) for place in "ab"]
+    assert nested[0] == nested[1]
+
+
 def test_the_order_of_overrides_makes_no_difference(config):
     for seed in range(3):
         order = list(BASE)

@@ -44,7 +44,15 @@ def chain(**changed: Any) -> Chain:
 
 
 def options(**changed: Any) -> Options:
-    settings = {"fresh": False, "scale": None, "only": None, "jobs": 1, "fused": False, "fused_limit": 8}
+    settings = {
+        "fresh": False,
+        "reuse": False,
+        "scale": None,
+        "only": None,
+        "jobs": 1,
+        "fused": False,
+        "fused_limit": 8,
+    }
     return Options(**settings | {"retry": None, "rows": None, "columns": None, "overrides": []} | changed)
 
 

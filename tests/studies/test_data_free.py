@@ -15,6 +15,7 @@ from kdx.studies.options import Options
 RECIPE = DeepInversion(steps=2, lr=0.1, statistics=1.0, smooth=0.0, small=0.0, compete=1.0, temperature=3.0, jitter=1)
 OPTIONS = {
     "fresh": False,
+    "reuse": False,
     "scale": None,
     "only": None,
     "jobs": 1,

@@ -206,6 +206,7 @@ def study(**changed) -> Grid:
 def options(**changed) -> Options:
     settings = {
         "fresh": False,
+        "reuse": False,
         "overrides": [],
         "scale": None,
         "only": None,

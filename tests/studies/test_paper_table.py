@@ -157,6 +157,7 @@ def table(**changes):
 def asked(**changes):
     given = {
         "fresh": False,
+        "reuse": False,
         "overrides": [],
         "scale": "smoke",
         "only": None,

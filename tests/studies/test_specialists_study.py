@@ -35,7 +35,15 @@ STUDY = Specialists(
 
 
 def options(**changed: Any) -> Options:
-    settings = {"fresh": False, "scale": None, "only": None, "jobs": 1, "fused": False, "fused_limit": 8}
+    settings = {
+        "fresh": False,
+        "reuse": False,
+        "scale": None,
+        "only": None,
+        "jobs": 1,
+        "fused": False,
+        "fused_limit": 8,
+    }
     settings |= {"retry": None, "rows": None, "columns": None, "overrides": ["trainer.checkpoint_seconds=0"]}
     return Options(**settings | changed)
 

@@ -27,6 +27,7 @@ KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clus
 
 PLAIN: dict[str, Any] = {
     "fresh": False,
+    "reuse": False,
     "scale": None,
     "only": None,
     "jobs": 1,

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import torch
 
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, TensorSet
+from kdx.data.sources.walk import listed
 
 # md5 of each file, as in torchvision
 CIFAR10_TRAIN = {
@@ -61,6 +63,10 @@ class Cifar(LabelledImages):
             raise missing(path, f"{self.name}'s class names", "set dataset.download=true in an empty folder") from None
         except Exception as error:  # a damaged pickle can raise anything
             raise DataError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        names = (CIFAR10_TRAIN, CIFAR10_TEST) if self.name == "cifar10" else (CIFAR100_TRAIN, CIFAR100_TEST)
+        return listed([self._folder / name for part in names for name in part])
 
     def load(self) -> tuple[TensorSet, TensorSet]:
         ten, folder = self.name == "cifar10", self._folder

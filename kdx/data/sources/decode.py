@@ -11,6 +11,7 @@ Every mode becomes 8-bit grey or RGB by one of these rules; an image that none o
 - EXIF orientation is not applied, as in torchvision. An animation or a document gives its first picture.
 """
 
+import logging
 import os
 import warnings
 import zlib
@@ -87,6 +88,10 @@ def _by_pillow(content: bytes, channels: int) -> np.ndarray:
         with _opened(content) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are more than the limit of {MAX_PIXELS}")
+            tiles: Any = getattr(image, "tile", ())
+            stored = sum((right - left) * (low - top) for left, top, right, low in (tile[1] for tile in tiles))
+            if image.format == "TIFF" and stored < image.width * image.height:  # Pillow leaves the rest black
+                raise ValueError(f"it is damaged: it claims {image.width} x {image.height} pixels and holds fewer")
             pixels = _pixels(image, channels)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
@@ -94,6 +99,7 @@ def _by_pillow(content: bytes, channels: int) -> np.ndarray:
 def _opened(content: bytes) -> "Image.Image":
     from PIL import Image, UnidentifiedImageError
 
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # its messages name no file
     try:
         return Image.open(BytesIO(content), formats=COMMON)
     except UnidentifiedImageError:
@@ -147,10 +153,10 @@ def _check_png(content: bytes) -> None:
     while at + 12 <= len(content):
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
         end = at + 8 + length
-        if not kind.isalpha() or end + 4 > len(content):
-            return  # cut short: Pillow reports missing pixels
+        if end + 4 > len(content):
+            raise ValueError(f"it is damaged or cut short: the chunk at byte {at} exceeds the file")
         if zlib.crc32(memoryview(content)[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            raise ValueError(f"it is damaged: the chunk {kind.decode()} at byte {at} differs from its checksum")
+            raise ValueError(f"it is damaged: the chunk at byte {at} differs from its checksum")
         if kind == b"IEND":
             return
         at = end + 4

@@ -1,6 +1,7 @@
 """One folder of images per class: the layout of torchvision's ImageFolder and of ImageNet."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,14 @@ class ImageFolder(LabelledImages):
         if os.path.normpath(self.test_folder) == TRAIN:
             raise self._untested()
         return super().inputs
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        base = Path(self.root).expanduser() / self.folder
+        try:
+            parts = images_in([str(base / TRAIN), str(base / os.path.normpath(self.test_folder))], Skipped())
+        except DataError:
+            return {}  # loading reports it
+        return {str(base): [path for paths in parts for path in paths]}
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         base = Path(self.root).expanduser() / self.folder

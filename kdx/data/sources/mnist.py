@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.sets import DataError, TensorSet
+from kdx.data.sources.walk import listed
 
 # of the uncompressed files, so that the compression does not matter
 MD5 = {
@@ -38,6 +40,10 @@ class Mnist(LabelledImages):
     root: str
     download: bool
     verify: bool
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        folder = Path(self.root).expanduser() / "MNIST" / "raw"
+        return listed([folder / f"{name}{suffix}" for name in MD5 for suffix in ("", ".gz")])
 
     def load(self) -> tuple[TensorSet, TensorSet]:
         folder = Path(self.root).expanduser() / "MNIST" / "raw"

@@ -10,7 +10,7 @@ has its own index.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -27,6 +27,7 @@ from kdx.data.encoded import EncodedSet
 from kdx.data.sets import DataError, ImageSet, Nearby
 from kdx.data.sources.decode import decode_content, reason
 from kdx.data.sources.shard_index import BLOCK, Stamp, build, load, stamp
+from kdx.data.sources.walk import files_below
 
 OPEN = 128  # number of shards that a process keeps open
 
@@ -62,6 +63,9 @@ class Shards(LabelledImages):
     in_memory: bool
     at_once: PositiveInt | None
     index: str
+
+    def files(self) -> Mapping[str, Sequence[str]]:
+        return files_below(str(Path(self.root).expanduser() / self.folder))
 
     def load(self) -> tuple[ImageSet, ImageSet]:
         if find_spec("webdataset") is None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 from kdx.core.distributed import is_leader
 from kdx.data.sets import DataError
@@ -130,6 +131,32 @@ class _Walk:
                     files.append(entry.path)
                 else:
                     raise DataError(f"{entry.path} is a broken link, a pipe or a device, not an image")
+
+
+def files_below(path: str) -> dict[str, list[str]]:
+    """A file, or all files below a folder but hidden ones, by the folder they are listed under; empty if missing."""
+    if os.path.isfile(path):
+        return {os.path.dirname(path): [path]}
+    found: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    for where, folders, names in os.walk(path, followlinks=True):
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in visited:  # a loop of links
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [os.path.join(where, name) for name in names if not is_hidden(name)]
+    return {path: found} if found else {}
+
+
+def listed(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Given files by their folder; missing ones are left out."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if path.is_file():
+            found.setdefault(str(path.parent), []).append(str(path))
+    return found
 
 
 def entries(folder: str) -> list[os.DirEntry[str]]:
