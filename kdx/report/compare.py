@@ -74,9 +74,9 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def gather(side: str, beside: bool) -> list[Run]:
+def gather(side: str, beside: bool, problems: list[str] | None = None) -> list[Run]:
     """Read the runs of a side, sorted by seed; see `look`."""
-    return look(side, beside, [])[0]
+    return look(side, beside, [] if problems is None else problems)[0]
 
 
 def look(side: str, beside: bool, problems: list[str]) -> tuple[list[Run], list[str]]:

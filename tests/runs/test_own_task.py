@@ -134,7 +134,7 @@ def test_a_metric_of_ones_own_is_measured_and_shown(own: Path):
     found = collect([own / "runs"])
     page = payload(found, group_runs(found.runs), [{}], [None], "")
     (shown,) = [m for m in page["metrics"] if m["name"] == "test/sign"]
-    assert shown["label"] == "right sign %" and shown["better"] == 1 and "test/sign" in page["columns"]
+    assert shown["label"] == "right sign % ↑" and shown["better"] == 1 and "test/sign" in page["columns"]
 
 
 def test_a_task_of_ones_own_is_learned_selected_and_shown(own: Path):
@@ -156,7 +156,7 @@ def test_a_task_of_ones_own_is_learned_selected_and_shown(own: Path):
     assert "deviance" in show(result)
     found = collect([own / "runs"])
     page = payload(found, group_runs(found.runs), [{}], [None], "")
-    assert page["main"] == "test/deviance" and page["columns"][0] == "test/deviance"
+    assert page["main"] == "test/deviance" and page["columns"][:2] == ["val/deviance", "test/deviance"]
     table = Table.build(
         title="", results={"a": {0: result}}, columns=["test/deviance"], protocol="last", baseline=None, cost_row=None,
         teacher_row=False,
