@@ -1,5 +1,6 @@
 """The command line of kdx. Each command imports its own module, so that `kdx --help` needs neither torch nor Hydra."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from kdx.core.errors import did_you_mean, shown
 
         print(f"kdx: unknown command '{shown(command)}'{did_you_mean(command, COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        os.getcwd()
+    except OSError:
+        print("kdx: the working directory does not exist any more; change to another one", file=sys.stderr)
         sys.exit(2)
     try:
         COMMANDS[command](rest)

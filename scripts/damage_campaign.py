@@ -124,13 +124,15 @@ def main() -> None:
                 victim.unlink()
             else:
                 victim.write_bytes(content)
+            # a run without DONE is an unfinished run, of which its folder is named
+            named = {victim.name, victim.parent.name} if victim.name == "DONE" and content is None else {victim.name}
             for name, words in commands.items():
                 code, out, err = answer(*words)
                 said = out + err
                 problem = ""
                 if "Traceback" in err:
                     problem = err[-200:]
-                elif (code or steady(out) != steady(calm[name][1])) and victim.name not in said:
+                elif (code or steady(out) != steady(calm[name][1])) and not any(word in said for word in named):
                     problem = f"exit status {code}, and no message names {victim.name}: {(err or out)[-200:]}"
                 counts["right" if not problem else "wrong"] += 1
                 if problem:

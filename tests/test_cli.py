@@ -170,3 +170,53 @@ def test_a_reader_that_leaves_early_is_no_error():
 def test_the_zsh_script_is_the_bash_one_under_its_compatibility_layer(capsys):
     bash, zsh = (command(capsys, "completion", shell).out for shell in ("bash", "zsh"))
     assert zsh.startswith("autoload") and zsh.endswith(bash)
+
+
+def test_a_working_directory_that_is_gone_is_told(capsys, monkeypatch):
+    def gone():
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    said = command(capsys, "train", "seed=1")
+    assert said.code == 2
+    assert said.err == ["kdx: the working directory does not exist any more; change to another one"]
+
+
+def test_a_sweep_whose_outputs_cannot_be_written_is_told(capsys):
+    said = command(capsys, "train", "-m", "seed=0,1", "paths.outputs=/proc/nowhere")
+    assert said.code == 2
+    assert said.err == ["kdx: paths.outputs=/proc/nowhere: No such file or directory"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("method=[kd,dkd]", "method takes one option, found method=[kd,dkd]; a sweep is written -m method=kd,dkd"),
+        ("+seed=1", "'+seed=1' adds a key that exists; write seed=1"),
+        ("method=KD", "unknown method 'KD'; did you mean 'kd'?"),
+        (
+            "seed=1\r",
+            "'seed=1\\r' ends with a carriage return, as in Windows scripts; convert the script to Unix line ends",
+        ),
+        ("seed=99999999999999999999", "seed: must be less than 9.22337e+18, found 99999999999999999999"),
+        ("optimizer.lr=${nope:1}", "optimizer.lr: Unsupported interpolation type nope"),
+        (
+            "hydra.run.dir=x",
+            "hydra.run.dir has no effect: a run's folder is named by its identity; set paths.outputs=x",
+        ),
+        ("teacher.checkpoint=''", "teacher.checkpoint is empty; give a file, a run's directory or null"),
+    ],
+)
+def test_an_odd_override_is_answered_in_one_line(capsys, tmp_path, monkeypatch, override, line):
+    monkeypatch.chdir(tmp_path)
+    said = command(capsys, "train", override)
+    assert (said.code, said.err) == (2, [f"kdx: {line}"])
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 5000, "a\nb", "a\x1b[31mb", "[" * 300], ids=["long", "lines", "escape", "open"]
+)
+def test_a_value_is_quoted_and_cut(capsys, value):
+    said = command(capsys, "train", f"optimizer.lr={value}")
+    assert said.code == 2 and len(said.err) == 1 and "optimizer.lr" in said.err[0]
+    assert len(said.err[0]) < 300 and said.err[0].isprintable()

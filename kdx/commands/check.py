@@ -1,7 +1,9 @@
 """Checks a `kdx train` command before its first run starts, and prints a line for each error."""
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from kdx.config.compose import Composed, ConfigError, compose, points
@@ -47,9 +49,21 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
         except ConfigError as error:
             wrong += error.problems
     problems += [*wrong, *missing]
+    if sweeps and not problems:
+        problems = _unwritable(found[0])
     if problems:
         exit_with(problems)
     return None if sweeps or launch or found[0].needs_hydra else found[0]
+
+
+def _unwritable(composed: Composed) -> list[str]:
+    """An error if the folder of a sweep's outputs cannot be made, where Hydra would end in a traceback."""
+    outputs = composed.config["paths"]["outputs"]
+    try:
+        Path(outputs).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return [f"paths.outputs={shown(outputs)}: {error.strerror}"]
+    return [] if os.access(outputs, os.W_OK) else [f"paths.outputs={shown(outputs)}: it cannot be written"]
 
 
 def _unmeasured(arguments: Sequence[str], composed: Composed) -> list[str]:
