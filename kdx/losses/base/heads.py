@@ -82,7 +82,7 @@ def classifier_of(network: nn.Module | None, role: str, channels: int, whose: st
         head = linear_head(network, whose, term)
         if role not in ("final", "pooled") and network_with(network, "preact_norms") is not None:
             raise ValueError(
-                f"{term} puts the {whose}'s '{role}' through its classifier, which reads the mean of 'final', or 'pooled'"
+                f"{term} puts the {whose}'s '{role}' through its classifier, which reads 'final' or 'pooled'"
             )
         require_width(head, channels, role, whose, term)
         return head
