@@ -35,9 +35,14 @@ def test_the_adapter_lands_on_the_teachers_shape(student: tuple, teacher: tuple,
 @pytest.mark.parametrize(
     ("student", "teacher"), [((4, 7, 7), (6, 8, 8)), ((4, 4, 4), (6, 16, 16)), ((4, 16, 4), (6, 8, 8))]
 )
-def test_other_enlargements_are_refused(student: tuple, teacher: tuple):
-    with pytest.raises(ValueError, match=f"the student's is {student[1]} x {student[2]}, the teacher's"):
-        map_adapter(student, teacher)
+def test_other_enlargements_resample_before_a_pointwise_convolution(student: tuple, teacher: tuple):
+    adapter = map_adapter(student, teacher).eval()
+    x = torch.randn(2, *student, generator=torch.Generator().manual_seed(0))
+    assert adapter(x).shape == (2, *teacher)
+    enlarged = torch.nn.functional.interpolate(x, teacher[1:], mode="bilinear")
+    conv = [m for m in adapter.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(conv) == 1 and conv[0].kernel_size == (1, 1)
+    torch.testing.assert_close(adapter[0](x), conv[0](enlarged))
 
 
 def test_vectors_get_a_linear_layer():

@@ -47,19 +47,19 @@ STEMS = [
 ]
 # same channels, map by map
 ALIKE = {"fsp", "kdsvd"}
-THREE_STAGES = {"ab", "at", "nst", "ofd", "reviewkd", "semckd", "vid"}
+STAGES = {"ab", "at", "nst", "ofd", "reviewkd", "semckd", "vid"}
 LAST_MAP = {"catkd", "simkd"}
 TWO_STAGES = {"ab", "fsp", "ft"}
-ON_MAPS = ALIKE | THREE_STAGES | LAST_MAP | {"cwd", "fitnet", "ft", "ickd", "mgd"}
+ON_MAPS = ALIKE | STAGES | LAST_MAP | {"cwd", "fitnet", "ft", "ickd", "mgd"}
 REFUSED: dict[tuple[str, str], set[str]] = {
     ("resnet wider", "resnet"): ALIKE,
     ("resnet", "mobilenet"): ALIKE,
     ("resnet", "shufflenet"): ALIKE,
     ("vgg", "resnet"): ALIKE,
     ("shufflenet", "wrn"): ALIKE | {"ofd"},  # its stages end in a shuffle, not in a batch norm
-    ("cnn", "resnet"): ALIKE | THREE_STAGES | LAST_MAP,  # two stages, and a hidden layer after the last map
-    ("vit", "resnet"): ON_MAPS,  # tokens
-    ("mlp", "resnet"): ON_MAPS,
+    ("cnn", "resnet"): ALIKE | {"catkd"},  # a hidden layer after the last map
+    ("vit", "resnet"): ALIKE | {"catkd", "ofd"},  # its classifier reads the class token; no batch norms
+    ("mlp", "resnet"): ON_MAPS - {"reviewkd", "simkd"},  # these read vectors as maps of one position
 }
 
 

@@ -85,5 +85,9 @@ def test_a_larger_map_is_pooled_to_the_teachers():
 def test_refuses_networks_without_a_last_map():
     with pytest.raises(UserError, match="SimKD reads feature maps .*, but the student's 'stage1' is"):
         built(MLP([7], 0.0, "relu", CLASSES, (3, 16, 16)))
-    with pytest.raises(UserError, match="the teacher has no feature with role 'final'"):
-        built(teacher=MLP([7], 0.0, "relu", CLASSES, (3, 16, 16)))
+
+
+def test_a_teacher_without_a_last_map_gives_the_vector_that_its_classifier_reads():
+    method = built(teacher=MLP([7], 0.0, "relu", CLASSES, (3, 16, 16)))
+    assert method.student(batch().inputs).feature("pooled").shape[1] == 7
+    assert method(batch(), START).terms["simkd"].isfinite()

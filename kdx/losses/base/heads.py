@@ -80,6 +80,10 @@ def classifier_of(network: nn.Module | None, role: str, channels: int, whose: st
     found = network_with(network, "classifier_for")
     if found is None:
         head = linear_head(network, whose, term)
+        if role not in ("final", "pooled") and network_with(network, "preact_norms") is not None:
+            raise ValueError(
+                f"{term} puts the {whose}'s '{role}' through its classifier, which reads 'final' or 'pooled'"
+            )
         require_width(head, channels, role, whose, term)
         return head
     classifier = found.classifier_for(role, channels)
