@@ -24,8 +24,8 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
     problems += _without_effect(arguments)
     wrong: list[str] = []
     found: list[Composed] = []
+    searched = any(a.startswith("hydra/sweeper=") for a in arguments)
     try:
-        searched = any(a.startswith("hydra/sweeper=") for a in arguments)
         listed = points(overrides, searched) if sweeps else [overrides]
     except ConfigError as error:
         wrong, listed = error.problems, []
