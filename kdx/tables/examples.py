@@ -1,14 +1,18 @@
 """Outcomes of single test examples, and how much a difference depends on the choice of the examples."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdx.core.errors import DamagedError, printable, reason
 from kdx.runs.folder import PREDICTIONS
 from kdx.runs.results import Protocol, Result
+from kdx.runs.seal import read_sealed
 
 Outcomes = Mapping[int, NDArray[np.float64]]
 """By seed, a number for each test example [N], whose mean is the metric."""
@@ -80,9 +84,19 @@ def _read(result: Result, metric: str) -> tuple[NDArray[Any], NDArray[np.float64
 
 
 def _table(path: Path, names: Iterable[str]) -> list[NDArray[Any]] | None:
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     if not path.exists():
         return None
-    table = load_file(path)
+    try:
+        table = load(read_sealed(path.parent, path.name))
+    except (DamagedError, SafetensorError, ValueError, KeyError) as error:
+        _tell(str(error) if isinstance(error, DamagedError) else f"{path} is damaged: {reason(error)}")
+        return None
     return [table[name] for name in names] if all(name in table for name in names) else None
+
+
+@cache  # once for each file, not for each metric
+def _tell(damage: str) -> None:
+    print(printable(f"kdx: {damage}; intervals leave out the choice of its test examples"), file=sys.stderr)

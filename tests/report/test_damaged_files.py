@@ -112,3 +112,11 @@ def test_escape_sequences_of_a_run_are_not_printed_raw(capsys, tmp_path):
     said = command(capsys, "status", str(tmp_path))
     assert "\x1b" not in said.out and "\x07" not in said.out
     assert "\\x1b[31m" in said.out and "no data" in said.out
+
+
+def test_compare_names_damaged_predictions_and_goes_on(capsys, runs):
+    path = runs / "kd-0.5-seed0" / "predictions.safetensors"
+    path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{not json")
+    said = command(capsys, "compare", f"{runs}/kd-0.5-", f"{runs}/kd-0.9-")
+    assert said.code == 0 and "n = 2" in said.out
+    assert len(said.err) == 1 and f"{path} is damaged: " in said.err[0]
