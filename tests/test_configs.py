@@ -161,7 +161,7 @@ def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path):
     overrides = [f"experiment={experiment}", *NEEDS.get(f"experiment={experiment}", []), *facts(experiment)]
     overrides += [f"paths.outputs={tmp_path}"]
     plain = compose(overrides).config
-    save_weights(weights, build_network(plain.teacher.net, 1), {})
+    save_weights(weights, build_network(plain["teacher"]["net"], 1), {})
     own = [f"teacher.checkpoint={weights}", "teacher.expected=null"]
     result = run(prepare(compose([*overrides, *own])))
     assert result.data["steps"] == 2

@@ -125,7 +125,7 @@ def test_a_result_of_an_older_version_is_used_and_that_is_said(made, capfd):
 
 def test_an_unfinished_run_continues_on_its_own_data_alone(made, tmp_path, capfd):
     config = made()
-    steps = in_steps({**config, "trainer": {**config["trainer"], "checkpoint_seconds": 0}}, FusedRuns())
+    steps = in_steps(replace(config, trainer={**config.trainer, "checkpoint_seconds": 0}), FusedRuns())
     for _ in range(2):
         next(steps)
     steps.close()
