@@ -116,7 +116,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
                 net.train()
                 net(torch.randn(16, *config.dataset["input_shape"]))
             nets[name] = Frozen(net, None, None)
-        teacher = nets.get("") or (ensemble(config.teacher, nets) if nets else None)
+        teacher = nets.get("") or (ensemble(config.teacher, nets, loaders.spec.task) if nets else None)
         method = build_method(config, loaders, start_student(config, None), teacher)
         if light.settings.channels_last:
             method.to(memory_format=torch.channels_last)

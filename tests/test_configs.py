@@ -26,6 +26,7 @@ OWN_DATA = [
     "dataset.train._target_=torch.utils.data.TensorDataset",
     "dataset.test._target_=torch.utils.data.TensorDataset",
 ]
+OUTPUTS = ["dataset.target_mean=[0,0,0]", "dataset.target_std=[1,1,1]"]
 # overrides without which an option does not compose
 NEEDS = {
     "student=timm": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
@@ -33,6 +34,8 @@ NEEDS = {
     "dataset=imagefolder": ["dataset.folder=mine", "dataset.num_classes=3"],
     "dataset=shards": ["dataset.folder=mine", "dataset.num_classes=3"],
     "dataset=own": OWN_DATA,
+    "dataset=own_values": [*(o.replace("num_classes", "num_outputs") for o in OWN_DATA), *OUTPUTS, "method=mse_kd"],
+    "dataset=own_labels": [*OWN_DATA, "method=binary_kl_labels"],
     "dataset=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "optimizer=timm": ["optimizer.name=lion"],

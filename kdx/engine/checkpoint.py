@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kdx.core.errors import UserError
+from kdx.core.errors import UserError, shown
 from kdx.core.files import atomic_write
 
 FORMAT = 3
@@ -17,9 +17,11 @@ class Checkpoints:
 
     Args:
         folder: Directory of a run's checkpoints.
+        run: Identity of the run, which each checkpoint records.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, run: str):
+        self.run = run
         self.last, self.previous = folder / "last.pt", folder / "previous.pt"
 
     def save(self, state: dict[str, Any]) -> None:
@@ -27,7 +29,7 @@ class Checkpoints:
         self.last.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_write(self.last, keep=self.previous) as file:
-                torch.save({"format": FORMAT, **state}, file)
+                torch.save({"format": FORMAT, "run": self.run, **state}, file)
         except RuntimeError as error:
             # torch reports a full disk as a RuntimeError about its archive; the OSError is its context
             if isinstance(full := error.__context__, OSError):
@@ -38,7 +40,7 @@ class Checkpoints:
         """The newest state, or None if the run has no checkpoint.
 
         Raises:
-            UserError: Both files are damaged, or another version of kdx wrote them.
+            UserError: Both files are damaged, or another run or another version of kdx wrote them.
         """
         damaged = []
         for path in (self.last, self.previous):
@@ -52,6 +54,11 @@ class Checkpoints:
                 continue
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise UserError(f"{path} is no checkpoint of this version of kdx; fresh=true restarts the run")
+            if (other := state.get("run", self.run)) != self.run:  # missing in older checkpoints
+                raise UserError(
+                    f"{path} is a checkpoint of the run {shown(str(other))}, not of this run ({self.run}); put its own "
+                    "checkpoint back, or restart the run with fresh=true"
+                )
             return state
         if damaged:
             raise UserError(f"damaged checkpoint: {', '.join(damaged)}; fresh=true restarts the run")

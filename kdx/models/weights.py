@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from kdx.core.errors import UserError
 from kdx.core.files import atomic_write
-from kdx.models.extra_state import packed, unpacked
+from kdx.models.extra_state import SUFFIX, packed, unpacked
 from kdx.models.layouts import find_state, without_prefixes
 from kdx.models.tap import plain
 
@@ -86,6 +86,22 @@ def load_bytes(model: nn.Module, content: bytes, source: str) -> None:
 
 def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict as strictly as `load_weights`; messages name `source`."""
+    net, whole = plain(model), _matched(model, given, source)
+    net.load_state_dict(whole)
+
+
+def check_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Raise as `load_weights` does if a file's names or shapes are not the network's; the values are not read.
+
+    Args:
+        model: The network; its parameters may be on the meta device.
+        path: The file.
+    """
+    _matched(model, _read(Path(path), values=False)[0], str(path))
+
+
+def _matched(model: nn.Module, given: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """The whole state of a network with the given one. Raises CheckpointError if names or shapes differ."""
     net = plain(model)
     wanted = net.state_dict()
     state = without_prefixes(unpacked(given), wanted)
@@ -104,7 +120,7 @@ def load_state(model: nn.Module, given: Mapping[str, Tensor], source: str) -> No
     wrong = [k for k in wanted if k in state and not _fits(state[k], wanted[k])]
     if wrong:
         raise CheckpointError(_shape_sentence(source, wrong, state, wanted, _head_names(model)))
-    net.load_state_dict({**wanted, **state})
+    return {**wanted, **state}
 
 
 def _fits(found: Any, wanted: Any) -> bool:
@@ -127,7 +143,7 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path, values: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"weights file {path} not found")
     with open(path, "rb") as file:
@@ -135,25 +151,28 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not start:
         raise CheckpointError(f"{path} is damaged: it is empty")
     if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
-        return _read_torch(path)
-    return _read_safetensors(path)
+        return _read_torch(path, values)
+    return _read_safetensors(path, values)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_safetensors(path: Path, values: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            names = list(file.keys())
+            read = {k: file.get_tensor(k) for k in names if values or k.endswith(SUFFIX)}
+            shapes = {k: torch.empty(file.get_slice(k).get_shape(), device="meta") for k in names if k not in read}
+            return read | shapes, dict(file.metadata() or {})
     except SafetensorError as error:
         if path.suffix == ".safetensors":
             raise CheckpointError(f"{path} is damaged or cut short: {error}") from error
         raise CheckpointError(f"{path} is neither a safetensors file nor one that torch saved ({error})") from error
 
 
-def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_torch(path: Path, values: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu" if values else "meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged or holds Python objects other than tensors and plain values; loading it could run "

@@ -11,6 +11,7 @@ from kdx.config.schema import RunConfig, run_config
 from kdx.config.strangers import refusals
 from kdx.config.validate import check
 from kdx.core.errors import UserError, reason
+from kdx.core.task import Task
 from kdx.evals.predictions import predictions
 from kdx.models.weights import sha256
 from kdx.report.collect import Run
@@ -46,10 +47,11 @@ def recompute(run: Run) -> str | None:
     """
     folder, config = run.result.folder, as_data(run)
     light = build_light(config)
+    task = light.transfer.task(light.dataset.task)
     models: dict[str, nn.Module] = {"student": build_student(config, run.result.student).eval()}
     missing = None
     if config.teacher is not None:
-        teacher = _teacher(run, config)
+        teacher = _teacher(run, config, task)
         if teacher is None:
             missing = f"{folder.name}: the weights of its teacher are missing"
         else:
@@ -57,7 +59,7 @@ def recompute(run: Run) -> str | None:
     for net in models.values():
         net.to(light.device)
     loaders = build_loaders(config, light)
-    save_predictions(folder, predictions(models, loaders.evals["test"], light.device, loaders.spec.task))
+    save_predictions(folder, predictions(models, loaders.evals["test"], light.device, task))
     return missing
 
 
@@ -89,7 +91,7 @@ def as_data(run: Run) -> RunConfig:
         raise UserError(f"{path}: this version cannot read it: {error}") from None
 
 
-def _teacher(run: Run, config: RunConfig) -> nn.Module | None:
+def _teacher(run: Run, config: RunConfig, task: Task) -> nn.Module | None:
     """The run's teacher, verified by its hash; None if its weights are missing."""
     facts, nets = run.result.data["teacher"], {}
     for name, own in each_teacher(config).items():
@@ -98,7 +100,7 @@ def _teacher(run: Run, config: RunConfig) -> nn.Module | None:
             return None
         nets[name] = build_teacher(own, weights)
     assert config.teacher is not None
-    return (nets[""] if "" in nets else ensemble(config.teacher, nets)).eval()
+    return (nets[""] if "" in nets else ensemble(config.teacher, nets, task)).eval()
 
 
 def _weights(facts: dict[str, Any], folder: Path) -> Path | None:

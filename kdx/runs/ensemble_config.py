@@ -12,7 +12,8 @@ from kdx.config.compose import Config
 from kdx.config.networks import SAME, network_node
 from kdx.config.schema import Member, RunConfig, Teacher
 from kdx.core.errors import UserError
-from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean, Rule
+from kdx.core.task import CLASSES, LABELS, VALUES, Task
+from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean, LabelMean, Rule
 from kdx.models.teachers.specialists import SpecialistConsensus
 
 KEYS = tuple(f.name for f in fields(Member))
@@ -133,23 +134,26 @@ def together(checksums: list[str]) -> str:
     return hashlib.sha256("\n".join(checksums).encode()).hexdigest()
 
 
-def ensemble(settings: Teacher, members: Mapping[str, nn.Module]) -> Ensemble:
+def ensemble(settings: Teacher, members: Mapping[str, nn.Module], task: Task) -> Ensemble:
     """Combine teachers into one network.
 
     Args:
         settings: The config's `teacher`.
         members: Networks by name.
+        task: The task of the data set; see `misfits` for its kind.
     """
     assert settings.members is not None
     weights = [member.weight for member in settings.members.values()]
     nets = {name: members[name] for name in settings.members}
-    return Ensemble(nets, _rule(settings, list(settings.members.values())), weights, settings.features)
+    return Ensemble(nets, _rule(settings, list(settings.members.values()), task), weights, settings.features)
 
 
-def _rule(settings: Teacher, members: Sequence[Member]) -> Rule:
+def _rule(settings: Teacher, members: Sequence[Member], task: Task) -> Rule:
     weights = [member.weight for member in members]
-    if settings.combine == "geometric":
-        return GeometricMean(weights)
+    if settings.combine == "geometric" or task.kind == VALUES:
+        return GeometricMean(weights)  # of values, the arithmetic mean
+    if task.kind == LABELS:
+        return LabelMean(weights, settings.combine_temperature)
     if settings.combine == "arithmetic":
         return ArithmeticMean(weights, settings.combine_temperature)
     return SpecialistConsensus(
@@ -160,6 +164,27 @@ def _rule(settings: Teacher, members: Sequence[Member]) -> Rule:
         settings.agreement.direction,
         settings.agreement.steps,
     )
+
+
+def misfits(teacher: Teacher, task: Task, dataset: str) -> Iterator[str]:
+    """Errors of ensembles whose rule has no meaning for a task.
+
+    Args:
+        teacher: The config's `teacher`.
+        task: The task of the data set.
+        dataset: Name of the data set, for messages.
+    """
+    if not teacher.members or task.kind == CLASSES:
+        return
+    has = f"dataset={dataset} has {task.kind}"
+    if task.kind not in (VALUES, LABELS):
+        yield f"an ensemble as teacher needs a task with classes, values or labels, and {has}"
+    elif teacher.combine == "specialists":
+        yield f"teacher.combine=specialists needs a task with classes, and {has}"
+    elif task.kind == VALUES and teacher.combine == "geometric":
+        yield f"teacher.combine=geometric averages predicted probabilities, and {has}; set teacher.combine=arithmetic"
+    elif task.kind == VALUES and teacher.combine_temperature != 1:
+        yield f"teacher.combine_temperature scales logits, and {has}; set teacher.combine_temperature=1"
 
 
 def strays(config: RunConfig) -> Iterator[str]:

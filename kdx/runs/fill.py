@@ -22,8 +22,6 @@ def weights_file(checkpoint: str, key: str) -> Path:
     """The weights file of a checkpoint: the file itself, or the exported student of a run's directory."""
     if not checkpoint.strip():
         raise UserError(f"{key} is empty; give a file, a run's directory or null")
-    if not checkpoint:
-        raise UserError(f"{key} is empty; name a file or the directory of a run, or set null")
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         found = path / STUDENT

@@ -15,13 +15,7 @@ import torch
 
 from kdx.config.identity import identity
 from kdx.config.schema import RunConfig
-from kdx.core.distributed import (
-    fails_first,
-    init_process_group,
-    is_leader,
-    rank,
-    world_size,
-)
+from kdx.core.distributed import fails_first, init_process_group, is_leader, rank, world_size
 from kdx.core.errors import StoppedError
 from kdx.core.method import Method
 from kdx.core.seed import derive, seed_all
@@ -49,6 +43,7 @@ from kdx.runs.build import (
     start_student,
     stream_seed,
 )
+from kdx.runs.checks.given_weights import check_given_weights
 from kdx.runs.checks.last_batch import check_last_batch
 from kdx.runs.checks.overlap import overlaps
 from kdx.runs.checks.remarks import abandoned, remarks, resumed
@@ -107,6 +102,7 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
     folder = folder_of(config)
     if not config.fresh and (result := run_on_leader(lambda: reused(config.plain(), folder))):
         return result
+    run_on_leader(lambda: check_given_weights(config))
     with contextlib.ExitStack() as claim:
         run_on_leader(lambda: claim.enter_context(locked(folder)))
         # another process may have finished the run between the check and the lock
@@ -123,7 +119,7 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
         except KeyboardInterrupt as error:
             stopped = error.args or isinstance(error, signals.SignalledError)
             if not stopped:  # else the interrupt stopped the teacher's run, which has set it
-                error.args = ("" if Checkpoints(folder / CHECKPOINTS).last.exists() else UNSAVED,)
+                error.args = ("" if _checkpoints(config, folder).last.exists() else UNSAVED,)
             raise
         except Exception:
             if fails_first():
@@ -193,7 +189,7 @@ def _examine(config: RunConfig, folder: Path, light: Light, loaders: Loaders) ->
 
 def _begin(config: RunConfig, folder: Path, facts: Facts) -> None:
     if config.fresh:
-        _start_over(folder)
+        _start_over(config, folder)
     write_yaml(folder / CONFIG, config.plain())
     write(folder, facts)
 
@@ -266,7 +262,7 @@ def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loader
     if settings.cuda_graph:
         update = Graphed(update, CudaRecorder(light.device))
     clock = settings.clock(loaders.train)
-    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    checkpoints = _checkpoints(config, folder)
     state = checkpoints.load()
     keeps, plain = light.logger.keeps_record and is_leader(), config.plain()
     log = Log(folder / RECORD if keeps else None, state["log"] if state else 0)
@@ -297,18 +293,14 @@ def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loader
     return trainer
 
 
-def _start_over(folder: Path) -> None:
+def _checkpoints(config: RunConfig, folder: Path) -> Checkpoints:
+    return Checkpoints(folder / CHECKPOINTS, identity(config))
+
+
+def _start_over(config: RunConfig, folder: Path) -> None:
     (folder / DONE).unlink(missing_ok=True)
-    Checkpoints(folder / CHECKPOINTS).clear()
-    for stale in (
-        RESULT,
-        RECORD,
-        STUDENT,
-        SELECTED_STUDENT,
-        PREDICTIONS,
-        ONLINE_ID,
-        ERROR,
-    ):
+    _checkpoints(config, folder).clear()
+    for stale in (RESULT, RECORD, STUDENT, SELECTED_STUDENT, PREDICTIONS, ONLINE_ID, ERROR):
         (folder / stale).unlink(missing_ok=True)
 
 

@@ -119,8 +119,9 @@ def load_teacher(config: RunConfig, weights: Weights, loaders: Loaders, device: 
         return _load(config, weights[""], loaders, device)
     members = {name: _load(own, weights[name], loaders, device) for name, own in each_teacher(config).items()}
     assert config.teacher is not None
-    network = ensemble(config.teacher, {name: member.network for name, member in members.items()}).to(device)
-    measured = TaskMetrics(loaders.evals, device, loaders.spec.task, "test", "teacher", None).measure(network)
+    nets, task = {name: member.network for name, member in members.items()}, loaders.spec.task
+    network = ensemble(config.teacher, nets, task).to(device)
+    measured = TaskMetrics(loaders.evals, device, task, "test", "teacher", None).measure(network)
     told = {
         "net": network_name(config, "teacher"),
         "sha256": together([member.told["sha256"] for member in members.values()]),

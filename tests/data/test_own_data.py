@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from kdx.data.loaders import make_loaders
 from kdx.data.sets import DataError
-from kdx.data.sources.own import Own
+from kdx.data.sources.own import Own, OwnLabels, OwnValues
 from kdx.data.views.augment import PLAIN, Augmentation
 from kdx.data.views.crop import PadCrop, ResizedCrop
 
@@ -29,6 +29,12 @@ class Pairs:
         return self.items[i]
 
 
+COMMON = {
+    **{"name": "mine", "input_shape": (2, 4, 5), "mean": [0.0] * 2, "std": [1.0] * 2},
+    **{"fraction": 1.0, "fraction_seed": 0, "val_fraction": 0.0, "val_seed": 0, "train_subset": 6},
+}
+
+
 def own(train, test=None, in_memory=True, shape=(2, 4, 5), **changes):
     facts = {"mean": [0.25] * shape[0], "std": [2.0] * shape[0], "fraction": 1.0, "val_fraction": 0.0} | changes
     return Own(
@@ -43,6 +49,59 @@ def own(train, test=None, in_memory=True, shape=(2, 4, 5), **changes):
         in_memory=in_memory,
         **facts,
     )
+
+
+def values(train, in_memory=True, **changes):
+    facts = {"num_outputs": 2, "target_mean": [1.0, -2.0], "target_std": [0.5, 4.0]} | changes
+    return OwnValues(**COMMON, **facts, train=lambda: train, test=lambda: train, in_memory=in_memory)
+
+
+def labels(train, in_memory=True):
+    return OwnLabels(**COMMON, num_classes=3, train=lambda: train, test=lambda: train, in_memory=in_memory)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_values_are_standardised_by_the_numbers_of_the_config(in_memory):
+    raw = torch.randn(12, 2, generator=torch.Generator().manual_seed(1)).double()
+    dataset = values(TensorDataset(FLOATS, raw), in_memory)
+    assert dataset.task.kind == "values" and dataset.task.num_outputs == 2
+    for batch in loaders(dataset).train.epoch(0):
+        for row, index in zip(batch.target("values"), batch.index.tolist(), strict=True):
+            a, b = raw[index].tolist()
+            assert row.tolist() == pytest.approx([(a - 1) / 0.5, (b + 2) / 4], rel=1e-6)
+    kept = dataset.task.kept_targets(next(iter(loaders(dataset).evals["test"])))["target"]
+    torch.testing.assert_close(kept, raw[:5].float())
+
+
+def test_a_single_value_may_be_a_number():
+    items = [(image, 0.5 * i) for i, image in enumerate(FLOATS)]
+    dataset = values(Pairs(items), num_outputs=1, target_mean=[0.0], target_std=[1.0])
+    assert dataset.splits().test.targets["values"].flatten().tolist() == [0.5 * i for i in range(12)]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_labels_are_the_given_vectors(in_memory):
+    given = (torch.arange(36).reshape(12, 3) % 2).bool()
+    batches = list(loaders(labels(TensorDataset(FLOATS, given), in_memory)).evals["test"])
+    assert torch.equal(torch.cat([b.target("presence") for b in batches]), given.float())
+
+
+@pytest.mark.parametrize(
+    "make, target, said",
+    [
+        (values, torch.zeros(3), r"must be 2 numbers \(num_outputs\), found the shape \[3\]"),
+        (values, 0.5, r"must be 2 numbers \(num_outputs\), found the shape \[\]"),
+        (values, torch.tensor([0.0, torch.nan]), "is not finite"),
+        (values, "high", "must be a number or a vector of numbers, found 'high'"),
+        (labels, torch.tensor([0.0, 2.0, 1.0]), "must be from 0 to 1 for each label, found 2"),
+        (labels, torch.tensor([0.0, -0.5, 1.0]), "must be from 0 to 1 for each label, found -0.5"),
+        (labels, 1, r"must be 3 numbers \(num_classes\)"),
+    ],
+)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_target_of_another_kind_is_refused_in_a_sentence(make, target, said, in_memory):
+    with pytest.raises(DataError, match=f"a target of the training set of mine {said}"):
+        make(Pairs([(FLOATS[0], target)] * 2), in_memory).splits()
 
 
 def loaders(dataset, augmentation=PLAIN, num_workers=0):
@@ -115,7 +174,7 @@ class Restless(Pairs):
     [
         (Restless([0]), "another input each time item 0 is read"),
         (Pairs([]), "the training set of mine is empty"),
-        (Pairs([(FLOATS[0], 0, 0)]), r"item 0 .* must be a pair \(input, label\)"),
+        (Pairs([(FLOATS[0], 0, 0)]), r"item 0 .* must be a pair \(input, target\)"),
         (Pairs([(FLOATS[0].flatten(), 0)]), r"must be a float or uint8 tensor \[C, H, W\], found torch.float32 \[40\]"),
         (Pairs([(FLOATS[0], 0.5)]), "must be a class index, found 0.5"),
         (Pairs([(FLOATS[0], 0), (FLOATS[0, :1], 1)]), "item 1 .* all inputs must be alike"),

@@ -17,7 +17,7 @@ def state(n: int) -> dict:
 
 @pytest.fixture
 def two(tmp_path) -> Checkpoints:
-    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "0" * 16)
     assert checkpoints.load() is None
     checkpoints.save(state(1))
     checkpoints.save(state(2))
@@ -33,6 +33,14 @@ def test_the_last_and_the_one_before(two: Checkpoints):
     assert two.load()["step"] == 3 and torch.load(two.previous)["step"] == 1
     two.clear()
     assert two.load() is None and not list(two.last.parent.iterdir())
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_name(two: Checkpoints):
+    other = Checkpoints(two.last.parent, "f" * 16)
+    with pytest.raises(UserError, match=f"last.pt is a checkpoint of the run {'0' * 16}, not of this run .{'f' * 16}"):
+        other.load()
+    torch.save({key: value for key, value in torch.load(two.last).items() if key != "run"}, two.last)
+    assert other.load()["step"] == 2  # written before runs were recorded
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])

@@ -12,7 +12,7 @@ from kdx.losses.base.heads import linear_head, network_with
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
 from kdx.models.teachers.black_box import BlackBoxTeacher
-from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean
+from kdx.models.teachers.ensemble import ArithmeticMean, Ensemble, GeometricMean, LabelMean
 from kdx.models.teachers.frozen import Frozen
 
 SHAPE, CLASSES = (3, 8, 8), 5
@@ -54,6 +54,22 @@ def test_the_geometric_mean_is_one_at_every_temperature(x):
     for temperature in (1.0, 4.0, 20.0):
         logs = torch.stack([(net(x).logits / temperature).log_softmax(1) for net in nets.values()])
         torch.testing.assert_close((logits / temperature).log_softmax(1), logs.mean(0).log_softmax(1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1.0, 3.0, 0.5)])
+def test_the_mean_of_labels_is_that_of_each_probability_at_its_temperature(temperature, weights):
+    logits = [5 * torch.randn(6, CLASSES, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    found = LabelMean(weights, temperature)(logits).double() / temperature
+    for i in range(6):
+        for c in range(CLASSES):
+            each = [w * torch.sigmoid(v[i, c].double() / temperature) for w, v in zip(weights, logits, strict=True)]
+            torch.testing.assert_close(found[i, c].sigmoid(), sum(each) / sum(weights), rtol=1e-5, atol=1e-7)
+
+
+def test_the_mean_of_labels_of_certain_members_is_finite():
+    logits = [torch.tensor([[200.0, -200.0]]), torch.tensor([[200.0, -200.0]])]
+    torch.testing.assert_close(LabelMean((1.0, 1.0), 1.0)(logits), logits[0])
 
 
 def test_one_member_says_what_it_says_alone(x):

@@ -5,14 +5,18 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdx.commands.show import show
 from kdx.config.compose import ConfigError, compose
+from kdx.core.outputs import Outputs
 from kdx.report.collect import collect
 from kdx.report.curves import mean_curves, read_curves
 from kdx.report.groups import group_runs
 from kdx.report.payload import payload, predictions_of
 from kdx.report.verdicts import report
+from kdx.runs.build import build_light, build_loaders, build_teacher
+from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.runs.run import run
@@ -51,6 +55,46 @@ def test_other_parts_that_need_classes_are_refused(tmp_path: Path, override: str
         prepare(compose(["dataset=plane", "method=mse_kd", override, f"paths.outputs={tmp_path}"]))
     assert any(sentence in line for line in found.value.problems)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "override", "sentence"),
+    [
+        ("diabetes", "teacher.combine=geometric", "teacher.combine=geometric averages predicted probabilities"),
+        ("diabetes", "teacher.combine_temperature=4", "teacher.combine_temperature scales logits"),
+        ("diabetes", "teacher.combine=specialists", "teacher.combine=specialists needs a task with classes"),
+        ("multilabel", "teacher.combine=specialists", "teacher.combine=specialists needs a task with classes"),
+        ("multilabel", "teacher.optimize=folded", "teacher.optimize=folded is verified by predicted classes"),
+    ],
+)
+def test_an_ensemble_rule_or_teacher_form_that_needs_classes_is_refused(tmp_path, dataset, override, sentence):
+    with pytest.raises(ConfigError) as found:
+        prepare(compose([f"dataset={dataset}", "teacher.seeds=[0,1]", override, f"paths.outputs={tmp_path}"]))
+    (line,) = found.value.problems
+    assert line.startswith(sentence) and len(line) < 300
+
+
+@pytest.mark.parametrize("dataset", ["diabetes", "multilabel"])
+def test_an_ensemble_is_measured_as_the_mean_of_its_members(tmp_path: Path, dataset: str):
+    config = prepare(compose([f"dataset={dataset}", "teacher.seeds=[0,1]", *SHORT, f"paths.outputs={tmp_path}"]))
+    result = run(config)
+    light = build_light(config)
+    loaders = build_loaders(config, light)
+    (batch,) = loaders.evals["test"]
+    given = []
+    for name, own in each_teacher(config).items():
+        net = build_teacher(own, Path(result.data["teacher"]["members"][name]["weights"]))
+        given.append(net(batch.inputs).logits.double())
+    a, b = given
+    mean = (a + b) / 2 if dataset == "diabetes" else ((a.sigmoid() + b.sigmoid()) / 2).logit()
+    expected = {}
+    for metric in loaders.spec.task.metrics().values():
+        metric.update(*loaders.spec.task.pair(Outputs(mean), batch))
+        expected |= metric.compute()
+    measured = result.data["teacher"]
+    assert not torch.allclose(a, b, atol=1e-2)
+    for name, value in expected.items():
+        assert measured[f"test/{name}"] == pytest.approx(value, rel=1e-4), name
 
 
 def trained(tmp_path: Path, dataset: str, method: str, *more: str) -> Result:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from traces import outcome
 
 from kdx.config.schema import RunConfig
@@ -13,6 +14,7 @@ from kdx.core.errors import UserError
 from kdx.core.seed import derive
 from kdx.models.weights import load_weights, save_weights
 from kdx.runs.build import build_network
+from kdx.runs.export import folder_of
 from kdx.runs.run import name, run
 
 
@@ -30,7 +32,7 @@ def refused(config: RunConfig, sentence: str) -> None:
         run(config)
     assert "\n" not in str(found.value)
     folder = Path(config.paths.runs) / name(config)
-    assert not {p.name for p in folder.iterdir()} & {"DONE", "student.safetensors", "metrics.jsonl", "checkpoints"}
+    assert not {p.name for p in folder.glob("*")} & {"DONE", "student.safetensors", "metrics.jsonl", "checkpoints"}
 
 
 def test_one_teacher_is_trained_and_shared(tiny, capfd):
@@ -103,6 +105,19 @@ def test_a_teacher_that_misses_its_accuracy_is_refused(tiny, tmp_path):
 def test_foreign_weights_are_refused(tiny, tmp_path):
     weights = weights_at(tmp_path / "wider.safetensors", widths=(8, 8, 10, 10))
     refused(tiny(f"teacher.checkpoint={weights}"), "does not fit")
+
+
+@pytest.mark.parametrize("key", ["teacher.checkpoint", "student.checkpoint"])
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_weights_that_misfit_are_found_before_the_folder_of_the_run_exists(tiny, tmp_path, key, kind):
+    weights = weights_at(tmp_path / "wider.safetensors", widths=(8, 8, 10, 10))
+    if kind == "pt":
+        torch.save({"state_dict": load_file(weights)}, weights := tmp_path / "wider.pt")
+    config = tiny("teacher.checkpoint=null", f"{key}={weights}")
+    with pytest.raises(UserError, match=rf"{weights} does not fit: '.*' is \(") as found:
+        run(config)
+    assert "\n" not in str(found.value) and not folder_of(config).exists()
+    assert not Path(config.paths.teachers).exists()
 
 
 def test_weights_of_other_classes_are_refused(tiny, tmp_path):

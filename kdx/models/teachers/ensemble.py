@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
@@ -52,6 +53,8 @@ class ArithmeticMean:
 class GeometricMean:
     """`sum_m w_m v_m`: logits whose softmax is the normalised geometric mean of the members', at every temperature.
 
+    Of values, it is the weighted mean. Of log-odds of labels, it is the normalised geometric mean for each label.
+
     Args:
         weights: Weights of the members, above 0; normalised to sum to 1.
     """
@@ -63,6 +66,26 @@ class GeometricMean:
 
     def __call__(self, logits: Sequence[Tensor]) -> Tensor:
         return torch.stack([v * share for v, share in zip(logits, self.shares, strict=True)]).sum(0)
+
+
+class LabelMean:
+    """Log-odds whose probability of each label, at temperature T, is the weighted mean of the members' at T.
+
+    Args:
+        weights: Weights of the members, above 0; normalised to sum to 1.
+        temperature: T; at 1 the mean of the probabilities.
+    """
+
+    differentiable = True
+
+    def __init__(self, weights: Sequence[Positive], temperature: Positive):
+        self.shares, self.temperature = _shares(weights), temperature
+
+    def __call__(self, logits: Sequence[Tensor]) -> Tensor:
+        scaled = torch.stack([v / self.temperature for v in logits])
+        log_shares = self.shares.log().to(scaled).view(-1, *[1] * (scaled.ndim - 1))
+        yes, no = ((F.logsigmoid(odds) + log_shares).logsumexp(0) for odds in (scaled, -scaled))
+        return self.temperature * (yes - no)
 
 
 class Ensemble(nn.Module):

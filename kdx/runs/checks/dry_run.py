@@ -20,6 +20,7 @@ from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
 from kdx.core.spec import DataSpec
+from kdx.core.task import Task
 from kdx.data.dataset import ImageDataset, check_units
 from kdx.data.views.augment import MultiView
 from kdx.models.build import input_statistics
@@ -110,7 +111,7 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
             check_units(own.mean, own.std, "teacher.mean and teacher.std")
     nets = {name: _frozen(alone[teacher_key(name)], own, statistics) for name, own in teachers.items()}
     if config.teacher is not None:
-        given["teacher"] = _together(config.teacher, nets)
+        given["teacher"] = _together(config.teacher, nets, task)
     try:
         method = _method(config, given)
     except (UserError, ValueError):
@@ -174,8 +175,8 @@ def _teachers(config: RunConfig) -> dict[str, Teacher]:
     return {name: own.teacher for name, own in each_teacher(config).items() if own.teacher is not None}
 
 
-def _together(teacher: Teacher, nets: Mapping[str, nn.Module]) -> nn.Module:
-    return nets[""] if "" in nets else ensemble(teacher, nets)
+def _together(teacher: Teacher, nets: Mapping[str, nn.Module], task: Task) -> nn.Module:
+    return nets[""] if "" in nets else ensemble(teacher, nets, task)
 
 
 def _within_limits(config: RunConfig, given: dict[str, Any], nets: Mapping[str, nn.Module]) -> None:
@@ -186,7 +187,7 @@ def _within_limits(config: RunConfig, given: dict[str, Any], nets: Mapping[str, 
         for roles, why in _limits(own):
             shown[name] = BlackBoxTeacher(shown[name], roles)
             try:
-                _method(config, given | {"teacher": _together(config.teacher, shown)})
+                _method(config, given | {"teacher": _together(config.teacher, shown, given["spec"].task)})
             except (UserError, ValueError) as error:
                 raise UserError(f"{why}, and the method needs more: {error}") from error
 
@@ -207,7 +208,7 @@ def _without_features(config: RunConfig, given: dict[str, Any], nets: dict[str, 
         return
     name = next(iter(nets))
     try:
-        _method(config, given | {"teacher": _together(replace(settings, features=name), nets)})
+        _method(config, given | {"teacher": _together(replace(settings, features=name), nets, given["spec"].task)})
     except (UserError, ValueError):
         return
     raise UserError(

@@ -8,6 +8,7 @@ from kdx.config.validate import locate
 from kdx.core.errors import listed
 from kdx.core.task import CLASSES
 from kdx.runs.build import Light
+from kdx.runs.ensemble_config import misfits
 
 
 def unfit(config: RunConfig, light: Light) -> Iterator[str]:
@@ -43,13 +44,13 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
     teacher = config.teacher
     if teacher is None:
         return
-    if teacher.members:
-        yield f"an ensemble as teacher needs a task with classes, and dataset={name} has {task.kind}"
-    if teacher.optimize != "exact":
-        yield (
-            f"teacher.optimize={teacher.optimize} is verified by predicted classes, and dataset={name} has "
-            f"{task.kind}; set teacher.optimize=exact"
-        )
+    yield from misfits(teacher, task, name)
+    for form in dict.fromkeys(own.optimize for own in (teacher.members or {"": teacher}).values()):
+        if form != "exact":
+            yield (
+                f"teacher.optimize={form} is verified by predicted classes, and dataset={name} has {task.kind}; "
+                "set teacher.optimize=exact"
+            )
 
 
 def _parts(node: Any) -> Iterator[Any]:
