@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         COMMANDS[command](rest)
     except KeyboardInterrupt as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C adds no traceback to the end
-        from kdx.runs.signals import exit_code, told
+        from kdx.runs.signals import exit_code, stop_message
 
-        print(f"kdx: {told(error)}", file=sys.stderr, flush=True)
+        print(f"kdx: {stop_message(error)}", file=sys.stderr, flush=True)
         sys.exit(exit_code(error))
 
 

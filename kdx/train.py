@@ -21,7 +21,7 @@ from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.distributed import destroy_process_group, fails_first, init_process_group, is_leader, world_size
 from kdx.core.errors import LONGEST, StoppedError, UserError, printable, reason, shown
 from kdx.runs import signals
-from kdx.sweeps.launcher import FusedLauncher, ToldError, as_launched
+from kdx.sweeps.launcher import FusedLauncher, ReportedError, as_launched
 from kdx.sweeps.search import Search
 from kdx.sweeps.sweeps import expand, failures, note_failure
 from kdx.sweeps.trial import PRUNED, objective, trial_views
@@ -112,7 +112,7 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
         return _train(composed, sweeps)
     except KeyboardInterrupt as error:
         if is_leader():
-            print(f"kdx: {signals.told(error)}", file=sys.stderr, flush=True)
+            print(f"kdx: {signals.stop_message(error)}", file=sys.stderr, flush=True)
         if worker:  # a worker of joblib would survive an exit
             os._exit(signals.exit_code(error))
         sys.exit(signals.exit_code(error))
@@ -128,7 +128,7 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
 
 def _train(composed: Composed, sweeps: bool) -> float | None:
     from kdx.commands.show import show
-    from kdx.engine.record.loggers import asked_by_agent
+    from kdx.engine.record.loggers import started_by_agent
     from kdx.runs.export import folder_of
     from kdx.runs.prepare import prepare_with_parts  # these import torch
     from kdx.runs.run import run, run_or_wait
@@ -137,7 +137,7 @@ def _train(composed: Composed, sweeps: bool) -> float | None:
     init_process_group()
     prepared = prepare_with_parts(composed)
     config = as_launched(prepared.config)
-    if asked_by_agent() and is_leader():
+    if started_by_agent() and is_leader():
         show_again(config)
     # another sweep may train a run that this one needs too, so wait; two commands for a single run are an error
     _collect_from_now()
@@ -165,7 +165,7 @@ def _collect_from_now() -> None:
 
 def _report(error: Exception, job: str) -> None:
     """Print the error of a failed run, or a line for each error of its config; the traceback is in its directory."""
-    told = isinstance(error, ToldError) or (isinstance(error, ConfigError) and job in FusedLauncher.refused)
+    told = isinstance(error, ReportedError) or (isinstance(error, ConfigError) and job in FusedLauncher.refused)
     if told or not fails_first():
         return
     prefix = f"kdx: {job}: " if job else "kdx: "

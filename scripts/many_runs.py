@@ -26,8 +26,8 @@ def make_runs(folder: Path, count: int) -> None:
     from omegaconf import OmegaConf
 
     from kdx.config.compose import compose
+    from kdx.runs.checksums import write_checksums
     from kdx.runs.prepare import prepare
-    from kdx.runs.seal import seal
 
     networks = ("teacher=resnet8", "student=resnet8")
     config = prepare(compose(["dataset=synthetic", *networks, f"paths.outputs={folder}"])).plain()
@@ -81,7 +81,7 @@ def make_runs(folder: Path, count: int) -> None:
         }
         (run / "result.json").write_text(json.dumps(result))
         (run / ".lock").touch()
-        seal(run)
+        write_checksums(run)
 
 
 def measure(*arguments: str) -> tuple[float, float]:

@@ -37,7 +37,7 @@ def main() -> None:
         found = images_in([str(entry) for entry in classes], skipped)
     except UserError as error:
         sys.exit(str(error))
-    skipped.tell(str(asked.folder))
+    skipped.report(str(asked.folder))
     files = [(label, Path(path)) for label, paths in enumerate(found) for path in paths]
     if not files:
         sys.exit(f"{asked.folder} contains no folder with images ({', '.join(SUFFIXES)})")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # files that import a module by a name which is known at run time alone
 BY_NAME = {
     "__init__.py",  # the public names, each imported when it is used
-    "config/strangers.py",  # a `_target_` of kdx, to see whether a signature asks for it
+    "config/trusted.py",  # a `_target_` of kdx, to see whether a signature asks for it
     "config/validate.py",  # a `_target_` of a config
     "runs/build.py",  # the same, built
     "sweeps/trial.py",  # a pruner of Optuna's

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import yaml
 
 from kdx.core.errors import DamagedError, printable, reason
+from kdx.runs.checksums import checksums, read_checked
 from kdx.runs.folder import CONFIG, DONE, LOCK, RECORD, RESULT, failure, is_done
 from kdx.runs.lock import is_locked
 from kdx.runs.results import finished
-from kdx.runs.seal import checksums, read_sealed
 
 State = Literal["done", "running", "failed", "waiting", "damaged"]
 ORDER: tuple[State, ...] = ("running", "failed", "damaged", "waiting", "done")
@@ -117,7 +117,7 @@ def _is_run(names: Set[str]) -> bool:
 def _check(folder: Path) -> None:
     """Raise DamagedError for a finished run whose config or result cannot be believed."""
     for name in (CONFIG, RESULT):
-        read_sealed(folder, name)
+        read_checked(folder, name)
     if not checksums(folder):  # of an older version
         finished(folder)
 

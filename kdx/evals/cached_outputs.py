@@ -28,7 +28,7 @@ class _Memory:
 _memories: WeakKeyDictionary[nn.Module, _Memory] = WeakKeyDictionary()
 
 
-class Asked:
+class CachedOutputs:
     """Calls a network on the batches of a split, and caches the outputs if the network is frozen.
 
     The batches of a split are equal in each pass, so a frozen network's outputs are too. The cache is shared by all

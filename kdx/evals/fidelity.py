@@ -13,7 +13,7 @@ from kdx.core.metric import Metric
 from kdx.core.ranges import Positive
 from kdx.core.task import Task
 from kdx.evals.base import SplitEvaluator, computed, network
-from kdx.evals.cached_outputs import Asked
+from kdx.evals.cached_outputs import CachedOutputs
 from kdx.metrics.cka import CKA
 
 
@@ -56,7 +56,7 @@ class Fidelity(SplitEvaluator):
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
-        student, teacher = network(models, "student"), Asked(network(models, "teacher"), self.loader)
+        student, teacher = network(models, "student"), CachedOutputs(network(models, "teacher"), self.loader)
         follows = self.task.fidelity()
         likeness: dict[str, CKA] = {}
         for step, batch in enumerate(self.share(student, teacher.net)):

@@ -11,7 +11,7 @@ from kdx.core.distributed import all_gather_values
 from kdx.core.task import Task
 from kdx.data.on_device import on_device
 from kdx.evals.base import dealt, divided
-from kdx.evals.cached_outputs import Asked
+from kdx.evals.cached_outputs import CachedOutputs
 
 
 @torch.no_grad()
@@ -31,10 +31,10 @@ def predictions(
         `predictions`, as "{role}/{name}".
     """
     columns: dict[str, list[Tensor]] = {}
-    asked = {role: Asked(net, loader) for role, net in models.items()}
+    cached = {role: CachedOutputs(net, loader) for role, net in models.items()}
     for step, batch in enumerate(on_device(dealt(loader, *models.values()), device)):
         row = dict(task.kept_targets(batch))
-        for role, net in asked.items():
+        for role, net in cached.items():
             kept = task.predictions(net(step, batch.input_tensor, lambda names: ()))
             row |= {f"{role}/{name}": column for name, column in kept.items()}
         for name, column in row.items():

@@ -12,7 +12,7 @@ import torch
 from kdx.config.schema import RunConfig
 from kdx.core.errors import DamagedError, UserError
 from kdx.pool.run_fused import run_together
-from kdx.pool.task import Failure, Task, Team, announce, say, tell, tell_finished
+from kdx.pool.task import Failure, Task, Team, announce, report_failure, report_finished, say
 from kdx.pool.workers import BUSY, Workers
 from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.export import folder_of
@@ -54,14 +54,14 @@ def run_all(
             failed[task.folder] = f"{damage}; fresh=true trains it again"
             continue
         except UserError as error:
-            failed[task.folder] = tell(task, str(error))
+            failed[task.folder] = report_failure(task, str(error))
             continue
         error = failure(task.folder)
         if error and retry is None and not task.config.fresh and not is_locked(task.folder):
             failed[task.folder] = f"{error}; failed before, retry=failed tries it again"
         else:
             todo.append(task)
-    tell_finished(before)
+    report_finished(before)
     if todo:
         teams = make_teams(todo, jobs, fused)
         failed |= _in_turn(teams, failed) if jobs == 1 else _in_parallel(teams, failed, jobs)
@@ -181,7 +181,7 @@ def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
                     told.add(task.folder)
                 busy.append(task)
             elif isinstance(outcome, Exception):
-                failed[task.folder] = tell(task, f"{type(outcome).__name__}: {outcome}")
+                failed[task.folder] = report_failure(task, f"{type(outcome).__name__}: {outcome}")
         if busy:
             if all(other.folder in told for later in todo for other in later):
                 time.sleep(PAUSE)
@@ -221,7 +221,7 @@ def _in_parallel(todo: list[Team], before: Mapping[Path, str], jobs: int) -> dic
                     todo.append(busy)
                 for task in team:
                     if reasons.get(task.folder, BUSY) != BUSY:
-                        failed[task.folder] = tell(task, reasons[task.folder])
+                        failed[task.folder] = report_failure(task, reasons[task.folder])
     finally:
         workers.stop()
     return failed

@@ -60,14 +60,14 @@ def announce(team: Team, done: int, count: int) -> None:
     say(f"[{place}/{count}] {'; '.join(task.label for task in team)}{', together' if len(team) > 1 else ''}")
 
 
-def tell(task: Task, otherwise: str) -> str:
+def report_failure(task: Task, otherwise: str) -> str:
     """Print that a task failed and return why: the reason in its directory, or else `otherwise`."""
     error = failure(task.folder) or otherwise.splitlines()[0]
     say(f"failed: {Failure(task.label, task.folder, error)}")
     return error
 
 
-def tell_finished(found: Mapping[Path, tuple[Result, str]]) -> None:
+def report_finished(found: Mapping[Path, tuple[Result, str]]) -> None:
     """Print which results are used again: a line for each, or one for many.
 
     Args:

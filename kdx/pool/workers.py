@@ -110,7 +110,7 @@ def _work(configs: Sequence[RunConfig], folder: Path, threads: int, line: Connec
         for place, outcome in run_together(configs):
             line.send((place, _said(outcome)))
     except KeyboardInterrupt as error:
-        print(f"kdx: {signals.told(error)}", file=sys.stderr)
+        print(f"kdx: {signals.stop_message(error)}", file=sys.stderr)
         sys.exit(signals.exit_code(error))
 
 

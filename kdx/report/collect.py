@@ -12,9 +12,9 @@ from kdx.config.compose import Config
 from kdx.config.identity import canonical, counts, experiment, leaves, seeds
 from kdx.config.past import read_config
 from kdx.core.errors import DamagedError, UserError, reason
+from kdx.runs.checksums import read_checked
 from kdx.runs.folder import CONFIG, DONE, ERROR, LOCK, RESULT, is_done
 from kdx.runs.results import Result, finished
-from kdx.runs.seal import read_sealed
 
 # entries of a result that readers take for granted, and their types
 NEEDED = {
@@ -138,7 +138,7 @@ def read(folder: Path) -> Run:
         entry, key = path.split(".")
         if key not in result.data[entry] or not isinstance(result.data[entry][key], kinds):
             raise DamagedError(f"{folder / RESULT} is damaged: its {path} is {result.data[entry].get(key)!r:.40}")
-    read_sealed(folder, CONFIG)
+    read_checked(folder, CONFIG)
     run = Run(result, read_config(folder / CONFIG))
     try:  # accessed here, so that an error names the file that lacks something
         _ = run.scene, run.group, run.seeds

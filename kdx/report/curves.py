@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kdx.core.errors import DamagedError
+from kdx.runs.checksums import read_checked
 from kdx.runs.folder import RECORD
-from kdx.runs.seal import read_sealed
 
 POINTS = 80  # maximum number of points per curve
 NO_CURVES = ("step", "epoch", "time/seconds", "time/examples_per_second")
@@ -30,7 +30,7 @@ def read_curves(folder: Path) -> list[Line]:
         return []
     training: list[bytes] = []
     evaluated: list[bytes] = []
-    for line in read_sealed(folder, RECORD).splitlines():
+    for line in read_checked(folder, RECORD).splitlines():
         (evaluated if b'"test/' in line or b'"val/' in line else training).append(line)
     try:
         # parsing one list is twice as fast as parsing each line

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.core.errors import DamagedError, reason
+from kdx.runs.checksums import read_checked
 from kdx.runs.folder import PREDICTIONS
-from kdx.runs.seal import read_sealed
 
 BINS = 15  # as in the metric
 ROLES = ("student", "teacher")
@@ -97,7 +97,7 @@ def _table(folder: Path, classes: int) -> dict[str, NDArray[Any]]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    content, path = read_sealed(folder, PREDICTIONS), folder / PREDICTIONS
+    content, path = read_checked(folder, PREDICTIONS), folder / PREDICTIONS
     try:
         table = load(content)
     except (SafetensorError, ValueError, KeyError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from kdx.config.schema import RunConfig, run_config
-from kdx.config.strangers import refusals
+from kdx.config.trusted import refusals
 from kdx.config.validate import check
 from kdx.core.errors import UserError, reason
 from kdx.core.task import Task
@@ -64,10 +64,10 @@ def recompute(run: Run) -> str | None:
 
 
 def as_data(run: Run) -> RunConfig:
-    """The config of a run that may come from a stranger, with nothing that downloads or writes outside its folder.
+    """The config of a run from an unknown source, without anything that downloads or writes outside its folder.
 
     Raises:
-        UserError: The config would build anything but parts, see `kdx.config.strangers`, or a part does not accept it.
+        UserError: The config names a class that must not be built (`kdx.config.trusted`), or a part refuses its values.
     """
     path, config = run.result.folder / CONFIG, deepcopy(run.config)
     problems = refusals(config)

@@ -28,7 +28,7 @@ from kdx.models.own import as_network
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.specialists import specialise
 from kdx.models.weights import load_weights
-from kdx.runs.checks.tell import tell
+from kdx.runs.checks.notices import notices
 
 UNTRAINED = {"pretrained": False, "weights": None}
 
@@ -135,7 +135,7 @@ def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
 def _load(net: nn.Module, weights: Path) -> None:
     """Load the weights of a file; a line says which part of it, if it holds several."""
     if (layout := load_weights(net, weights).get("layout")) is not None:
-        tell([layout])
+        notices([layout])
 
 
 def build_student(config: RunConfig, weights: Path) -> nn.Module:

@@ -28,12 +28,12 @@ from kdx.models.weights import load_weights, save_weights
 from kdx.runs.build import Light, start_student, untrained
 from kdx.runs.checks.networks import random_inputs
 from kdx.runs.checks.travel import check_export
+from kdx.runs.checksums import write_checksums
 from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.leader import run_on_leader
 from kdx.runs.prepare import network_name
 from kdx.runs.provenance import commit, machine, versions
 from kdx.runs.results import Result, save_predictions, write_json
-from kdx.runs.seal import seal
 from kdx.runs.teacher import Teacher
 
 LONGEST = 200  # characters of a name before its identity: file systems end at 255 bytes
@@ -133,7 +133,7 @@ def _write(
     write_json(folder / RESULT, data)
     (folder / ERROR).unlink(missing_ok=True)
     # last: its presence means that all other files are complete
-    seal(folder)
+    write_checksums(folder)
     trainer.checkpoints.clear()
     return Result(folder, data)
 

@@ -14,8 +14,8 @@ from kdx.config.past import read_config
 from kdx.core.errors import DamagedError, UserError, reason, shown
 from kdx.engine.optim.ema import Averaging
 from kdx.models.weights import sha256, sha256_of
+from kdx.runs.checksums import read_checked
 from kdx.runs.folder import CONFIG, STUDENT, is_done
-from kdx.runs.seal import read_sealed
 
 
 def weights_file(checkpoint: str, key: str) -> Path:
@@ -88,7 +88,7 @@ def _experiment_of(checkpoint: Path) -> str | None:
     path = checkpoint.expanduser()
     folder = path if path.is_dir() else path.parent
     if is_done(folder):
-        read_sealed(folder, CONFIG)
+        read_checked(folder, CONFIG)
     elif not (folder / CONFIG).is_file():
         return None
     try:

@@ -20,7 +20,7 @@ from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
 from kdx.models.teachers.memo_table import MARKS, MemoTable
 from kdx.runs.build import stream_seed
-from kdx.runs.checks.tell import tell
+from kdx.runs.checks.notices import notices
 from kdx.runs.leader import run_on_leader
 from kdx.runs.results import write_json
 from kdx.runs.reuse.record import memo_folder
@@ -89,7 +89,7 @@ def _folder_of_content(base: Path, train: ExampleSet) -> Path:
             continue  # of a version that kept no digests
         there = known[rows]
         if changed := int(((there != 0) & (there != own)).sum()):
-            tell([f"{changed} of {len(rows)} training images changed since {folder} stored their teacher's outputs"])
+            notices([f"{changed} of {len(rows)} training images changed since {folder} stored their teacher's outputs"])
             continue
         if (there == 0).any():
             known[rows] = own

@@ -61,7 +61,7 @@ def prepare_with_parts(composed: Composed) -> Prepared:
     for own in each_teacher(prepared.config).values():
         assert own.teacher is not None
         if own.teacher.training is not None:
-            with _told_as("the teacher's own training"):
+            with _reported_as("the teacher's own training"):
                 rehearse(own.teacher.training)
     return prepared
 
@@ -198,7 +198,7 @@ def _unmemoised(augmentation: Augmentation, settings: Settings) -> Iterator[str]
 
 
 @contextmanager
-def _told_as(prefix: str) -> Iterator[None]:
+def _reported_as(prefix: str) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
@@ -246,7 +246,7 @@ def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
         # the training has no teacher, but the option that the recipe sets may not compose without a name
         own.append(f"teacher={choices['teacher']}")
         facts += _assignments("teacher.net", teacher.net)
-    with _told_as("teacher.recipe"):
+    with _reported_as("teacher.recipe"):
         composed = compose([*shared, *own, *facts, *map(str, teacher.recipe)])
     training = composed.config
     training["student"]["net"] = teacher.net
@@ -254,7 +254,7 @@ def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
     training["logger"] = config.logger
     for key in SHARED_VALUES:
         training["trainer"][key] = config.trainer[key]
-    with _told_as("teacher.recipe" if teacher.recipe else "the teacher's own training"):
+    with _reported_as("teacher.recipe" if teacher.recipe else "the teacher's own training"):
         return examine(Composed(training, composed.choices, composed.interpolated))
 
 

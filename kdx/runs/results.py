@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from kdx.core.errors import DamagedError, UserError, reason
 from kdx.core.files import atomic_write
+from kdx.runs.checksums import read_checked
 from kdx.runs.folder import PREDICTIONS, RESULT, STUDENT, is_done
-from kdx.runs.seal import read_sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +84,7 @@ def finished(folder: Path) -> Result | None:
         return None
     path = folder / RESULT
     try:
-        data = json.loads(read_sealed(folder, RESULT))
+        data = json.loads(read_checked(folder, RESULT))
     except ValueError as error:
         raise DamagedError(f"{path} is damaged: {reason(error)}") from None
     if (lacks := _lacks(data)) is not None:

@@ -26,7 +26,7 @@ from kdx.engine.optim.ema import Ema, averaging
 from kdx.engine.optim.memory import keep_freed_memory
 from kdx.engine.record.bar import Bar
 from kdx.engine.record.log import Log, View
-from kdx.engine.record.loggers import asked_by_agent
+from kdx.engine.record.loggers import started_by_agent
 from kdx.engine.record.wandb_view import ONLINE_ID
 from kdx.engine.trainer import Trainer
 from kdx.models.sync_norms import sync_batch_norms
@@ -45,9 +45,9 @@ from kdx.runs.build import (
 )
 from kdx.runs.checks.given_weights import check_given_weights
 from kdx.runs.checks.last_batch import check_last_batch
+from kdx.runs.checks.notices import notices
 from kdx.runs.checks.overlap import overlaps
 from kdx.runs.checks.remarks import abandoned, remarks, resumed
-from kdx.runs.checks.tell import tell
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
@@ -182,9 +182,9 @@ def _signal(trainer: Trainer) -> int | None:
 
 
 def _examine(config: RunConfig, folder: Path, light: Light, loaders: Loaders) -> None:
-    tell(abandoned(folder))
-    tell(remarks(config, light, loaders))
-    tell(overlaps(config, light.transfer, loaders.splits))
+    notices(abandoned(folder))
+    notices(remarks(config, light, loaders))
+    notices(overlaps(config, light.transfer, loaders.splits))
 
 
 def _begin(config: RunConfig, folder: Path, facts: Facts) -> None:
@@ -198,7 +198,7 @@ def train_teacher(config: RunConfig) -> Result:
     """Train a teacher, or return the finished one; with `fresh`, one whose data or code changed is trained again."""
     renew, config = config.fresh, replace(config, fresh=False)
     config = replace(config, paths=replace(config.paths, runs=config.paths.teachers))
-    if asked_by_agent():  # W&B's agent expects one run, the student's
+    if started_by_agent():  # W&B's agent expects one run, the student's
         config = replace(config, logger={"_target_": "kdx.engine.record.loggers.Jsonl"})
     folder = folder_of(config)
     if is_leader() and finished(folder) is None:
@@ -289,7 +289,7 @@ def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loader
     seed_all(derive(stream_seed(config, "seed"), "run", *([rank()] if rank() else [])))
     if state is not None:
         trainer.load(state)
-        tell(resumed(trainer.threads, light.device))
+        notices(resumed(trainer.threads, light.device))
     return trainer
 
 

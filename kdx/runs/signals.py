@@ -112,7 +112,7 @@ def watch_parent() -> bool:
     return True
 
 
-def told(error: KeyboardInterrupt) -> str:
+def stop_message(error: KeyboardInterrupt) -> str:
     """Why a command stopped, and how it goes on."""
     if isinstance(error, SignalledError) and error.step is not None:
         return f"{signal.Signals(error.number).name}: saved at step {error.step}; the same command resumes"

@@ -13,7 +13,7 @@ from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 
 
-class ToldError(UserError):
+class ReportedError(UserError):
     """A run failed, and its error is already printed."""
 
 
@@ -81,7 +81,7 @@ def as_launched(config: RunConfig) -> RunConfig:
     """The config of a job, with `fresh=false` if this launcher has already trained its run.
 
     Raises:
-        ToldError: The run failed; it is not tried a second time.
+        ReportedError: The run failed; it is not tried a second time.
     """
     if not FusedLauncher.launched:
         return config
@@ -89,5 +89,5 @@ def as_launched(config: RunConfig) -> RunConfig:
 
     folder = folder_of(config)
     if (error := FusedLauncher.failed.get(folder)) is not None:
-        raise ToldError(error)
+        raise ReportedError(error)
     return replace(config, fresh=False) if folder in FusedLauncher.launched else config

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdx.core.errors import DamagedError, printable, reason
+from kdx.runs.checksums import read_checked
 from kdx.runs.folder import PREDICTIONS
 from kdx.runs.results import Protocol, Result
-from kdx.runs.seal import read_sealed
 
 Outcomes = Mapping[int, NDArray[np.float64]]
 """By seed, a number for each test example [N], whose mean is the metric."""
@@ -90,7 +90,7 @@ def _table(path: Path, names: Iterable[str]) -> list[NDArray[Any]] | None:
     if not path.exists():
         return None
     try:
-        table = load(read_sealed(path.parent, path.name))
+        table = load(read_checked(path.parent, path.name))
     except (DamagedError, SafetensorError, ValueError, KeyError) as error:
         _tell(str(error) if isinstance(error, DamagedError) else f"{path} is damaged: {reason(error)}")
         return None

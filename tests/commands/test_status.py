@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from kdx.commands import status
+from kdx.runs.checksums import write_checksums
 from kdx.runs.lock import LockedError, is_locked, locked
-from kdx.runs.seal import seal
 
 CONFIG = "trainer:\n  batch_size: 10\n  duration:\n    epochs: {epochs}\n    steps: {steps}\n    examples: {examples}\n"
 
@@ -27,7 +27,7 @@ def make(folder: Path, *, lines=(), epochs="null", steps="null", examples="null"
         (folder / "error.txt").write_text(error)
     if done:
         (folder / "result.json").write_text("{}")
-        seal(folder)
+        write_checksums(folder)
     return folder
 
 

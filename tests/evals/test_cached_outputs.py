@@ -11,7 +11,7 @@ import kdx.evals.cached_outputs as asked
 from kdx.core.outputs import Outputs
 from kdx.data.loaders import EvalLoader
 from kdx.data.sets import TensorSet
-from kdx.evals.cached_outputs import Asked
+from kdx.evals.cached_outputs import CachedOutputs
 from kdx.evals.fidelity import Fidelity
 from kdx.evals.predictions import predictions
 from kdx.models.teachers.frozen import Frozen
@@ -136,7 +136,7 @@ def test_nothing_outlives_network_and_split():
 
 def test_what_is_said_of_a_batch():
     split, net = loader(), teacher()
-    ask = Asked(net, split)
+    ask = CachedOutputs(net, split)
     for step, batch in enumerate(split):
         full = net(batch.inputs)
         said = ask(step, batch.inputs, lambda names: sorted(names))

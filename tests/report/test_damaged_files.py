@@ -10,8 +10,8 @@ from fabricate import changed, fabricate
 
 from kdx.commands import status
 from kdx.core.errors import DamagedError
+from kdx.runs.checksums import read_checked, write_checksums
 from kdx.runs.results import finished
-from kdx.runs.seal import read_sealed, seal
 
 FILES = ("config.yaml", "result.json", "metrics.jsonl", "DONE")
 
@@ -47,7 +47,7 @@ def runs(tmp_path: Path, tiny) -> Path:
             folder = tmp_path / "runs" / f"kd-{weight}-seed{seed}"
             fabricate(folder, config, {"test/top1": 0.8 + weight / 10}, lines=lines)
             (folder / ".lock").touch()
-            seal(folder)
+            write_checksums(folder)
     return tmp_path / "runs"
 
 
@@ -97,7 +97,7 @@ def test_a_result_that_changed_is_refused_where_a_run_would_return_it(runs):
 def test_runs_of_older_versions_have_an_empty_mark_and_are_read(runs):
     victim = runs / "kd-0.5-seed0"
     (victim / "DONE").write_bytes(b"")
-    assert finished(victim) is not None and read_sealed(victim, "config.yaml")
+    assert finished(victim) is not None and read_checked(victim, "config.yaml")
     result = json.loads((victim / "result.json").read_text())
     (victim / "result.json").write_text(json.dumps({**result, "metrics": {"last": {"test/top1": "high"}}}))
     with pytest.raises(DamagedError, match=r"result.json is damaged: its metrics.last.test/top1 is 'high'"):

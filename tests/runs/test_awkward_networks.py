@@ -164,7 +164,7 @@ def test_a_network_that_cannot_serve_is_refused_in_one_line(name: str, supervise
 
 @pytest.mark.parametrize("name", TOLD)
 def test_properties_that_are_no_error_are_told(name: str, supervised: Composed, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr("kdx.runs.checks.tell._told", set())
+    monkeypatch.setattr("kdx.core.notice._said", set())
     monkeypatch.setattr("kdx.runs.checks.dry_run._passed", set())
     prepare(with_network(supervised, tmp_path, student=name))
     told = capsys.readouterr().err.splitlines()

@@ -53,7 +53,8 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_bit(tiny, tmp_path, monkeypat
         at_step(patch, 5, number)
         with pytest.raises(signals.SignalledError) as stopped:
             run(config)
-    assert signals.told(stopped.value) == f"{signal.Signals(number).name}: saved at step 5; the same command resumes"
+    told = signals.stop_message(stopped.value)
+    assert told == f"{signal.Signals(number).name}: saved at step 5; the same command resumes"
     assert signals.exit_code(stopped.value) == 128 + number
     signals.install()
     assert outcome(run(config).folder) == calm
@@ -81,7 +82,7 @@ def test_a_second_signal_and_one_before_training_stop_at_once():
     with pytest.raises(signals.SignalledError) as stopped:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
-    assert stopped.value.step is None and "goes on from the last checkpoint" in signals.told(stopped.value)
+    assert stopped.value.step is None and "goes on from the last checkpoint" in signals.stop_message(stopped.value)
     signals.install()
     with signals.training():
         os.kill(os.getpid(), signal.SIGHUP)

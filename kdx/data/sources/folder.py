@@ -84,7 +84,7 @@ class ImageFolder(LabelledImages):
         if empty := [name for name, files in zip(classes, found, strict=True) if not files]:
             less = f"; skipped there or elsewhere: {skipped}" if skipped else ""
             raise DataError(f"{folder / empty[0]} contains no images ({', '.join(SUFFIXES)}){less}")
-        skipped.tell(str(folder))
+        skipped.report(str(folder))
         labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(files) for files in found]))
         paths = [path for files in found for path in files]
         c, h, w = self.input_shape

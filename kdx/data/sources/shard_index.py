@@ -139,7 +139,7 @@ def _parts(path: Path, tar: tarfile.TarFile, number: int) -> Iterator[dict[str, 
     end = os.pread(number, BLOCK, tar.offset)
     if len(end) < BLOCK or any(end):
         raise DataError(f"the shard {path} is damaged or truncated at byte {tar.offset}")
-    Skipped(hidden=hidden).tell(str(path))
+    Skipped(hidden=hidden).report(str(path))
 
 
 def _class(content: bytes, name: str, path: Path) -> int:

@@ -106,7 +106,7 @@ class Files(Source):
             if not files:
                 less = f"; skipped: {skipped}" if skipped else ""
                 raise DataError(f"{path} contains no image files ({', '.join(SUFFIXES)}){less}")
-            skipped.tell(str(path))
+            skipped.report(str(path))
             labels = torch.full((len(files),), UNLABELLED)
             found = EncodedSet(ImageFiles(files), labels, home.shape, max(home.shape[1:])).in_memory()
         else:

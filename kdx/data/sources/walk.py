@@ -49,7 +49,7 @@ class Skipped:
             parts.append(f"{rest} of other types")
         return ", ".join(parts)
 
-    def tell(self, where: str) -> None:
+    def report(self, where: str) -> None:
         """Say on standard error what was skipped, if anything was."""
         if self and is_leader():
             print(f"kdx: {where}: skipped {self}", file=sys.stderr)

@@ -91,6 +91,6 @@ class Wandb(Jsonl):
         return Deferred(open_view) if self.mode == "offline" else open_view()
 
 
-def asked_by_agent() -> bool:
+def started_by_agent() -> bool:
     """Whether an agent of a W&B sweep started this process."""
     return "WANDB_SWEEP_ID" in os.environ

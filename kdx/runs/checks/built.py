@@ -8,8 +8,8 @@ from kdx.config.schema import Node, RunConfig
 from kdx.core.errors import UserError
 from kdx.core.seed import seeded
 from kdx.runs.build import build_network, untrained
-from kdx.runs.checks.networks import Data, check_network, check_unshared, is_own, told
-from kdx.runs.checks.tell import tell
+from kdx.runs.checks.networks import Data, check_network, check_unshared, is_own, short_reason
+from kdx.runs.checks.notices import notices
 from kdx.runs.checks.travel import check_travel
 from kdx.runs.ensemble_config import each_teacher
 
@@ -32,9 +32,9 @@ def build_checked(config: RunConfig, data: Data) -> dict[str, nn.Module]:
         learns = key not in teachers
         with seeded(0, "inputs"):
             batch = data.batch()
-        tell(check_network(net, key, data, batch, learns))
+        notices(check_network(net, key, data, batch, learns))
         if is_own(net):
-            tell(check_travel(net, key, batch, learns, partial(_build, nodes[key], key, 1, data)))
+            notices(check_travel(net, key, batch, learns, partial(_build, nodes[key], key, 1, data)))
         net.train()
     return nets
 
@@ -50,4 +50,4 @@ def _build(node: Node, key: str, seed: int, data: Data) -> nn.Module:
     except (UserError, ValueError) as error:
         raise UserError(f"{key}: {error}") from None
     except Exception as error:
-        raise UserError(f"{key}: {told(error)}") from error
+        raise UserError(f"{key}: {short_reason(error)}") from error

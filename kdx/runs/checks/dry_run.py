@@ -40,10 +40,10 @@ from kdx.runs.build import (
 from kdx.runs.checks.built import build_checked, teacher_key
 from kdx.runs.checks.cuda_graph import unrecordable
 from kdx.runs.checks.distributed import indivisible
-from kdx.runs.checks.networks import Data, is_own, told
+from kdx.runs.checks.networks import Data, is_own, short_reason
+from kdx.runs.checks.notices import notices
 from kdx.runs.checks.step import check_step
 from kdx.runs.checks.task_fit import unfit
-from kdx.runs.checks.tell import tell
 from kdx.runs.ensemble_config import each_teacher, ensemble
 
 # size of a training set that is large enough for every term; the real size is checked after loading
@@ -79,7 +79,7 @@ def rehearse(config: RunConfig, light: Light | None = None) -> None:
     except (UserError, ValueError) as error:
         raise ConfigError(str(error).splitlines()) from None
     except Exception as error:
-        raise ConfigError([f"the parts of this run do not work together: {told(error)}"]) from error
+        raise ConfigError([f"the parts of this run do not work together: {short_reason(error)}"]) from error
     if problems:
         raise ConfigError(problems)
     _passed.add(parts)
@@ -147,7 +147,7 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
         except (UserError, ValueError) as error:
             problems.append(f"evals.{name}: {error}")
         except Exception as error:  # an evaluator may need the examples, which are not loaded yet
-            tell([f"evals.{name} could not be checked before training: {told(error)}"])
+            notices([f"evals.{name} could not be checked before training: {short_reason(error)}"])
     return problems
 
 

@@ -10,7 +10,7 @@ import torch
 from kdx.config.schema import Node, RunConfig
 from kdx.models.tap import plain
 from kdx.runs.build import make, untrained
-from kdx.runs.checks.tell import tell
+from kdx.runs.checks.notices import notices
 
 TIMM, TORCHVISION = "kdx.models.build.timm_model", "kdx.models.build.torchvision_model"
 
@@ -50,7 +50,7 @@ def _sized(key: str, node: Node, shape: tuple[int, int, int]) -> Node:
     if size is None:
         return node
     option, value = next(iter(size.items()))
-    tell([f"{key}.options.{option}={value}, the size of the images; {node['name']} is built for one size"])
+    notices([f"{key}.options.{option}={value}, the size of the images; {node['name']} is built for one size"])
     return {**node, "options": {**node["options"], **size}}
 
 

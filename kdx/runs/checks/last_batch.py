@@ -14,7 +14,7 @@ from kdx.core.spec import InputSpec
 from kdx.core.tree import map_tree
 from kdx.data.loaders import Epochs
 from kdx.runs.build import build_network, untrained
-from kdx.runs.checks.tell import tell
+from kdx.runs.checks.notices import notices
 
 
 def check_last_batch(config: RunConfig, loader: Epochs, inputs: InputSpec, steps: int) -> None:
@@ -39,7 +39,7 @@ def check_last_batch(config: RunConfig, loader: Epochs, inputs: InputSpec, steps
         where = f"the last batch of each epoch has one example (trainer.batch_size={config.trainer['batch_size']})"
         if (why := _failure(net, inputs)) is not None:
             raise UserError(f"{where}, and batch norm needs more ({why}); trainer.drop_last=true leaves it out")
-        tell([f"{where}, from which alone batch norm takes its statistics; trainer.drop_last=true leaves it out"])
+        notices([f"{where}, from which alone batch norm takes its statistics; trainer.drop_last=true leaves it out"])
         return
 
 

@@ -138,9 +138,8 @@ def _call(net: nn.Module, batch: Tree, whose: str, data: Data) -> tuple[Outputs,
     except Exception as error:
         mode = "training" if net.training else "evaluation"
         shapes = ", ".join(str(list(t.shape)) for t in leaves(batch))
-        raise UserError(
-            f"{whose} fails in {mode} mode on inputs {shapes} of dataset={data.name}: {told(error)}{_size_of(net)}"
-        ) from error
+        why = f"{short_reason(error)}{_size_of(net)}"
+        raise UserError(f"{whose} fails in {mode} mode on inputs {shapes} of dataset={data.name}: {why}") from error
     finally:
         if handle is not None:
             handle.remove()
@@ -206,7 +205,7 @@ def _check_learning(
         yield f"{whose}: in training mode the logits are {other}; see `output` of kdx.models.own.tapped_model"
 
 
-def told(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """An error of another library in one line."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else "no message"

@@ -10,7 +10,7 @@ from kdx.config.compose import Config
 from kdx.config.identity import left_out
 from kdx.config.past import DamagedError, read_config
 from kdx.config.schema import RunConfig
-from kdx.config.strangers import refusals
+from kdx.config.trusted import refusals
 from kdx.core.errors import UserError
 from kdx.data.content import digests, is_known
 from kdx.data.dataset import Splits
@@ -56,7 +56,7 @@ def overlaps(config: RunConfig, transfer: Transfer, splits: Splits) -> Iterator[
                 parts = {"dataset": training.dataset, "transfer": training.transfer}
                 yield from _compare(config, parts, new, "the teacher's own training, by teacher.recipe")
         for key, checkpoint in _given(config):
-            for past in _lineage(checkpoint):
+            for past in _ancestors(checkpoint):
                 try:
                     if wrong := refusals({part: past[part] for part in ("dataset", "transfer")}):
                         raise ValueError(wrong[0])
@@ -114,7 +114,7 @@ def _given(config: RunConfig) -> Iterator[tuple[str, str]]:
         yield "student.checkpoint", config.student.checkpoint
 
 
-def _lineage(checkpoint: str) -> Iterator[Config]:
+def _ancestors(checkpoint: str) -> Iterator[Config]:
     """Configs of the run beside a checkpoint, and of the runs whose weights it started from."""
     seen: set[Path] = set()
     following: str | None = checkpoint

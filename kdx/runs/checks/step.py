@@ -10,7 +10,7 @@ from kdx.core.spec import DataSpec
 from kdx.data.views.augment import MultiView
 from kdx.runs.build import Light
 from kdx.runs.checks.cuda_graph import made_up
-from kdx.runs.checks.networks import told
+from kdx.runs.checks.networks import short_reason
 
 STEPS_PER_EPOCH = 100  # of the hypothetical run
 
@@ -35,6 +35,6 @@ def check_step(config: RunConfig, light: Light, method: Method, update: Any, spe
     except (UserError, ValueError) as error:
         raise UserError(f"a step of method={config.choices['method']} fails: {error}") from error
     except Exception as error:
-        raise UserError(f"a step of method={config.choices['method']} fails: {told(error)}") from error
+        raise UserError(f"a step of method={config.choices['method']} fails: {short_reason(error)}") from error
     finally:
         method.zero_grad(set_to_none=True)

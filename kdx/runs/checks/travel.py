@@ -13,7 +13,7 @@ from kdx.core.seed import seeded
 from kdx.core.tree import Tree, map_tree
 from kdx.models.tap import plain
 from kdx.models.weights import CheckpointError, as_bytes, load_bytes
-from kdx.runs.checks.networks import check_unshared, same, told
+from kdx.runs.checks.networks import check_unshared, same, short_reason
 
 STEP = 0.01  # standard deviation of the change of parameters that stands for a training step
 PLAIN = (bool, int, float, complex, str, bytes, Tensor, np.ndarray, np.generic, list, tuple, dict, set, type(None))
@@ -54,7 +54,7 @@ def check_travel(net: nn.Module, key: str, batch: Tree, learns: bool, build: Cal
     except CheckpointError as error:
         raise UserError(f"{whose} cannot be exported and loaded again: {error}") from error
     except Exception as error:
-        raise UserError(f"{whose} cannot be exported and loaded again: {told(error)}") from error
+        raise UserError(f"{whose} cannot be exported and loaded again: {short_reason(error)}") from error
     for training in (False, True) if learns else (False,):
         if not _close(*(_logits(n, batch, training) for n in (net, fresh))):
             way = "a resumed run would continue" if training else "its export gives other outputs"

@@ -7,7 +7,7 @@ import pytest
 from door import command
 from fabricate import changed, fabricate
 
-from kdx.config.strangers import is_part, refusals
+from kdx.config.trusted import is_part, refusals
 from kdx.core.errors import UserError
 from kdx.core.files import as_file_name, below
 from kdx.report.collect import read

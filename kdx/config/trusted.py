@@ -1,4 +1,4 @@
-"""Configs of finished runs as data: the classes and functions that such a config may build.
+"""The classes and functions that the config of a finished run may build.
 
 A finished run may come from someone else. `kdx report predict=true` builds its data set and networks again, and a
 `_target_` may name any function that Python can import. Only these are built: the targets of kdx's YAML files and of
@@ -32,7 +32,7 @@ HYDRA = ("_args_", "_recursive_", "_mode_")  # keys by which Hydra passes what n
 
 
 def refusals(config: Config) -> list[str]:
-    """A line for each node of a stranger's config that must not be built, and each text that Hydra would resolve."""
+    """A line for each node of a finished run's config that must not be built, and for each interpolation."""
     return [f"{path}: {problem}" for path, problem in _refusals(config, "")]
 
 

@@ -1,6 +1,6 @@
-"""Checksums of a finished run's files, which its DONE holds: a file that changed later is refused, not believed.
+"""Checksums of a finished run's files, stored in its DONE: a file that changed later is refused.
 
-DONE of a run of an older version is empty; its files are then checked by their form alone.
+Runs of older versions have an empty DONE; of their files only the format is checked.
 """
 
 import hashlib
@@ -12,18 +12,18 @@ from kdx.core.errors import DamagedError, reason
 from kdx.core.files import atomic_write
 from kdx.runs.folder import CONFIG, DONE, PREDICTIONS, RECORD, RESULT
 
-SEALED = (CONFIG, RECORD, RESULT, PREDICTIONS)  # the exported student has its checksum in the result
+CHECKED = (CONFIG, RECORD, RESULT, PREDICTIONS)  # the exported student has its checksum in the result
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Write DONE, with the checksums of the run's files. Raises OSError if the disk is full."""
-    checksums = {name: _sha256(folder / name) for name in SEALED if (folder / name).exists()}
+    checksums = {name: _sha256(folder / name) for name in CHECKED if (folder / name).exists()}
     with atomic_write(folder / DONE) as file:
         file.write((json.dumps({"sha256": checksums}, indent=2) + "\n").encode())
 
 
-def read_sealed(folder: Path, name: str) -> bytes:
-    """A file of a finished run, after its checksum was compared with the one in DONE.
+def read_checked(folder: Path, name: str) -> bytes:
+    """Read a file of a finished run and compare its checksum with the one in DONE.
 
     Args:
         folder: The run's directory.
