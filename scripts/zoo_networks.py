@@ -3,12 +3,14 @@
     python scripts/zoo_networks.py [--only swin,vit] [--methods at,simkd] [--again] [--minutes 45]
 
 For each module of timm and each classifier of torchvision, the smallest variant is built with random weights at the
-smallest input that it takes. Its features are compared with the library's own (`forward_intermediates`, `forward_head`
-before the classifier, the logits), by value and with random norms. Then each method takes one step, forward and
-backward, at its default keys: "works" means that it builds, that its value is finite, and that the student's features
-have a finite gradient, not zero. Otherwise the method's sentence is kept.
+smallest input of 64 pixels or more that it takes, so that its last map has several positions. Its features are compared
+with the library's own (`forward_intermediates`, `forward_head` before the classifier, the logits), by value and with
+random norms. Then each method takes one step, forward and backward, at its default keys: "works" means that it builds,
+that its value is finite, and that the student's features have a finite gradient, not zero. Otherwise the method's
+sentence is kept.
 
-The other network of each pair is kdx's vgg8; methods that need equal widths are paired with the network itself.
+The other network of each pair is kdx's vgg8;
+methods that need equal widths are paired with the network itself, on other inputs.
 Results lie in `outputs/zoo_networks/NAME.json`, one for each network, with the commit that each method was run at; what
 is there is not run again. `--again` runs what another commit has made. Writes `outputs/tables/networks.md` after each
 network; `--minutes 0` does this alone.

@@ -25,7 +25,7 @@ from kdx.runs.build import make_method
 from kdx.tasks.classes import image_classes
 
 CLASSES, EXAMPLES, BATCH = 10, 64, 4
-SIZES = (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
+SIZES = (64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512)
 MAIN = ("at", "fitnet", "reviewkd", "simkd", "srrl", "ofa", "sp", "crd")
 MORE = (
     "nst",
@@ -138,7 +138,9 @@ def step(method: str, student: Replay, teacher: nn.Module, spec: DataSpec, batch
         given["teacher"] = teacher
     try:
         built = make_method(node(method), 0, given)
-        terms = built(batch, Progress(LATE.get(method, 0), 100, 100.0)).terms
+        now = Progress(LATE.get(method, 0), 100, 100.0)
+        steps = [turn.step for turn in built.turns(batch, now)] if built.needs_turns else [built(batch, now)]
+        terms = {name: value for one in steps for name, value in one.terms.items()}
         loss = torch.stack([value.reshape(()) for value in terms.values()]).sum()
         read = list(student.outputs.features.values())
         gradients = [g for g in torch.autograd.grad(loss, read, allow_unused=True) if g is not None]
@@ -160,13 +162,13 @@ def measure(row: str, name: str, methods: Sequence[str], before: Mapping[str, An
     x = random_input(torch.zeros(BATCH, 3, size, size), BATCH)
     batch = Batch.of_classes(x, labels[:BATCH], torch.arange(BATCH))
     with torch.no_grad():
-        mine, other = Replay(net, net.eval()(x)), vgg(size)
+        mine, other, twin = Replay(net, net.eval()(x)), vgg(size), Replay(net, net(x.flip(0)))
     for side in ("student", "teacher"):
         found[side] = dict(before.get(side, {}))
         for method in methods:
             if side == "teacher" and method in ALONE:
                 continue
-            partner = Replay(net, mine.outputs) if method in TWINS else other
+            partner = twin if method in TWINS else other
             student, teacher = (mine, partner) if side == "student" else (partner, mine)
             found[side][method] = step(method, student, Frozen(teacher, None, None), spec, batch)
             for network in (student, teacher):

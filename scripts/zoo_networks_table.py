@@ -24,10 +24,11 @@ def table(found: Mapping[str, Mapping[str, Any]], total: int, main: Sequence[str
         "# Networks of timm and torchvision with the methods that read features",
         "",
         f"{len(found)} of {total} networks, each the smallest variant of its module, random weights, at the "
-        "smallest square input that it takes. Every method at its default keys, one step forward and backward, the "
-        "network as student (s) and as teacher (t) beside a vgg with narrow layers, or beside itself where widths must "
-        "agree. `s` and `t` in the table mean works: it builds, its value is finite, the student's features have a "
-        f"finite gradient, not zero, and the network's features are right (`error` up to {LARGEST:.0e}). A number "
+        "smallest square input of 64 pixels or more that it takes. Every method at its default keys, one step forward "
+        "and backward, the network as student (s) and as teacher (t) beside a vgg with narrow layers, or beside itself "
+        "on other inputs where widths must agree. `s` and `t` in the table mean works: it builds, its value is finite, "
+        "the student's features have a finite gradient, not zero, and the network's features are right (`error` up to "
+        f"{LARGEST:.0e}). A number "
         "refers to the sentence below. Written by `make zoo-networks`.",
         "",
         "`error` is the largest difference, over the largest value and with random norms, between the features and the "
