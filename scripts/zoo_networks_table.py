@@ -1,8 +1,13 @@
 """The table of `zoo_networks.py`."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+SIDES = ("student", "teacher")
+LARGEST = 1e-5
+"""Largest error of a feature that counts as the library's own."""
 
 
 def table(found: Mapping[str, Mapping[str, Any]], total: int, main: Sequence[str], methods: Sequence[str]) -> str:
@@ -19,37 +24,41 @@ def table(found: Mapping[str, Mapping[str, Any]], total: int, main: Sequence[str
         "# Networks of timm and torchvision with the methods that read features",
         "",
         f"{len(found)} of {total} networks, each the smallest variant of its module, random weights, at the "
-        "smallest square input that it takes. Every method at its default keys, one step forward and backward, the "
-        "network as student (s) and as teacher (t) beside a vgg with narrow layers, or beside itself where widths must "
-        "agree. `s` and `t` in the table mean works: built, finite, and with a gradient. A number refers to the "
-        "sentence below. Written by `make zoo-networks`.",
+        "smallest square input of 64 pixels or more that it takes. Every method at its default keys, one step forward "
+        "and backward, the network as student (s) and as teacher (t) beside a vgg with narrow layers, or beside itself "
+        "on other inputs where widths must agree. `s` and `t` in the table mean works: it builds, its value is finite, "
+        "the student's features have a finite gradient, not zero, and the network's features are right (`error` up to "
+        f"{LARGEST:.0e}). A number "
+        "refers to the sentence below. Written by `make zoo-networks`.",
         "",
         "`error` is the largest difference, over the largest value and with random norms, between the features and the "
         "library's own: stages and `forward_intermediates`, `pooled` and `forward_head(pre_logits=True)`, the logits "
-        "and `classifier(feature)`. `classifier` lists the features that a part of the network turns into its logits.",
+        "and `classifier(feature)`. torchvision has none of these functions: there, and where timm has none, the "
+        "classifier alone is compared. `classifier` lists the features that a part of the network turns into its "
+        "logits.",
+        "",
+        *(f"- {text}" for text in (shares(found, main), shares(found, methods), compared(good))),
+        *(f"- {text}" for text in (columns(good, total, methods), commits(good))),
         "",
     ]
-    lines += [share(good, chosen) for chosen in (main, methods)] + [""]
     sentences: dict[str, int] = {}
 
     def cell(of: Mapping[str, Any], method: str) -> str:
         marks = []
-        for side in ("student", "teacher"):
+        for side in SIDES:
             if method in of[side]:
-                text = of[side][method]
-                said = None if text is None else general(text)
+                said = problem(of, side, method)
                 number = "" if said is None else str(sentences.setdefault(said, len(sentences) + 1))
-                marks.append(side[0] if text is None else f"{side[0]}{number}")
+                marks.append(f"{side[0]}{number}")
         return " ".join(marks)
 
     lines += [f"| network | px | stages | error | classifier | {' | '.join(methods)} |"]
     lines += [f"|---|---|---|---|---|{'---|' * len(methods)}"]
     for row, of in good.items():
         checks = of["checks"]
-        errors = [v for k, v in checks.items() if k in ("maps", "pooled") or k.startswith("logits")]
         stages = sum(role.startswith("stage") for role in checks["shapes"])
-        worst = max((e for e in errors if e is not None), default=None)
-        shown = "" if worst is None else "exact" if worst == 0 else f"{worst:.0e}"
+        largest = error(of)
+        shown = "" if largest is None else "exact" if largest == 0 else f"{largest:.0e}"
         cells = " | ".join(cell(of, method) for method in methods)
         lines.append(
             f"| {row.partition('/')[0]} {of['name']} | {of['size']} | {stages} | {shown} | "
@@ -61,19 +70,69 @@ def table(found: Mapping[str, Mapping[str, Any]], total: int, main: Sequence[str
     return "\n".join(lines) + "\n"
 
 
-def share(good: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> str:
-    """How many networks work with all of some methods, on both sides."""
-    sides = ("student", "teacher")
-    known = [of for of in good.values() if all(m in of["student"] for m in methods)]
-    whole = sum(all(of[side].get(m) is None for side in sides for m in methods) for of in known)
-    single = [of[side][m] is None for of in known for side in sides for m in methods if m in of[side]]
+def error(of: Mapping[str, Any]) -> float | None:
+    """The largest error of a network's features; None if nothing could be compared."""
+    compared = [v for k, v in of["checks"].items() if k in ("maps", "pooled") or k.startswith("logits")]
+    return max((e for e in compared if e is not None), default=None)
+
+
+def problem(of: Mapping[str, Any], side: str, method: str) -> str | None:
+    """Why a method does not work; None if it does."""
+    text = of[side][method]
+    if text is not None:
+        return general(text)
+    largest = error(of)
+    return None if largest is None or largest <= LARGEST else "runs, but on a feature that is not the library's own"
+
+
+def shares(found: Mapping[str, Mapping[str, Any]], methods: Sequence[str]) -> str:
+    """How many networks work with all of some methods, on both sides; one that could not be measured does not."""
+    known = [of for of in found.values() if "checks" in of and all(m in of["student"] for m in methods)]
+    total = len(known) + sum("problem" in of for of in found.values())
+    cases = [[problem(of, side, m) for side in SIDES for m in methods if m in of[side]] for of in known]
+    works = [said is None for case in cases for said in case]
+    whole = sum(not any(case) for case in cases)
     return (
-        f"- {', '.join(methods)}: {whole} of {len(known)} networks work with all of them on both sides; "
-        f"{sum(single)} of {len(single)} single cases work."
+        f"{', '.join(methods)}: {whole} of {total} networks{percent(whole, total)} work with all of them on "
+        f"both sides; {sum(works)} of {len(works)} single cases work{percent(sum(works), len(works))}."
     )
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in brackets; nothing of nothing."""
+    return f" ({100 * part / whole:.1f} %)" if whole else ""
+
+
+def compared(good: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many networks have each kind of feature compared by value, and how many are right."""
+    kinds = {"stages": "maps", "`pooled`": "pooled", "the classifier": "logits"}
+    texts = []
+    for name, key in kinds.items():
+        values = [[v for k, v in of["checks"].items() if k.startswith(key) and v is not None] for of in good.values()]
+        values = [v for v in values if v]
+        texts.append(f"{name} in {len(values)} networks, {sum(max(v) <= LARGEST for v in values)} right")
+    return f"Compared by value: {'; '.join(texts)}."
+
+
+def columns(good: Mapping[str, Mapping[str, Any]], total: int, methods: Sequence[str]) -> str:
+    """Which columns have a result for every network."""
+    counts = {m: sum(m in of["student"] for of in good.values()) for m in methods}
+    whole = [m for m, n in counts.items() if n == total]
+    others = [f"{m} ({n})" for m, n in counts.items() if n < total]
+    return (
+        f"Columns with a result for all {total} networks: {', '.join(whole) or 'none'}. "
+        f"Incomplete, with the number of networks: {', '.join(others) or 'none'}."
+    )
+
+
+def commits(good: Mapping[str, Mapping[str, Any]]) -> str:
+    """How many results each commit of the code has made."""
+    made = Counter(of.get("commits", {}).get(m, "commits not recorded") for of in good.values() for m in of["student"])
+    return f"Results by commit of the code: {', '.join(f'{name} ({n})' for name, n in made.items()) or 'none'}."
 
 
 def general(text: str) -> str:
     """A sentence without the names and numbers of one network."""
     text = re.sub(r"^UserError: |the term '\w+' cannot be built for this \w+: ", "", text)
-    return re.sub(r"\[B, [\d, ]+\]", "[B, ...]", re.sub(r"'stage\d'", "'stage'", text)).replace("|", "/")
+    text = re.sub(r"'stage\d'|'last'(?=, so it must)", "'stage'", text)
+    return re.sub(r"\[B, [\d, ]+\]", "[B, ...]", text).replace("|", "/")

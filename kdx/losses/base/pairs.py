@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kdx.core.notice import notice
 from kdx.core.outputs import Outputs, Shapes
 from kdx.losses.base.checks import require_map, require_teacher
 from kdx.losses.base.roles import Pairs, Roles, inner_pairs, pair_roles, resolve
@@ -63,6 +64,18 @@ class Paired(Term):
             (require_map(a, mine, "student", self.called), require_map(b, theirs, "teacher", self.called))
             for (a, b), (mine, theirs) in zip(self.shapes(student, teacher), self.pairs, strict=True)
         ]
+
+    def maps_of_positions(self, student: Shapes, teacher: Shapes | None) -> list[tuple[Size, Size]]:
+        """As `maps`, for a term that compares positions: says which pairs have a single one in common, and so add 0."""
+        found = self.maps(student, teacher)
+        for (a, b), (mine, theirs) in zip(found, self.pairs, strict=True):
+            if min(a[1], b[1]) * min(a[2], b[2]) == 1:
+                notice(
+                    f"{self.called} compares positions, and the student's '{mine}' {list(a[1:])} and the teacher's "
+                    f"'{theirs}' {list(b[1:])} have one in common: this pair adds 0; earlier stages or larger inputs "
+                    "have more"
+                )
+        return found
 
     def features(self, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
         """The two features of each pair in full precision, the teacher's without gradient."""

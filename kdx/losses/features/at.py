@@ -93,7 +93,7 @@ class AT(Paired):
         self.power = power
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        self.maps(student, teacher)
+        self.maps_of_positions(student, teacher)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         power = at(self.power, progress)

@@ -63,7 +63,7 @@ class CWD(Paired):
         self.temperature = temperature
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        ((mine, theirs),) = self.maps(student, teacher)
+        ((mine, theirs),) = self.maps_of_positions(student, teacher)
         self.align = nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1)
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:

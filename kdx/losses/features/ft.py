@@ -95,7 +95,8 @@ class FT(Paired):
         self.compared: Compared = compared
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
-        ((mine, theirs),) = self.maps(student, teacher)
+        positions = self.compared == "attention"
+        ((mine, theirs),) = (self.maps_of_positions if positions else self.maps)(student, teacher)
         width = theirs[0]
         factors = max(1, int(width * self.factor_fraction))
         self.encoder = _coder(nn.Conv2d, [width, width, factors, factors], norm=False)
