@@ -55,6 +55,20 @@ TABLES = [
     "catkd/cifar100",
 ]
 
+PRINTED = [
+    str(path.relative_to(STUDY).with_suffix(""))
+    for path in sorted(STUDY.rglob("*.yaml"))
+    if "paper_table.PaperTable" in path.read_text()
+]
+# weights of KL (labels, teacher) and of CRD for each pair, printed in the appendix of Ojha et al.
+OJHA = {
+    "resnet50-resnet18": (0.5, 0.5, 0.8),
+    "vgg19-vgg11": (1, 0.2, 0.8),
+    "vgg19-resnet18": (0.9, 0.1, 1.2),
+    "vit_b_32-resnet18": (1, 0.2, 0.2),
+    "swin_b-swin_t": (0.1, 0.9, 0.8),
+}
+
 
 @cache
 def table(name: str) -> dict[str, Any]:
@@ -167,6 +181,21 @@ def test_the_first_stage_of_ft_has_the_rate_of_its_student(name: str):
         assert (weight["value"], weight["value"] * weight["gamma"], weight["milestones"]) == (1, 200, [30])
 
 
+@pytest.mark.parametrize("pair", OJHA)
+def test_ojhas_kl_and_crd_have_the_printed_weights(pair: str):
+    kl, crd = (method("ojha/imagenet", row, pair) for row in ("KL", "CRD"))
+    assert (kl["weights"]["ce"], kl["weights"]["kd"], crd["weights"]["crd"]) == OJHA[pair]
+    assert (kl["temperature"], crd["terms"]["crd"]["temperature"], crd["weights"]["ce"]) == (4, 0.07, 1)
+
+
+def test_the_kd_of_bss_has_the_weights_of_the_script_that_printed_it():
+    """AberHu/Knowledge-Distillation-Zoo, train_kd.py and example_train_script.sh: labels 1, soft targets 0.1, T 4."""
+    for column in table("bss/cifar")["columns"]:
+        found, overrides = method("bss/cifar", "KD", column), chosen("bss/cifar", "KD", column)
+        assert (found["weights"]["ce"], found["weights"]["kd"], found["temperature"]) == (1, 0.1, 4)
+        assert (overrides["schedule.milestones"], overrides["optimizer.nesterov"]) == ("[100,150]", "true")
+
+
 def test_simkd_projects_the_map_before_the_last_convolution_of_shufflenet():
     name = "simkd/cifar100"
     for row in ("SimKD (f=8)", "SimKD (f=4)", "SimKD (f=2)"):
@@ -183,15 +212,31 @@ def test_semckd_reads_four_maps_of_vgg8():
         assert len(term["teacher_roles"] or inner_roles(shapes(teacher), "teacher")) == inner(teacher) == 3
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_the_front_matter_says_what_each_row_follows(name: str):
+def followed(name: str) -> dict[str, str]:
+    """The form that each row follows, by the comments above a study."""
     text = (STUDY / f"{name}.yaml").read_text()
-    head = text[: text.index("_target_:")]
-    said = [row.strip() for rows in re.findall(r"^# rows from [^:]+: (.+)$", head, re.M) for row in rows.split(", ")]
-    assert len(said) == len(set(said))
-    assert set(said) == set(table(name)["rows"]) - {"teacher", "student alone"}
+    said: dict[str, str] = {}
+    for form, rows in re.findall(r"^# rows from ([^:]+): (.+)$", text[: text.index("_target_:")], re.M):
+        for row in yaml.safe_load(f"[{rows}]"):
+            assert row not in said, f"{row} is said twice"
+            said[row] = form
+    return said
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_front_matter_says_what_each_row_follows(name: str):
+    rows, said = table(name)["rows"], followed(name)
+    assert set(said) == set(rows) - {"teacher", "student alone"}
+    assert all(re.search("code|paper|README|script", form) for form in said.values())
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_front_matter_says_which_rows_are_not_built(name: str):
+    cells = table(name)["rows"], table(name)["columns"]
+    for row, form in followed(name).items():
+        assert ("not built" in form) == (cells[0][row] is None or all(own is None for own in cells[1].values()))
+
+
+@pytest.mark.parametrize("name", [*TABLES, "ojha/imagenet"])
 def test_the_notes_say_which_maps_are_read(name: str):
     assert any(re.search("maps? |feature maps", note) for note in table(name)["notes"])
