@@ -24,7 +24,7 @@ def check(arguments: Sequence[str], sweeps: bool) -> Composed | None:
     problems += _without_effect(arguments)
     wrong: list[str] = []
     found: list[Composed] = []
-    searched = any(a.startswith("hydra/sweeper=") for a in arguments)
+    searched = "hydra/sweeper=optuna" in arguments
     try:
         listed = points(overrides, searched) if sweeps else [overrides]
     except ConfigError as error:

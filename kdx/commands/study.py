@@ -47,8 +47,6 @@ def main(arguments: Sequence[str]) -> None:
                 file=sys.stderr,
             )
         sys.exit(2)
-    if not any(argument.partition("=")[0] == "study" for argument in arguments):
-        print("kdx: no study is named, so study=demo runs; kdx study --help lists the studies", file=sys.stderr)
     from kdx.config.validate import check  # importing pydantic takes a tenth of a second
 
     try:
@@ -72,6 +70,8 @@ def main(arguments: Sequence[str]) -> None:
     except (UserError, ValueError) as error:
         _say(error)
         sys.exit(2)
+    if not any(argument.partition("=")[0] == "study" for argument in arguments):
+        print("kdx: no study is named, so study=demo runs; kdx study --help lists the studies", file=sys.stderr)
     signals.install()
     try:
         failures = study.execute(composed.config["paths"], chosen)

@@ -83,7 +83,12 @@ class Metric:
 
 
 def short(value: float) -> float:
-    """Nine significant digits: all that a page carries, so that tables and pages round the same number."""
+    """Round to nine significant digits, all that a page carries, so that tables and pages round the same number.
+
+    Example:
+        >>> short(0.1234567891234)
+        0.123456789
+    """
     return float(f"{value:.9g}")
 
 

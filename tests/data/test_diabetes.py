@@ -18,7 +18,7 @@ FACTS = yaml.safe_load((Path(__file__).parents[2] / "configs" / "dataset" / "dia
 
 
 def made(**changes) -> Diabetes:
-    return Diabetes(**{**{k: v for k, v in FACTS.items() if k != "_target_"}, **changes})
+    return Diabetes(**{**{k: v for k, v in FACTS.items() if k not in ("_target_", "defaults")}, **changes})
 
 
 def test_the_table_is_that_of_scikit_learn():

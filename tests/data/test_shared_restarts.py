@@ -9,7 +9,7 @@ from kdx.data.shared_loader import SharedLoader
 
 
 class Counted:
-    steps_per_epoch, examples_per_epoch = 4, 8
+    steps_per_epoch, examples_per_epoch, last_batch = 4, 8, 2
 
     def __init__(self):
         self.starts: list[tuple[int, int]] = []

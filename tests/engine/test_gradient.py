@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_a_users_gradient_is_named_in_the_config_and_a_cut_run_ends_with_the_sam
         run(cut)
     assert (undisturbed.folder / "checkpoints" / "last.pt").exists()
     monkeypatch.setattr(ControlVariate, "__call__", call)
-    assert outcome(run({**cut, "fresh": False}).folder) == lines
+    assert outcome(run(replace(cut, fresh=False)).folder) == lines
 
 
 def test_the_example_in_the_docstring_runs():

@@ -36,6 +36,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "kdsvd": ("teacher.net.widths=[4,4,8,8]",),
     "mlkd": ("augmentation=two_shifts",),
     "mlkd_ls": ("augmentation=two_shifts",),
+    "mlkd_ls_shipped": ("augmentation=two_shifts",),
     "mlkd_shipped": ("augmentation=two_shifts",),
 }
 # whose deliverable is more than the student's network: its own file tests the export

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -173,11 +174,11 @@ def test_what_differs_only_in_the_student_is_shared(tiny):
 def tasks(*groups: int, teachers: frozenset[Path] = frozenset()) -> list[Task]:
     """As many tasks of each group as its number says, mixed."""
     empty = {key: None for key in ("dataset", "transfer", "augmentation", "role", "teacher")} | {"trainer": {}}
-    made = [
-        Task(f"{g}{i}", {**empty, "data_seed": g}, Path(f"{g}/{i}"), teachers)
-        for g, n in enumerate(groups)
-        for i in range(n)
-    ]
+
+    def config(data_seed: int) -> RunConfig:
+        return cast(RunConfig, SimpleNamespace(**empty, data_seed=data_seed))
+
+    made = [Task(f"{g}{i}", config(g), Path(f"{g}/{i}"), teachers) for g, n in enumerate(groups) for i in range(n)]
     return sorted(made, key=lambda task: task.label[1])
 
 

@@ -147,7 +147,7 @@ def test_killed_while_the_teacher_trains(tiny, start, shared):
     alone = tiny(*EVERYTHING, student=DROPOUT)
     assert kill_at(alone, Moment(CHECKPOINTS, "save", 3)) == -9
     assert not (folder_of(alone) / "metrics.jsonl").exists()
-    (teacher,) = Path(alone["paths"]["teachers"]).iterdir()
+    (teacher,) = Path(alone.paths.teachers).iterdir()
     assert not (teacher / "DONE").exists()
     assert outcome(run(alone).folder) == calm
     assert outcome(teacher) == outcome(Path(shared["teachers"]) / teacher.name)

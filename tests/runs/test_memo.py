@@ -37,9 +37,9 @@ MEMO = ("teacher.memo=true", "teacher.memo_dtype=fp32")
 WEIGHTS = f"teacher.checkpoint='{__file__}'"
 DEAF = ("alone",)  # has a teacher to be measured against, and does not ask it
 # what methods need beside the pair that all of them get
-NEEDS = dict.fromkeys(("mlkd", "mlkd_ls", "mlkd_shipped"), "augmentation=two_shifts") | dict.fromkeys(
-    ("fsp", "kdsvd"), "teacher.net.widths=[4,4,8,8]"
-)
+NEEDS = dict.fromkeys(
+    ("mlkd", "mlkd_ls", "mlkd_ls_shipped", "mlkd_shipped"), "augmentation=two_shifts"
+) | dict.fromkeys(("fsp", "kdsvd"), "teacher.net.widths=[4,4,8,8]")
 POOLED = "teacher.memo_features=[pooled]"
 
 

@@ -22,6 +22,7 @@ PLACES = {
     "teacher.recipe",
     "teacher.experiment",
     "student.experiment",
+    "reuse",
     "teacher.checkpoint",
     "teacher.expected",
     "teacher.tolerance",

@@ -362,7 +362,7 @@ def test_recall_looks_at_given_images_each_time(tmp_path):
     cache, sums = ConfigCache(tmp_path / "c.json"), []
     for value in (0, 1):
         save_file({"images": images + value}, file)
-        sums.append(cache.config(overrides)[0]["transfer"]["unlabelled"]["sha256"])
+        sums.append(cache.config(overrides)[0].transfer["unlabelled"]["sha256"])
     assert sums[0] != sums[1] == sha256(file)
 
 

@@ -81,7 +81,8 @@ def test_the_second_time_everything_is_there(capsys, teacher, monkeypatch):
     first = command(capsys, *arguments)
     monkeypatch.setattr("kdx.runs.run._train", lambda *_: pytest.fail("it trained again"))
     again = command(capsys, *arguments)
-    assert first.code == again.code == 0 and again.out == first.out and again.err == []
+    assert first.code == again.code == 0 and again.out == first.out
+    assert len(again.err) == 4 and all(": finished " in line for line in again.err)
 
 
 def test_started_over_it_trains_each_run_once(capsys, teacher, monkeypatch):
