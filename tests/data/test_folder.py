@@ -114,13 +114,13 @@ def test_a_tree_that_differs_is_told(tree, tmp_path):
         folder_at(tree, num_classes=4).splits()
     with pytest.raises(ValueError, match="resize must be at least the input size 16, got 8"):
         folder_at(tree, resize=8).splits()
-    for part, name in (("train", "ant"), ("train", "bee"), ("val", "ant"), ("val", "fly")):
+    for part, name in (("train", "ant"), ("train", "bee"), ("val", "ant"), ("val", "bee")):
         (tmp_path / "tiny" / part / name).mkdir(parents=True)
     (tmp_path / "tiny" / "train" / "ant" / "a.png").touch()
     (tmp_path / "tiny" / "train" / "bee" / "notes.txt").touch()
     with pytest.raises(DataError, match="bee contains no images"):
         folder_at(tmp_path, num_classes=2).splits()
-    (tmp_path / "tiny" / "train" / "bee" / "b.png").touch()
+    (tmp_path / "tiny" / "val" / "bee").rename(tmp_path / "tiny" / "val" / "fly")
     with pytest.raises(DataError, match="classes that the training set lacks, such as 'fly'"):
         folder_at(tmp_path, num_classes=2).splits()
 

@@ -36,7 +36,7 @@ def test_on_a_cpu_nothing_is_copied_and_nothing_read_ahead():
 
 def test_a_loader_begins_where_it_is_asked_to():
     class Numbers:
-        steps_per_epoch = last_batch = 5
+        steps_per_epoch = last_batch = examples_per_epoch = 5
 
         def epoch(self, epoch: int, start: int = 0):
             return (batch(10 * epoch + step) for step in range(start, 5))

@@ -176,7 +176,8 @@ def tasks(*groups: int, teachers: frozenset[Path] = frozenset()) -> list[Task]:
     empty = {key: None for key in ("dataset", "transfer", "augmentation", "role", "teacher")} | {"trainer": {}}
 
     def config(data_seed: int) -> RunConfig:
-        return cast(RunConfig, SimpleNamespace(**empty, data_seed=data_seed))
+        values = empty | {"data_seed": data_seed}
+        return cast(RunConfig, SimpleNamespace(**values, plain=lambda: values))
 
     made = [Task(f"{g}{i}", config(g), Path(f"{g}/{i}"), teachers) for g, n in enumerate(groups) for i in range(n)]
     return sorted(made, key=lambda task: task.label[1])
