@@ -106,7 +106,7 @@ def outcome(read: Callable[[], np.ndarray]) -> tuple[np.ndarray | None, Exceptio
 
 
 def judge(path: Path, content: bytes, whole: bytes, suffix: str, channels: int) -> tuple[str, str]:
-    """What happened to one image, and what is wrong with that; "" if nothing is."""
+    """The outcome for one image, and the fault in it; "" if there is none."""
     pixels, error = outcome(lambda: ImageFiles([str(path)]).decode(0, channels))
     if error is not None:
         text = str(error)

@@ -201,7 +201,7 @@ def kill_once(kind: Kind, folder: Path, calm: Calm, draw: random.Random, in_writ
 
 
 def outcomes(folder: Path) -> dict[str, Any]:
-    """What all runs below a folder left, times aside; how many trained together is none of the numbers."""
+    """The outcomes of all runs below a folder, without times and the number of runs that trained together."""
     from traces import logged, outcome  # pyright: ignore[reportMissingImports] - in tests/support
 
     found: dict[str, Any] = {}
@@ -209,7 +209,7 @@ def outcomes(folder: Path) -> dict[str, Any]:
         run = mark.parent
         left = outcome(run)
         if left["teacher"] is not None and "memo" in left["teacher"]:
-            del left["teacher"]["memo"]["share_computed"]  # a killed run had asked for some rows before
+            del left["teacher"]["memo"]["share_computed"]  # a killed run has read some rows before
         found[run.relative_to(folder).as_posix()] = {key: value for key, value in left.items() if key != "fused"}
         if (run / "wandb").is_dir():
             found[f"{run.name}, W&B"] = [{k: v for k, v in line.items() if "time/" not in k} for line in logged(run)]

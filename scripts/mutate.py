@@ -1,4 +1,4 @@
-"""Change one thing at a time in a copy of the tree, run the tests of its room, and name the changes that none notices.
+"""Change one thing at a time in a copy of the tree, run the tests of its room, and print the changes that survive.
 
     python scripts/mutate.py ROOM [--count 40] [--seed 1] [--timeout 600] [--only FILE] [--list]
 

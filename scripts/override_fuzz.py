@@ -176,7 +176,7 @@ def attempt(words: Sequence[str]) -> tuple[int, list[str], str]:
 
 
 def complaint(words: Sequence[str], keys: Sequence[str], wrong: bool) -> str | None:
-    """What is wrong with the answer to a command; None if it is right."""
+    """The fault in the answer to a command; None if there is none."""
     from kdx.core.errors import shown
 
     code, lines, trace = attempt(words)
@@ -185,7 +185,7 @@ def complaint(words: Sequence[str], keys: Sequence[str], wrong: bool) -> str | N
     if code == 0:
         return "accepted" if wrong else None
     if not lines:
-        return f"exit status {code} without a word"
+        return f"exit status {code} without a message"
     for line in lines:
         if not line.startswith("kdx: "):
             return f"a line that is no message of kdx: {line[:200]!r}"

@@ -1,4 +1,4 @@
-"""What tests of runs share: configs of runs that take a fraction of a second."""
+"""Fixtures: configs of runs that take a fraction of a second, and seeds for each test."""
 
 import json
 from collections.abc import Callable

@@ -44,7 +44,7 @@ def leave(outputs: Path, name: str = "runs/digits-kd-mlp-seed0-12ab", **changed:
 
 
 def found(tmp_path: Path, **changed: Any) -> str | None:
-    """What is said of a run and of the same with changes."""
+    """The report on a run and on the same run with changes."""
     before, after = leave(tmp_path / "before"), leave(tmp_path / "after", **changed)
     return difference(read_runs(before), read_runs(after))
 

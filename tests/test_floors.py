@@ -1,4 +1,4 @@
-"""Who may import whom, with a planted violation for each rule: a rule that cannot be broken shows nothing.
+"""The rules of imports between rooms, each with a planted violation that the linter must report.
 
 `make floors` checks the layers. The rules here read the source, so that no import inside a function and no import by
 name escapes them.

@@ -1,4 +1,4 @@
-"""What a user receives: the wheel, the sdist, the lock, and files that say nothing of the machine they were made on."""
+"""The wheel, the source archive and the lock: complete, and without traces of the machine that made them."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What a command imports before it does something: seconds of CPU that every start would pay."""
+"""Modules that a command imports at its start: each costs CPU time in every start."""
 
 import json
 import subprocess

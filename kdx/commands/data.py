@@ -1,4 +1,4 @@
-"""`kdx data DATASET [key=value] ...`: what is in a data set, before anything trains on it."""
+"""`kdx data DATASET [key=value] ...`: the contents of a data set: sizes, classes, duplicates, statistics."""
 
 import sys
 from collections.abc import Sequence

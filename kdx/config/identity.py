@@ -56,7 +56,7 @@ NOT_IDENTITY = (
 REPEATED = ("teacher.recipe",)
 # Keys that were added since names were frozen, with the value at which they change nothing; left out at this value.
 NEUTRAL = {"dataset.max_examples": None, "dataset.drop_duplicates": False}
-# Seeds tell repetitions of one experiment apart.
+# Seeds distinguish repetitions of one experiment.
 SEEDS = ("seed", "data_seed")
 
 MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
@@ -94,7 +94,7 @@ def experiment_hash(config: Config | RunConfig) -> str:
 
 
 def seeds(config: Config | RunConfig) -> dict[str, Any]:
-    """The values that tell a run from its repetitions, by dotted path: seeds, and checksums of other seeds' weights."""
+    """The values that distinguish a run from its repetitions, by dotted path: seeds, and checksums of weights."""
     whole = leaves(config)
     found = {path: value for path, value in whole.items() if counts(path) and is_seed(path, whole)}
     return {path: canonical(value) for path, value in found.items() if value is not None}

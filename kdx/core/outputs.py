@@ -106,7 +106,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a feature is, found by value when a network is probed.
+    """The kind and the axes of a feature, found by value when a network is probed.
 
     Attributes:
         kind: "map" [B, C, H, W], "tokens" [B, L, C], "vector" [B, C], or "undecided" where the axes are unknown.
@@ -147,7 +147,7 @@ class Shapes:
         if found in self.specs and self.specs[found].kind == "undecided":
             shape = ", ".join(map(str, self.features[found]))
             raise ValueError(
-                f"the axes of the {whose}'s '{found}' [B, {shape}] cannot be told; {self.specs[found].key} says them"
+                f"the axes of the {whose}'s '{found}' [B, {shape}] are ambiguous; {self.specs[found].key} states them"
             )
         return self.features[found]
 

@@ -84,7 +84,7 @@ class Dataset:
     def files(self) -> Mapping[str, Sequence[str]]:
         """Paths of the data files by the folder that they are listed under; empty for generated or missing data.
 
-        They are compared when a finished run is asked for again.
+        They are compared before a finished run is used again.
         """
         return {}
 

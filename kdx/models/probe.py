@@ -42,7 +42,7 @@ def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu
 
 
 def _specs(model: nn.Module, features: Mapping[str, tuple[int, ...]]) -> dict[str, FeatureSpec]:
-    """What features are, as far as the network, or the network in its wrappers, knows it."""
+    """The specs of features that the network, or the network inside its wrappers, states."""
     known = network_with(model, "feature_spec")
     found = {} if known is None else {role: known.feature_spec(role, shape) for role, shape in features.items()}
     return {role: spec for role, spec in found.items() if spec is not None}

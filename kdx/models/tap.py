@@ -143,7 +143,7 @@ class Tapped(nn.Module):
         return None if reader is None else classifier(self.net, reader, channels)
 
     def plan(self, x: Tensor) -> Plan:
-        """Where the features are for inputs of this size; found once for each size."""
+        """The plan of features for inputs of this size; made once for each size."""
         size = tuple(x.shape[2:])
         known = self._plans.get(size)
         if known is None:

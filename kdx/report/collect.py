@@ -51,7 +51,7 @@ class Run:
 
     @cached_property
     def seeds(self) -> dict[str, Any]:
-        """The values that tell repetitions apart, by dotted path."""
+        """The values that distinguish repetitions, by dotted path."""
         return seeds(self.config)
 
     @cached_property

@@ -122,7 +122,7 @@ def _lacking(found: Found, like: Run | None) -> list[str]:
         try:
             alike = like is None or experiment(read_config(folder / CONFIG)) == like.experiment
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            alike = True  # a damaged config tells nothing, so the run is named
+            alike = True  # the config is damaged, so the run is named in any case
         if alike:
             lines.append(f"{folder.name}: {'failed' if folder in found.failed else 'not finished'}")
     return lines

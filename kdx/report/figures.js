@@ -1,5 +1,5 @@
 // The figures: each reads the groups in view and draws itself into its section.
-const LINES = 8; // in one plot; more cannot be told apart
+const LINES = 8; // in one plot; more are hard to distinguish
 const TRAINED = 5; // training curves at first sight
 const FEW = 10; // predictions below which the share that is right says little
 const axisOf = (name) => ({ label: metrics.get(name).label });
@@ -90,7 +90,7 @@ function drawTradeoffs() {
   scatter(host, data.fidelity, "How closely the student follows its teacher, against how good it is.", false);
   const together = visible.some((i) => runsOf[i].some((r) => data.runs[r].together > 1));
   scatter(host, "seconds", "What a run costs, with its evaluations."
-    + (together ? " Some trained together with others: their times hold their share of data and teacher and compare with nobody else's." : ""), spread("seconds"));
+    + (together ? " Some trained together with others: their times include a share of the common data and teacher, and are not comparable." : ""), spread("seconds"));
   if (!host.children.length) byId("tradeoffs").hidden = true;
 }
 

@@ -135,7 +135,7 @@ function legend(spec, layers) {
   return [el("ul", { class: "legend" }, items)];
 }
 
-// names beside the dots, where they find room; the others are told on hovering
+// names beside the dots, where there is room; the others appear on hovering
 function placeNames(root, points, px, py, width, floor) {
   const taken = points.map((p) => [px(p.x) - 5, py(p.y) - 5, px(p.x) + 5, py(p.y) + 5]);
   const clash = (box) => taken.some((o) => box[0] < o[2] && box[2] > o[0] && box[1] < o[3] && box[3] > o[1]);

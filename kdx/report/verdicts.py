@@ -65,7 +65,7 @@ def report(
 
 
 def _warnings(a: Sequence[Run], b: Sequence[Run], timeless: str, lacking: Sequence[str]) -> list[str]:
-    """What makes the comparison another one than that of the methods, first."""
+    """Differences other than the method that affect the comparison: budgets, times, missing results."""
     lines = []
     for label, key in BUDGETS:
         sides = [sorted({_budget(run, key) for run in runs}) for runs in (a, b)]

@@ -53,7 +53,7 @@ class FusedLauncher(BasicLauncher):
             label = " ".join(own or filter_overrides(overrides))
             try:
                 configs[label] = self._config(overrides)
-            except ConfigError as error:  # told now, hours before the job's turn
+            except ConfigError as error:  # reported now, hours before the job's turn
                 FusedLauncher.refused.add(" ".join(filter_overrides(overrides)))
                 for line in error.problems:
                     say(f"{label}: {line}")

@@ -70,7 +70,7 @@ def outcomes_of(
 
 
 KEYS = {"test/top1": "label", "fidelity/test/agreement": "teacher/prediction"}
-"""What a student's prediction must equal, by metric."""
+"""The column that a student's prediction is compared with, by metric."""
 
 
 def _read(result: Result, metric: str) -> tuple[NDArray[Any], NDArray[np.float64]] | None:

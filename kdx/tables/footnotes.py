@@ -30,7 +30,7 @@ def footnotes(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     if fused := [d["fused"] for d in runs if "fused" in d and d["fused"] > 1]:
         notes.append(
             f"{len(fused)} of {len(runs)} runs trained together with others, up to {max(fused)} at a time: their times "
-            "hold their share of data and teacher and compare with nobody else's"
+            "hold their share of data and teacher and are not comparable"
         )
     return notes
 

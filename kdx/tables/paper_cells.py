@@ -167,7 +167,7 @@ def judge(
     are of one test set. It is at least the grain, the last digit of the published number.
 
     Returns:
-        Difference, margin and verdict; None for each that cannot be told.
+        Difference, margin and verdict; None for each that is unknown.
     """
     if ours is None or printed is None or not at_scale or printed.of.protocol != protocol:
         return None, None, None

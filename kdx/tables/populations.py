@@ -1,4 +1,4 @@
-"""What the repetitions of a row vary: the population that its spread and intervals are for."""
+"""The population that a row's repetitions are drawn from: seeds of the student, of the teacher, or of both."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

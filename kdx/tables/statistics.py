@@ -132,7 +132,7 @@ class Comparison:
     def _interval(self, examples: float) -> Interval:
         if math.isnan(self.error):
             return NONE
-        # a difference below the grain cannot be told from none, however small the spread
+        # a difference below the grain is indistinguishable from zero, however small the spread
         half = max(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
         return self.gain.mean - half, self.gain.mean + half
 

@@ -1,4 +1,4 @@
-"""What several processes measure of a split, each its share, against one that measures all."""
+"""Several processes that measure a share of a split each, against one that measures all of it."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def batches(sizes: list[int]) -> list[Batch]:
 
 
 def hands(monkeypatch, size: int, measure):
-    """What `measure` gives in each of several processes, which are played one after the other, the leader last."""
+    """The leader's value of `measure`; the processes are simulated one after the other, the leader last."""
     told = []
 
     def gathered(value):
@@ -49,7 +49,7 @@ def hands(monkeypatch, size: int, measure):
     found = None
     for rank in reversed(range(size)):
         monkeypatch.setattr(base, "rank", lambda rank=rank: rank)
-        # the others wait for what the leader says
+        # other processes receive the leader's value
         monkeypatch.setattr(base, "is_leader", lambda rank=rank: rank == 0)
         monkeypatch.setattr(base, "from_leader", lambda values, failed: values or {})
         monkeypatch.setattr(predictions, "_in_order", in_order if rank == 0 else lambda _: {})

@@ -1,4 +1,4 @@
-"""What the laws of the terms are tried on: a case, a pair of networks and a data set."""
+"""The case, the pair of networks and the data set on which the laws of terms are tested."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -168,5 +168,5 @@ def test_takes_all_there_are_where_there_are_too_few():
 def test_refuses_data_without_another_class_or_without_labels():
     with pytest.raises(ValueError, match="at least two classes"):
         term(4, replace(SPEC, num_examples=5, labels=torch.zeros(5, dtype=torch.int64)))
-    with pytest.raises(ValueError, match="does not tell its labels"):
+    with pytest.raises(ValueError, match="the labels of this data set are unknown"):
         term(4, replace(SPEC, labels=None))

@@ -95,7 +95,7 @@ def test_a_map_that_enters_the_pooling_goes_before_the_deepest_stage():
 def test_undecided_axes_are_refused_with_the_setting_that_decides():
     spec = FeatureSpec("undecided", 0, None, 0, "taps={stage1: 'body:bhwc'}")
     unknown = Shapes((5,), {"stage1": (4, 4, 4)}, {"stage1": spec})
-    with pytest.raises(ValueError, match=r"'stage1' \[B, 4, 4, 4\] cannot be told; taps={stage1: 'body:bhwc'}"):
+    with pytest.raises(ValueError, match=r"'stage1' \[B, 4, 4, 4\] are ambiguous; taps={stage1: 'body:bhwc'}"):
         AT(["stage1"], 2.0).build(unknown, unknown, SPEC)
 
 

@@ -73,7 +73,7 @@ def first(value: Any) -> Any:
 
 
 def second_rows(case: Case, which: type[Term], name: str, change: Any) -> torch.Tensor:
-    """What the case's term says the second time, after a number of a part of it was changed."""
+    """The second value of the case's term, after a number of one of its parts was changed."""
     torch.manual_seed(0)
     term = build(case, STUDENT, TEACHER)
     for part in [t for t in term.modules() if isinstance(t, which)]:

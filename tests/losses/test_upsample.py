@@ -1,4 +1,4 @@
-"""What is done without the large map is what would be done with it."""
+"""Results computed without the upsampled map equal those computed with it."""
 
 import pytest
 import torch

@@ -59,7 +59,7 @@ def member(tiny, teachers):
 
 @pytest.fixture
 def alone(tmp_path):
-    """What a run leaves that trains alone, elsewhere."""
+    """The outcome of the same run, trained alone in another folder."""
 
     def train(config: RunConfig) -> dict:
         paths = replace(config.paths, runs=str(tmp_path / "alone"))

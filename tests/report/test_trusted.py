@@ -1,4 +1,4 @@
-"""Folders of runs that a stranger made: their configs are data, and nothing they name is called."""
+"""Runs from unknown sources: no command calls a function that their configs name."""
 
 import sys
 from pathlib import Path

@@ -44,7 +44,7 @@ POOLED = "teacher.memo_features=[pooled]"
 
 
 def told(folder: Path) -> dict[str, Any]:
-    """What a run left, but for its name, its identity and what it says of its memo."""
+    """The outcome of a run without its name, its identity and the facts of its memo."""
     found = outcome(folder)
     for key in ("name", "identity"):
         del found[key]

@@ -180,7 +180,7 @@ def test_a_memo_of_other_data_is_left_alone(made, tmp_path, capfd):
     tables.append(run(made(*settings, seed=2)).data["teacher"]["memo"]["table"])
     tables.append(run(made(*settings, seed=3)).data["teacher"]["memo"]["table"])
     assert tables[0] == tables[1] and tables[2] == tables[3] == f"{tables[0]}-1"
-    assert "holds answers to other data or code (dataset: files in train/bee were changed)" in capfd.readouterr().err
+    assert "holds outputs for other data or code (dataset: files in train/bee were changed)" in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Where a run's teacher comes from, and what is refused."""
+"""Sources of a run's teacher, and settings that are refused."""
 
 import hashlib
 from dataclasses import replace

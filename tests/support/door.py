@@ -1,4 +1,4 @@
-"""What tests of the command line share: a command run in this process, and what it said."""
+"""Runs a command of kdx in this process, for tests of the command line."""
 
 import logging
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left: its exit status, standard output, and the lines of standard error."""
+    """The exit status of a command, its standard output, and the lines of its standard error."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What two runs are compared by: everything they leave, but for the time they took."""
+"""The files of a run without times, for comparisons of two runs."""
 
 import json
 import subprocess

@@ -52,7 +52,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def left(folder: Path) -> dict[str, dict]:
-    """What all runs of a folder left, times aside; how many trained together is none of the numbers."""
+    """The outcomes of all runs of a folder, without times and the number of runs that trained together."""
     found = {run.relative_to(folder).as_posix(): outcome(run) for run in runs(folder)}
     return {name: {key: value for key, value in of.items() if key != "fused"} for name, of in found.items()}
 

@@ -33,7 +33,7 @@ def teacher(elsewhere: Path) -> str:
 
 @pytest.fixture
 def returned(monkeypatch: pytest.MonkeyPatch) -> list[JobReturn]:
-    """What a sweeper is given."""
+    """The settings that Hydra passes to a sweeper."""
     jobs: list[JobReturn] = []
     launch = FusedLauncher.launch
 

@@ -20,7 +20,7 @@ SWEEP = yaml.safe_load((config_dir() / "wandb_sweep.yaml").read_text())
 
 
 def command(values: dict[str, object]) -> list[str]:
-    """What an agent runs for values that its server hands out, made by W&B's own code as its agent does."""
+    """The command of an agent for values from its server, built by W&B's own code."""
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     parts = utils.create_sweep_command_args({"args": {key: {"value": value} for key, value in values.items()}})
     parts |= {"env": ["/usr/bin/env"], "program": [SWEEP["program"]]}

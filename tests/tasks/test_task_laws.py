@@ -1,4 +1,4 @@
-"""What holds for every task: streaming is exact, a perfect network has the best numbers, descriptions are complete."""
+"""Laws of all tasks: streaming is exact, a perfect network has the best numbers, descriptions are complete."""
 
 from dataclasses import replace
 

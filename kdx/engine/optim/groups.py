@@ -45,7 +45,7 @@ def mark_parameters(method: nn.Module, layers: bool) -> None:
 
     Args:
         method: Holds the networks.
-        layers: Whether to mark layers, too: timm's networks tell them by `group_matcher`.
+        layers: Whether to mark layers, too; timm's networks state them in `group_matcher`.
     """
     for module in method.modules():
         exempt, matcher = (getattr(module, name, None) for name in ("no_weight_decay", "group_matcher"))

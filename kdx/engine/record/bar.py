@@ -9,7 +9,7 @@ from kdx.core.distributed import is_leader
 
 
 class Bar:
-    """A progress bar with examples per second and the time left; nothing where nobody is looking.
+    """A progress bar with examples per second and the time left; nothing if the output is no terminal.
 
     Args:
         name: The run's name.

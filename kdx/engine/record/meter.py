@@ -84,7 +84,7 @@ class Meter:
         return {f"train/{name}": mean for name, mean in means.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What is gathered and not yet read."""
+        """The sums since the last reading."""
         self.check()
         return {"names": list(self._names), "first": self._first, "rows": self._read.clone()}
 

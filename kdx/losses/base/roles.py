@@ -1,4 +1,4 @@
-"""Which features a term compares: roles as a config gives them, their order, and defaults that follow the networks."""
+"""The features that a term compares: roles from a config, their order, and defaults that follow the networks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -70,7 +70,7 @@ def resolve(role: str, shapes: Shapes, whose: str) -> str:
 
 
 def inner_pairs(student: Shapes, teacher: Shapes, stem: bool = False, preact: str = "") -> Pairs:
-    """All stages of both networks from the first on, pair by pair; the stages that one has more are left out, and said.
+    """All stages of both networks, paired from the first on; surplus stages are left out with a notice.
 
     Args:
         student: Shapes of the student's outputs.

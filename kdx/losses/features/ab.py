@@ -51,7 +51,7 @@ class AB(Paired):
     Args:
         roles: Maps before their activation, from shallow to deep: a list names the same roles on both sides,
             a mapping goes from the student's role to the teacher's. None for all stages but the stem, as published.
-        margin: Least distance from the boundary that is asked for; a number or a schedule.
+        margin: Required distance from the boundary; a number or a schedule.
     """
 
     called = "AB"

@@ -12,7 +12,7 @@ from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 ROLE = "input_gradient"
-"""Where a method that differentiates with respect to inputs puts what it finds."""
+"""Key under which a method passes derivatives with respect to the inputs to its terms."""
 
 
 @full_precision

@@ -10,7 +10,7 @@ from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 
 ROLE = "jacobian"
-"""Where a method that finds Jacobians, or a few of their projections, puts them."""
+"""Key under which a method passes Jacobians, or a few of their projections, to its terms."""
 
 
 @full_precision

@@ -72,7 +72,7 @@ def similarities(embedded: Tensor, memory: Tensor, chosen: Tensor) -> Tensor:
 
 @full_precision
 def noise_contrast(logits: Tensor, log_odds: float) -> Tensor:
-    """Negative log-likelihood of telling the first column (the pair) from the others (noise).
+    """Negative log-likelihood of classifying the first column as the pair and the others as noise.
 
     With the density `p = exp(logit)` and K noise samples at density 1 / N, the pair is real with probability
     `p / (p + K / N)`.
@@ -157,7 +157,7 @@ class CRD(Paired):
         ((mine, theirs),) = self.shapes(student, teacher)
         require_labels(spec, "CRD")
         if spec.labels is None:
-            raise ValueError("CRD chooses negatives of other classes, and this data set does not tell its labels")
+            raise ValueError("CRD chooses negatives of other classes, and the labels of this data set are unknown")
         fewest = spec.num_examples - int(spec.labels.bincount().max())
         if not fewest:
             raise ValueError("CRD needs examples of at least two classes, and the training set has one class")

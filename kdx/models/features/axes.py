@@ -1,4 +1,4 @@
-"""Which axis of a module's output holds the channels, where no library says it."""
+"""Finds the axis of channels in a module's output, where no library states it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The end of a network's plan: the map before the pooling, the vectors after it, and what reads them."""
+"""The end of a network's plan: the map before the pooling, the vectors after it, and the classifiers that read them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from kdx.models.features.tail import Pooling, find_heads, find_pooling
 
 @dataclass
 class Plan:
-    """Where the features of a network are.
+    """The places of a network's features.
 
     Attributes:
         taps: Features by role.

@@ -1,4 +1,4 @@
-"""What is captured of a network: its stages, the map before the pooling, the vector after it, and the classifier."""
+"""Plans the features of a network: its stages, the map before the pooling, the vector after it, and the classifier."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def module_plan(
         }
         plan.taps |= mine
         if strict and "last" not in taps and plan.taps.pop("last", None) is not None:
-            plan.readers.pop("last", None)  # only the features that were asked for, and the classifier's
+            plan.readers.pop("last", None)  # only the requested features and the classifier's
     return plan
 
 
@@ -118,7 +118,7 @@ def _stages(x: Tensor, maps: Sequence[Tensor]) -> dict[str, int]:
 
 
 def _as_map(net: Any, final: object, deepest: Tensor | None) -> Tensor | None:
-    """What enters timm's head as a map [B, C, H, W]; None where it is several tensors or no map."""
+    """The input of timm's head, if it is one map [B, C, H, W]; else None."""
     if not isinstance(final, Tensor) or deepest is None:
         return None
     if final.dim() == 4:

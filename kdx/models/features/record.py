@@ -35,14 +35,14 @@ class Vectors:
 
 @dataclass
 class Recording:
-    """What one forward pass showed.
+    """The record of one forward pass.
 
     Attributes:
         hits: Where each target appeared, in the order of time.
         vectors: Calls that return a vector per example.
         maps: The latest tensors with positions, and where they appeared.
-        outputs: Outputs of the modules that were asked for, by path.
-        inputs: First inputs of the modules that were asked for, by path.
+        outputs: Outputs of the requested modules, by path.
+        inputs: First inputs of the requested modules, by path.
         calls: Number of calls by path.
     """
 

@@ -18,7 +18,7 @@ from kdx.runs.checks.notices import notices
 
 
 def check_last_batch(config: RunConfig, loader: Epochs, inputs: InputSpec, steps: int) -> None:
-    """Tell, or refuse, a last batch of one example under batch norm; before a teacher trains.
+    """Report, or refuse, a last batch of one example under batch norm; before a teacher trains.
 
     Args:
         config: Prepared.

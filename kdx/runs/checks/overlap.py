@@ -133,6 +133,6 @@ def _ancestors(checkpoint: str) -> Iterator[Config]:
 
 
 def _facts(dataset: Config) -> dict[str, Any]:
-    """What numbers the examples of a data set: equal facts, equal positions."""
+    """The settings that determine the positions of a data set's examples: equal settings give equal positions."""
     own = {key: value for key, value in dataset.items() if key not in REGIME}
     return {key: value for key, value in own.items() if key == "root" or not left_out(f"dataset.{key}")}

@@ -16,7 +16,7 @@ Facts = dict[str, Any]  # plain values, as in JSON
 
 
 def fingerprint(files: Mapping[str, Sequence[str]]) -> Facts:
-    """Facts that tell whether files changed, without reading all of a large data set.
+    """Facts that show whether files changed, without reading all of a large data set.
 
     Args:
         files: Paths by the folder that they are listed under.
@@ -24,7 +24,7 @@ def fingerprint(files: Mapping[str, Sequence[str]]) -> Facts:
     Returns:
         "folders": for each folder the number of its files, their bytes, a hash of names and sizes, and a hash of the
         contents of small data, else of the times. "exact": whether contents were hashed. "oldest" time, and "content",
-        a hash of a sample of the contents of other data: they tell a copy from a change. Empty without files.
+        a hash of a sample of the contents of other data: they distinguish a copy from a change. Empty without files.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for root, paths in files.items():

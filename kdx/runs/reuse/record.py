@@ -145,7 +145,7 @@ def memo_folder(config: Mapping[str, Any], folder: Path) -> Path:
             return found
         if (told := change(before, now)) is None:
             return found
-        print(f"kdx: {found} holds answers to other data or code ({told}); it is left as it is", file=sys.stderr)
+        print(f"kdx: {found} holds outputs for other data or code ({told}); it is left as it is", file=sys.stderr)
     raise AssertionError("unreachable")
 
 
