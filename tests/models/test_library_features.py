@@ -20,21 +20,29 @@ SAMPLE = [
     ("test_vit", 32, True),
     ("test_convnext", 64, False),
     ("test_efficientnet", 32, False),
+    ("test_efficientnet_ln", 32, False),
+    ("test_byobnet", 32, False),
     ("test_nfnet", 32, False),
     ("test_mambaout", 64, False),
     ("deit_tiny_distilled_patch16_224", 32, True),
-    ("crossvit_tiny_240", 32, True),
     ("swin_tiny_patch4_window7_224", 32, True),
     ("mobilenetv3_small_050", 32, False),
     ("levit_128s", 224, False),
-    ("efficientformer_l1", 224, False),
-    ("swiftformer_xs", 224, False),
-    ("densenet121", 32, False),
-    ("selecsls42", 32, False),
     ("pvt_v2_b0", 32, False),
-    ("twins_pcpvt_small", 32, True),
     ("shvit_s1", 32, False),
+]
+LARGE = [  # a second or more each
+    ("crossvit_tiny_240", 240, False),
+    ("densenet121", 32, False),
+    ("efficientformer_l1", 224, False),
+    ("selecsls42", 32, False),
     ("sequencer2d_s", 32, True),
+    ("swiftformer_xs", 224, False),
+    ("twins_pcpvt_small", 32, True),
+]
+NETWORKS = [
+    *(pytest.param(*of, id=of[0]) for of in SAMPLE),
+    *(pytest.param(*of, id=of[0], marks=pytest.mark.slow) for of in LARGE),
 ]
 
 
@@ -50,7 +58,7 @@ def near(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and float((a - b).abs().max()) <= 1e-5 * float(b.abs().max())
 
 
-@pytest.mark.parametrize(("name", "side", "takes_size"), SAMPLE, ids=[name for name, *_ in SAMPLE])
+@pytest.mark.parametrize(("name", "side", "takes_size"), NETWORKS)
 def test_features_are_those_of_the_library(name: str, side: int, takes_size: bool):
     model = built(name, side, takes_size)
     net: Any = model.net
@@ -74,7 +82,10 @@ def test_features_are_those_of_the_library(name: str, side: int, takes_size: boo
             assert near(classifier(mean), out.logits), role
 
 
-@pytest.mark.parametrize("name", ["test_convnext", "test_mambaout", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_convnext", "test_mambaout", pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow)],
+)
 def test_channels_stay_at_another_input_size(name: str):
     options = {"strict_img_size": False} if name.startswith("swin") else {}
     model = timm_model(name, False, 7, 3, 0.0, 0.0, None, options)
@@ -86,6 +97,7 @@ def test_channels_stay_at_another_input_size(name: str):
             assert large.features[role][1] > shape[1], role
 
 
+@pytest.mark.slow
 def test_a_vision_transformer_of_torchvision_has_maps_without_its_class_token():
     torch.manual_seed(0)
     model = torchvision_model("vit_b_32", None, 7, 3, None, {"image_size": 64})
