@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from typing import TypedDict
 
 import torch
 from torch import nn
@@ -18,6 +19,16 @@ from kdx.data.on_device import on_device
 from kdx.losses.base.heads import network_with
 from kdx.metrics.base import StreamingMetric
 from kdx.models.teachers.sharded import is_sharded
+
+
+class OfSplit(TypedDict):
+    """The arguments of `SplitEvaluator`, which its subclasses accept beside their own."""
+
+    loaders: Mapping[str, Iterable[Batch]]
+    device: torch.device
+    task: Task
+    split: str
+    every: Positive | None
 
 
 class SplitEvaluator(Evaluator):

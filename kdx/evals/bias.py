@@ -1,15 +1,15 @@
 """Hinton's correction of the biases of classes that were left out of the transfer set."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from kdx.core.batch import Batch
-from kdx.core.ranges import OpenFraction, Positive
+from kdx.core.ranges import OpenFraction
 from kdx.core.task import Task
-from kdx.evals.base import SplitEvaluator, network
+from kdx.evals.base import OfSplit, SplitEvaluator, network
 from kdx.metrics.bias import Margins, fewest_errors, match_prior, some_classes
 
 WHICH = ("before", "match_prior", "test_optimal")
@@ -32,7 +32,7 @@ class Bias(SplitEvaluator):
     Args:
         classes: Classes whose biases are shifted: those without training examples, or the only ones with some.
         prior: Joint share of these classes among all examples; None for the share of as many equally frequent classes.
-        loaders, device, task, split, every: As in `SplitEvaluator`.
+        own: loaders, device, task, split and every, as in `SplitEvaluator`.
 
     Raises:
         ValueError: `classes` is empty.
@@ -52,17 +52,8 @@ class Bias(SplitEvaluator):
         for metric in Margins.described
     )
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
-        classes: Sequence[int],
-        prior: OpenFraction | None,
-        every: Positive | None,
-    ):
-        super().__init__(loaders, device, task, split, every)
+    def __init__(self, classes: Sequence[int], prior: OpenFraction | None, **own: Unpack[OfSplit]):
+        super().__init__(**own)
         if not classes:
             raise ValueError("classes must name at least one class; transfer.omit_classes=[3] gives one")
         self.classes, self.prior = tuple(classes), prior

@@ -1,15 +1,15 @@
 """Similarity of two networks' decision boundaries near the examples."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
 from kdx.core.metric import Metric
-from kdx.core.ranges import Positive, PositiveInt
-from kdx.core.task import Task
-from kdx.evals.base import SplitEvaluator, differentiable, network
+from kdx.core.ranges import PositiveInt
+from kdx.evals.base import OfSplit, SplitEvaluator, differentiable, network
 from kdx.metrics.accuracy import correct
 from kdx.models.attack import BoundaryAttack
 
@@ -25,7 +25,7 @@ class Boundary(SplitEvaluator):
     Args:
         attack: The attack that moves examples; it should take many small steps.
         targets: Number of target classes per example, by the teacher's probability; None for all other classes.
-        loaders, device, task, split, every: As in `SplitEvaluator`.
+        own: loaders, device, task, split and every, as in `SplitEvaluator`.
 
     References:
         Heo, Lee, Yun, Choi, "Knowledge Distillation with Adversarial Samples Supporting Decision Boundary", 2019.
@@ -39,17 +39,8 @@ class Boundary(SplitEvaluator):
         Metric(name="boundary/*/reached", label="boundaries reached", unit="%", digits=2),
     )
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
-        attack: BoundaryAttack,
-        targets: PositiveInt | None,
-        every: Positive | None,
-    ):
-        super().__init__(loaders, device, task, split, every)
+    def __init__(self, attack: BoundaryAttack, targets: PositiveInt | None, **own: Unpack[OfSplit]):
+        super().__init__(**own)
         self.attack, self.targets = attack, targets
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -1,18 +1,17 @@
 """Fidelity of the student to the teacher: agreement of outputs, and CKA of features."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from kdx.core.batch import Batch
 from kdx.core.metric import Metric
-from kdx.core.ranges import Positive
 from kdx.core.task import Task
-from kdx.evals.base import SplitEvaluator, computed, network
+from kdx.evals.base import OfSplit, SplitEvaluator, computed, network
 from kdx.evals.cached_outputs import CachedOutputs
 from kdx.metrics.cka import CKA
 
@@ -31,7 +30,7 @@ class Fidelity(SplitEvaluator):
 
     Args:
         cka_roles: Features to compare; None for all stages, and "pooled", that both networks have.
-        loaders, device, task, split, every: As in `SplitEvaluator`.
+        own: loaders, device, task, split and every, as in `SplitEvaluator`.
 
     References:
         Stanton, Izmailov, Kirichenko, Alemi, Wilson, "Does Knowledge Distillation Really Work?", 2021.
@@ -41,18 +40,10 @@ class Fidelity(SplitEvaluator):
     tasks = None
     needs_teacher = True
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
-        cka_roles: Sequence[str] | None,
-        every: Positive | None,
-    ):
-        super().__init__(loaders, device, task, split, every)
+    def __init__(self, cka_roles: Sequence[str] | None, **own: Unpack[OfSplit]):
+        super().__init__(**own)
         self.cka_roles = cka_roles
-        self.described = fidelity_metrics(task)
+        self.described = fidelity_metrics(self.task)
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

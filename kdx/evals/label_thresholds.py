@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.ranges import Positive
-from kdx.core.task import LABELS, PairMetric, Task
+from kdx.core.task import LABELS, PairMetric
 from kdx.data.on_device import on_device
-from kdx.evals.base import SplitEvaluator, computed, dealt, network
+from kdx.evals.base import OfSplit, SplitEvaluator, computed, dealt, network
 from kdx.metrics.multilabel import LabelDecisions, LabelRanking
 
 
@@ -24,7 +24,7 @@ class LabelThresholds(SplitEvaluator):
         per_label: Whether each label has its own threshold, chosen by its F1; otherwise all labels share one threshold,
             chosen by micro F1.
         model: Role of the network to measure.
-        loaders, device, task, split, every: As in `SplitEvaluator`.
+        own: loaders, device, task, split and every, as in `SplitEvaluator`.
 
     Raises:
         UserError: A split does not exist, or both are the same.
@@ -36,20 +36,13 @@ class LabelThresholds(SplitEvaluator):
         for metric in LabelDecisions.described
     )
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
-        choose_on: str,
-        per_label: bool,
-        model: str,
-        every: Positive | None,
-    ):
-        super().__init__(loaders, device, task, split, every)
-        if choose_on == split:
-            raise UserError(f"thresholds must be chosen on another split than they are measured on; both are '{split}'")
+    def __init__(self, choose_on: str, per_label: bool, model: str, **own: Unpack[OfSplit]):
+        super().__init__(**own)
+        loaders = own["loaders"]
+        if choose_on == self.split:
+            raise UserError(
+                f"thresholds must be chosen on another split than they are measured on; both are '{choose_on}'"
+            )
         if choose_on not in loaders:
             raise UserError(
                 f"there is no split '{choose_on}' to choose thresholds on; this data set has: {', '.join(loaders)} "

@@ -1,16 +1,14 @@
 """Accuracy under adversarial attacks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kdx.core.batch import Batch
 from kdx.core.metric import Metric
-from kdx.core.ranges import Positive
-from kdx.core.task import Task
-from kdx.evals.base import SplitEvaluator, differentiable, network
+from kdx.evals.base import OfSplit, SplitEvaluator, differentiable, network
 from kdx.metrics.accuracy import correct
 from kdx.models.attack import PGD
 
@@ -26,7 +24,7 @@ class Robustness(SplitEvaluator):
         attacks: Attacks by the name of their metric.
         mean: Mean of each channel, used to normalise inputs.
         std: Standard deviation of each channel, used to normalise inputs.
-        loaders, device, task, split, every: As in `SplitEvaluator`.
+        own: loaders, device, task, split and every, as in `SplitEvaluator`.
     """
 
     described = (
@@ -37,17 +35,13 @@ class Robustness(SplitEvaluator):
 
     def __init__(
         self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
         model: str,
         attacks: Mapping[str, PGD],
         mean: Sequence[float],
         std: Sequence[float],
-        every: Positive | None,
+        **own: Unpack[OfSplit],
     ):
-        super().__init__(loaders, device, task, split, every)
+        super().__init__(**own)
         self.model, self.attacks, self.mean, self.std = model, dict(attacks), mean, std
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -1,15 +1,20 @@
 """The metrics of the data set's task."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from typing import Unpack
 
 import torch
 from torch import nn
 
-from kdx.core.batch import Batch
-from kdx.core.ranges import Positive
-from kdx.core.task import PairMetric, Task
-from kdx.evals.base import SplitEvaluator, computed, network
+from kdx.core.task import PairMetric
+from kdx.evals.base import OfSplit, SplitEvaluator, computed, network
+
+
+class OfNetwork(OfSplit):
+    """The arguments of `TaskMetrics`, which its subclasses accept beside their own."""
+
+    model: str
 
 
 class TaskMetrics(SplitEvaluator):
@@ -18,21 +23,13 @@ class TaskMetrics(SplitEvaluator):
     Args:
         model: Role of the network to measure. For roles other than the student, the role is a prefix of the metric:
             `teacher/test/top1`.
-        loaders, device, task, split, every: As in `SplitEvaluator`.
+        own: loaders, device, task, split and every, as in `SplitEvaluator`.
     """
 
     tasks = None
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
-        model: str,
-        every: Positive | None,
-    ):
-        super().__init__(loaders, device, task, split, every)
+    def __init__(self, model: str, **own: Unpack[OfSplit]):
+        super().__init__(**own)
         self.model = model
 
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
@@ -63,20 +60,11 @@ class ExtraMetrics(TaskMetrics):
 
     Args:
         metrics: New metrics, such as subclasses of `kdx.metrics.base.StreamingMetric`; each evaluation uses copies.
-        loaders, device, task, split, model, every: As in `TaskMetrics`.
+        own: loaders, device, task, split, model and every, as in `TaskMetrics`.
     """
 
-    def __init__(
-        self,
-        loaders: Mapping[str, Iterable[Batch]],
-        device: torch.device,
-        task: Task,
-        split: str,
-        model: str,
-        metrics: Sequence[PairMetric],
-        every: Positive | None,
-    ):
-        super().__init__(loaders, device, task, split, model, every)
+    def __init__(self, metrics: Sequence[PairMetric], **own: Unpack[OfNetwork]):
+        super().__init__(**own)
         self._own = tuple(metrics)
         self.described = tuple(one for metric in metrics for one in metric.described)
 

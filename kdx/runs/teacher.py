@@ -121,7 +121,9 @@ def load_teacher(config: RunConfig, weights: Weights, loaders: Loaders, device: 
     assert config.teacher is not None
     nets, task = {name: member.network for name, member in members.items()}, loaders.spec.task
     network = ensemble(config.teacher, nets, task).to(device)
-    measured = TaskMetrics(loaders.evals, device, task, "test", "teacher", None).measure(network)
+    measured = TaskMetrics(
+        loaders=loaders.evals, device=device, task=task, split="test", model="teacher", every=None
+    ).measure(network)
     told = {
         "net": network_name(config, "teacher"),
         "sha256": together([member.told["sha256"] for member in members.values()]),
@@ -148,7 +150,9 @@ def _load(config: RunConfig, weights: Path, loaders: Loaders, device: torch.devi
     task = loaders.spec.task if classes is None else Classes(len(classes) + 1)
     network, told = optimized(config, build_teacher(config, weights).to(device), loaders, device)
     test = {"test": _seen_by(classes, loaders)}
-    measured = TaskMetrics(test, device, task, "test", "teacher", None).measure(network)
+    measured = TaskMetrics(loaders=test, device=device, task=task, split="test", model="teacher", every=None).measure(
+        network
+    )
     expected, tolerance, primary = settings.expected, settings.tolerance, task.primary
     reached = measured[primary.name]
     # negated, so that NaN fails the gate

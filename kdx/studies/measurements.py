@@ -105,7 +105,15 @@ class Boundaries:
         first = next(iter(batches))
         with torch.no_grad():
             task = Classes(next(iter(networks.values()))(first.inputs).logits.shape[1])
-        evaluator = Boundary({"": batches}, first.index.device, task, "", self.attack, self.targets, None)
+        evaluator = Boundary(
+            loaders={"": batches},
+            device=first.index.device,
+            task=task,
+            split="",
+            attack=self.attack,
+            targets=self.targets,
+            every=None,
+        )
         scores: Scores = {}
         for one, other in permutations(networks, 2):
             found = evaluator.run({"student": networks[one], "teacher": networks[other]})

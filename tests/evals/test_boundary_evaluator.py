@@ -38,9 +38,15 @@ def measured(student: nn.Module, teacher: nn.Module, batch_size: int = 7, steps:
     ]
     attack = BoundaryAttack(steps=steps, step_size=0.02, margin=1e-3, low=-10.0, high=10.0)
     with torch.no_grad():
-        return Boundary({"test": batches}, CPU, Classes(2), "test", attack, None, None).run(
-            {"student": student.eval(), "teacher": Frozen(teacher, None, None)}
-        )
+        return Boundary(
+            loaders={"test": batches},
+            device=CPU,
+            task=Classes(2),
+            split="test",
+            attack=attack,
+            targets=None,
+            every=None,
+        ).run({"student": student.eval(), "teacher": Frozen(teacher, None, None)})
 
 
 def test_the_same_boundary_whatever_the_scale_of_the_logits():
@@ -109,9 +115,15 @@ def test_targets_are_the_teachers_most_likely_others():
     attack = Look(steps=2, step_size=0.1, margin=1e-3, low=-9.0, high=9.0)
     for count, expected in ((2, 2), (None, 3)):
         seen.clear()
-        Boundary({"test": [Batch.of_classes(x, y, y)]}, CPU, Classes(2), "test", attack, count, None).run(
-            {"student": student, "teacher": teacher}
-        )
+        Boundary(
+            loaders={"test": [Batch.of_classes(x, y, y)]},
+            device=CPU,
+            task=Classes(2),
+            split="test",
+            attack=attack,
+            targets=count,
+            every=None,
+        ).run({"student": student, "teacher": teacher})
         inputs, targets = seen[0]
         assert len(inputs) == 10 * expected
         order = teacher(x).logits.argsort(1, descending=True)[:, 1 : 1 + expected]

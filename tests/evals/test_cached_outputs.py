@@ -51,9 +51,9 @@ def teacher() -> Frozen:
 
 
 def measured(split: EvalLoader, student: nn.Module, net: nn.Module, roles: list[str] | None = None) -> dict[str, float]:
-    return Fidelity({"test": split}, CPU, Classes(4), "test", roles, None).run(
-        {"student": student.eval(), "teacher": net}
-    )
+    return Fidelity(
+        loaders={"test": split}, device=CPU, task=Classes(4), split="test", cka_roles=roles, every=None
+    ).run({"student": student.eval(), "teacher": net})
 
 
 def test_all_that_measure_ask_once_and_get_the_same_bits():

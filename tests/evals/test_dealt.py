@@ -65,8 +65,8 @@ in_order = predictions._in_order
 def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size: int):
     data = {"test": batches(sizes)}
     evaluators = [
-        TaskMetrics(data, PLACE, TASK, "test", "student", None),
-        Fidelity(data, PLACE, TASK, "test", None, None),
+        TaskMetrics(loaders=data, device=PLACE, task=TASK, split="test", model="student", every=None),
+        Fidelity(loaders=data, device=PLACE, task=TASK, split="test", cka_roles=None, every=None),
     ]
 
     def all_of_it():

@@ -20,7 +20,9 @@ def test_a_steeper_function_is_as_far_away_as_its_closed_form_says():
     batches = [
         Batch.of_classes(part, torch.zeros(len(part), dtype=torch.long), torch.arange(len(part))) for part in x.split(4)
     ]
-    evaluator = Derivatives({"test": batches}, torch.device("cpu"), Values((0.0,), (1.0,)), "test", None)
+    evaluator = Derivatives(
+        loaders={"test": batches}, device=torch.device("cpu"), task=Values((0.0,), (1.0,)), split="test", every=None
+    )
     found = evaluator.run({"student": student, "teacher": Frozen(StyblinskiTang(), None, None)})
     expected = (0.5 * x.flatten(1).sum(1)).square().mean().sqrt().item()
     assert found["derivatives/test/rmse"] == pytest.approx(expected, rel=1e-4)

@@ -52,7 +52,9 @@ def split(size: int, classes: int, batch_size: int) -> list[Batch]:
 def test_classification_counts_every_example_once(classes: int, batch_size: int):
     size = 23  # batches of 10 leave 3
     models, loaders = networks(size, classes), {"val": split(size, classes, batch_size)}
-    values = TaskMetrics(loaders, CPU, Classes(classes), "val", "student", 1.0).run(models)
+    values = TaskMetrics(
+        loaders=loaders, device=CPU, task=Classes(classes), split="val", model="student", every=1.0
+    ).run(models)
     assert values.keys() == {f"val/{m}" for m in ("top1", "nll", "brier", "ece")} | (
         {"val/top5"} if classes >= 5 else set()
     )
@@ -74,21 +76,23 @@ def test_classification_counts_every_example_once(classes: int, batch_size: int)
 
 def test_other_roles_carry_their_name():
     models, loaders = networks(20, 5), {"test": split(20, 5, 6)}
-    values = TaskMetrics(loaders, CPU, TASK, "test", "teacher", None).run(models)
+    values = TaskMetrics(loaders=loaders, device=CPU, task=TASK, split="test", model="teacher", every=None).run(models)
     assert all(name.startswith("teacher/test/") for name in values)
     assert (
         values["teacher/test/top1"]
-        == TaskMetrics(loaders, CPU, TASK, "test", "student", None).run({"student": models["teacher"]})["test/top1"]
+        == TaskMetrics(loaders=loaders, device=CPU, task=TASK, split="test", model="student", every=None).run(
+            {"student": models["teacher"]}
+        )["test/top1"]
     )
     with pytest.raises(UserError, match="no network 'peer'; it has: student, teacher"):
-        TaskMetrics(loaders, CPU, TASK, "test", "peer", None).run(models)
+        TaskMetrics(loaders=loaders, device=CPU, task=TASK, split="test", model="peer", every=None).run(models)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 100])
 def test_fidelity_is_that_of_the_whole_split(batch_size: int):
     size, classes = 30, 5
     models, loaders = networks(size, classes), {"test": split(size, classes, batch_size)}
-    values = Fidelity(loaders, CPU, TASK, "test", None, None).run(models)
+    values = Fidelity(loaders=loaders, device=CPU, task=TASK, split="test", cka_roles=None, every=None).run(models)
     student, teacher = (models[m].logits.double().log_softmax(1) for m in ("student", "teacher"))
     expected = {
         "agreement": (student.argmax(1) == teacher.argmax(1)).double().mean(),
@@ -107,14 +111,19 @@ def test_fidelity_is_that_of_the_whole_split(batch_size: int):
 
 def test_the_features_to_compare_can_be_named():
     models, loaders = networks(30, 5), {"test": split(30, 5, 8)}
-    values = Fidelity(loaders, CPU, TASK, "test", ["stage2.preact"], None).run(models)
+    values = Fidelity(
+        loaders=loaders, device=CPU, task=TASK, split="test", cka_roles=["stage2.preact"], every=None
+    ).run(models)
     assert {name for name in values if "cka" in name} == {"fidelity/test/cka/stage2.preact"}
-    assert not any("cka" in name for name in Fidelity(loaders, CPU, TASK, "test", [], None).run(models))
+    assert not any(
+        "cka" in name
+        for name in Fidelity(loaders=loaders, device=CPU, task=TASK, split="test", cka_roles=[], every=None).run(models)
+    )
 
 
 def test_a_student_is_its_own_twin():
     models, loaders = networks(30, 5), {"train": split(30, 5, 8)}
-    values = Fidelity(loaders, CPU, TASK, "train", None, None).run(
+    values = Fidelity(loaders=loaders, device=CPU, task=TASK, split="train", cka_roles=None, every=None).run(
         {"student": models["student"], "teacher": models["student"]}
     )
     assert values["fidelity/train/agreement"] == 1
@@ -124,13 +133,15 @@ def test_a_student_is_its_own_twin():
 
 def test_a_split_that_is_not_there():
     with pytest.raises(UserError, match="no split 'val'; this data set has: test, train"):
-        TaskMetrics({"test": [], "train": []}, CPU, TASK, "val", "student", None)
+        TaskMetrics(loaders={"test": [], "train": []}, device=CPU, task=TASK, split="val", model="student", every=None)
 
 
 def test_biases_are_moved_for_the_student_alone_and_the_network_stays():
     models, loaders = networks(23, 5), {"test": split(23, 5, 10)}
     before = models["student"].logits.clone()
-    values = Bias(loaders, CPU, TASK, "test", (1, 3), None, None).run(models)
+    values = Bias(loaders=loaders, device=CPU, task=TASK, split="test", classes=(1, 3), prior=None, every=None).run(
+        models
+    )
     assert torch.equal(models["student"].logits, before)
     labels, logits = (torch.arange(23) * 7) % 5, before.double()
     for which in ("before", "match_prior", "test_optimal"):
@@ -143,4 +154,4 @@ def test_biases_are_moved_for_the_student_alone_and_the_network_stays():
     mean = (logits + chosen * values["bias/test/match_prior/shift"]).softmax(1)[:, [1, 3]].sum(1).mean()
     assert float(mean) == pytest.approx(2 / 5)
     with pytest.raises(ValueError, match="must name"):
-        Bias(loaders, CPU, TASK, "test", (), None, None)
+        Bias(loaders=loaders, device=CPU, task=TASK, split="test", classes=(), prior=None, every=None)

@@ -37,7 +37,7 @@ def splits() -> dict[str, list[Batch]]:
 
 def evaluator(loaders, **changes) -> LabelThresholds:
     own = {"split": "test", "choose_on": "val", "per_label": True, "model": "student", "every": None}
-    return LabelThresholds(loaders, CPU, Labels(4), **{**own, **changes})
+    return LabelThresholds(loaders=loaders, device=CPU, task=Labels(4), **{**own, **changes})
 
 
 def whole(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:

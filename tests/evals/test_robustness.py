@@ -52,7 +52,17 @@ def test_what_lies_within_the_radius_of_the_boundary_falls(batch_size: int, mode
     }
     net = Threshold()
     models = {"student": net, "teacher": Frozen(Threshold(), None, None)}
-    evaluator = Robustness({"test": batches(batch_size)}, CPU, Classes(2), "test", model, attacks, MEAN, STD, None)
+    evaluator = Robustness(
+        loaders={"test": batches(batch_size)},
+        device=CPU,
+        task=Classes(2),
+        split="test",
+        model=model,
+        attacks=attacks,
+        mean=MEAN,
+        std=STD,
+        every=None,
+    )
     with torch.no_grad():
         found = evaluator.run(models)
     pixel = torch.linspace(0.31, 0.7, 40)

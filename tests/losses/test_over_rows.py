@@ -1,9 +1,15 @@
 """OverRows against a Python loop over tokens."""
 
+import re
+import textwrap
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from kdx.config.compose import compose
+from kdx.config.layout import OWN, add_config_dir
+from kdx.config.validate import check
 from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
@@ -19,6 +25,8 @@ from kdx.losses.logits.kd import KD
 from kdx.losses.logits.pskd import PastPredictions
 from kdx.losses.wrappers.logit_standardization import LogitStandardization
 from kdx.losses.wrappers.over_rows import OverRows
+from kdx.models.teachers.frozen import Frozen
+from kdx.runs.build import make
 from kdx.tasks.classes import image_classes
 
 CLASSES, TOKENS = 5, 4
@@ -193,6 +201,39 @@ def test_refuses_what_is_no_term_on_rows():
             Batch.of_classes(batch.inputs[:1], batch.labels[:1, :2], batch.index),
             START,
         )
+
+
+class Tokens(nn.Module):
+    """Logits [B, L, V] of images, one token a row of pixels."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.head = nn.Linear(24, CLASSES)
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(self.head(images.permute(0, 2, 1, 3).flatten(2)))
+
+
+def test_the_method_of_its_docstring_composes_and_is_kd_of_the_tokens(tmp_path, monkeypatch):
+    found = re.search(r"```yaml\n(.*?)```", OverRows.__doc__ or "", re.S)
+    assert found is not None
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "token_kd.yaml").write_text(textwrap.dedent(found[1]))
+    monkeypatch.setenv(OWN, "")
+    add_config_dir(str(tmp_path))
+    node = compose(["method=token_kd"]).config["method"]
+    assert [line for name, term in node["terms"].items() for line in check(term, name)] == []
+    student, teacher = Tokens(0), Tokens(1)
+    method = make(node, student=student, teacher=Frozen(teacher, None, None), spec=SPEC)
+    draw = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(3, 3, 8, 8, generator=draw), torch.randint(CLASSES, (3, 8), generator=draw)
+    step = method(Batch.of_classes(images, labels, torch.arange(3)), START)
+    z, v = (net(images).logits.flatten(0, 1).double() for net in (student, teacher))
+    p, log_q = (v / 2).softmax(1), (z / 2).log_softmax(1)
+    expected = {"ce": -z.log_softmax(1)[torch.arange(24), labels.flatten()], "kd": 4 * (p * (p.log() - log_q)).sum(1)}
+    for name, rows in expected.items():
+        torch.testing.assert_close(step.terms[name].mean().double(), rows.mean(), rtol=1e-5, atol=1e-6)
 
 
 def test_an_embedding_learns_through_it():

@@ -51,5 +51,5 @@ def test_robust_accuracy_counts_none(logits, right):
     batch = Batch.of_classes(torch.zeros(4, 1), LABELS, torch.arange(4))
     still = lambda network, loss, inputs, mean, std: inputs  # noqa: E731
     attacks = {"none": still}
-    evaluator = Robustness({"test": [batch]}, torch.device("cpu"), Classes(10), "test", "student", attacks, [0.0], [1.0], None)  # fmt: skip # pyright: ignore # noqa: E501
+    evaluator = Robustness(loaders={"test": [batch]}, device=torch.device("cpu"), task=Classes(10), split="test", model="student", attacks=attacks, mean=[0.0], std=[1.0], every=None)  # fmt: skip # pyright: ignore # noqa: E501
     assert evaluator.run({"student": Constant(logits)}) == {"robustness/test/none": right}

@@ -57,7 +57,14 @@ def perfect(kind: str) -> Tensor:
 
 
 def measured(task: Task, rows: Tensor, size: int) -> dict[str, float]:
-    evaluator = TaskMetrics({"test": split(task.kind, size)}, torch.device("cpu"), task, "test", "student", None)
+    evaluator = TaskMetrics(
+        loaders={"test": split(task.kind, size)},
+        device=torch.device("cpu"),
+        task=task,
+        split="test",
+        model="student",
+        every=None,
+    )
     return evaluator.run({"student": Lookup(rows)})
 
 

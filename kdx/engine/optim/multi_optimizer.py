@@ -1,7 +1,7 @@
 """Updates with several optimizers: one for each party of a method, with its own bound on the gradient norm."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,16 @@ from kdx.core.weigh import weigh
 from kdx.engine.optim.gradient import Backward, Gradient, WeightedSum
 from kdx.engine.optim.groups import Rates, mark_parameters
 from kdx.engine.optim.optimizer import Optimizer
+
+
+class OfParties(TypedDict):
+    """The arguments of `Parties`, which its subclasses accept beside their own."""
+
+    method: Method
+    optimizer: Optimizer
+    optimizers: Mapping[str, Optimizer]
+    lr_schedule: Schedule
+    clip_norm: Positive | None
 
 
 class Parties:
@@ -39,7 +49,7 @@ class Parties:
         optimizer: Optimizer,
         optimizers: Mapping[str, Optimizer],
         lr_schedule: Schedule,
-        clip_norm: float | None,
+        clip_norm: Positive | None,
     ):
         owned = method.parties()
         if not owned:
@@ -95,8 +105,8 @@ class Peers(Parties):
     """All parties step at the same time, each with its own optimizer.
 
     Args:
-        method, optimizer, optimizers, lr_schedule, clip_norm: As in `Parties`.
         autocast, accumulate, gradient: As in `Joint`.
+        own: method, optimizer, optimizers, lr_schedule and clip_norm, as in `Parties`.
 
     Raises:
         UserError: The method's parties optimize opposing terms, or see `Parties`.
@@ -104,21 +114,18 @@ class Peers(Parties):
 
     def __init__(
         self,
-        method: Method,
-        optimizer: Optimizer,
-        optimizers: Mapping[str, Optimizer],
-        lr_schedule: Schedule,
         autocast: torch.dtype | None,
-        clip_norm: Positive | None,
         accumulate: PositiveInt,
         gradient: Gradient | None,
+        **own: Unpack[OfParties],
     ):
+        method = own["method"]
         if method.needs_turns:
             raise UserError(
                 f"the parties of {type(method).__name__} optimize opposing terms, so they cannot step at the same "
                 "time; choose update=turns"
             )
-        super().__init__(method, optimizer, optimizers, lr_schedule, clip_norm)
+        super().__init__(**own)
         self.backward, self.gradient = Backward(method, accumulate, autocast), gradient or WeightedSum()
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
@@ -145,21 +152,13 @@ class Turns(Parties):
     gradient of a whole step at once, does not apply here.
 
     Args:
-        method, optimizer, optimizers, lr_schedule, clip_norm: As in `Parties`.
         autocast: Type for mixed precision; None for float32 throughout.
+        own: method, optimizer, optimizers, lr_schedule and clip_norm, as in `Parties`.
     """
 
-    def __init__(
-        self,
-        method: Method,
-        optimizer: Optimizer,
-        optimizers: Mapping[str, Optimizer],
-        lr_schedule: Schedule,
-        autocast: torch.dtype | None,
-        clip_norm: Positive | None,
-    ):
-        super().__init__(method, optimizer, optimizers, lr_schedule, clip_norm)
-        self.method, self.autocast = method, autocast
+    def __init__(self, autocast: torch.dtype | None, **own: Unpack[OfParties]):
+        super().__init__(**own)
+        self.method, self.autocast = own["method"], autocast
 
     def __call__(self, batch: Batch, progress: Progress) -> Step:
         self.prepare(progress)

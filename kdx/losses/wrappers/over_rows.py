@@ -41,6 +41,25 @@ class OverRows(Wrapper):
     Raises:
         ValueError: The inner term reads features or keeps a state per example, or it relates rows to each other and
             `chunk` is set.
+
+    A method over it is a YAML file; this one is KD of tokens:
+
+    ```yaml
+    _target_: kdx.methods.distill.Distill
+    temperature: 2.0
+    terms:
+      ce:
+        _target_: kdx.losses.wrappers.over_rows.OverRows
+        average: all
+        chunk: null
+        term: {_target_: kdx.losses.logits.cross_entropy.CrossEntropy, label_smoothing: 0.0}
+      kd:
+        _target_: kdx.losses.wrappers.over_rows.OverRows
+        average: all
+        chunk: 4096
+        term: {_target_: kdx.losses.logits.kd.KD, temperature: "${....temperature}", reduction: batchmean}
+    weights: {ce: 0.5, kd: 0.5}
+    ```
     """
 
     tasks = None  # the inner term decides
