@@ -305,6 +305,14 @@ def failed(capsys, place: Path, *arguments: str) -> str:
     return said.err[0].removeprefix("kdx: ")
 
 
+def refused(capsys, place: Path, *arguments: str) -> str:
+    """The one line of a run that ends before it has a folder."""
+    said = command(capsys, "train", *SMALL, *arguments)
+    assert said.code == 1 and len(said.err) == 1, said.err
+    assert list(folders(place)) == []
+    return said.err[0].removeprefix("kdx: ")
+
+
 def test_data_that_is_not_there(capsys, elsewhere):
     said = command(
         capsys, "train", "dataset=cifar100", "method=supervised", "student=resnet8", "debug=fast", "paths.data=/nowhere"
@@ -331,11 +339,11 @@ def test_a_damaged_data_file(capsys, elsewhere):
 def test_a_damaged_checkpoint(capsys, elsewhere, teacher):
     path = elsewhere / "teacher.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
-    assert re.match(r".*teacher.safetensors is damaged or cut short: .*", failed(capsys, elsewhere, teacher))
+    assert re.match(r".*teacher.safetensors is damaged or cut short: .*", refused(capsys, elsewhere, teacher))
 
 
 def test_a_checkpoint_of_another_network(capsys, elsewhere, teacher):
-    line = failed(capsys, elsewhere, teacher, "teacher.net.hidden=[9,9]")
+    line = refused(capsys, elsewhere, teacher, "teacher.net.hidden=[9,9]")
     assert re.match(
         r".*teacher.safetensors does not fit: '.*' is \(8, 64\) in the file and \(9, 64\) in the network", line
     )
@@ -343,7 +351,7 @@ def test_a_checkpoint_of_another_network(capsys, elsewhere, teacher):
 
 def test_a_file_that_holds_no_weights(capsys, elsewhere):
     (elsewhere / "notes.txt").write_text("not weights at all")
-    line = failed(capsys, elsewhere, "teacher.checkpoint=notes.txt")
+    line = refused(capsys, elsewhere, "teacher.checkpoint=notes.txt")
     assert re.match(r"notes.txt is neither a safetensors file nor one that torch saved", line)
 
 
