@@ -65,7 +65,7 @@ def test_version(capsys):
         (("study", "study.baseline=foo"), "kdx: study.baseline 'foo' is not a row; rows: "),
     ],
 )
-def test_a_wrong_command_is_told_in_one_line(capsys, monkeypatch, tmp_path, arguments, line):
+def test_a_wrong_command_is_reported_in_one_line(capsys, monkeypatch, tmp_path, arguments, line):
     monkeypatch.chdir(tmp_path)
     said = command(capsys, *arguments)
     assert said.code == 2
@@ -172,7 +172,7 @@ def test_the_zsh_script_is_the_bash_one_under_its_compatibility_layer(capsys):
     assert zsh.startswith("autoload") and zsh.endswith(bash)
 
 
-def test_a_working_directory_that_is_gone_is_told(capsys, monkeypatch):
+def test_a_working_directory_that_is_gone_is_reported(capsys, monkeypatch):
     def gone():
         raise FileNotFoundError(2, "No such file or directory")
 
@@ -182,7 +182,7 @@ def test_a_working_directory_that_is_gone_is_told(capsys, monkeypatch):
     assert said.err == ["kdx: the working directory does not exist any more; change to another one"]
 
 
-def test_a_sweep_whose_outputs_cannot_be_written_is_told(capsys):
+def test_a_sweep_whose_outputs_cannot_be_written_is_reported(capsys):
     said = command(capsys, "train", "-m", "seed=0,1", "paths.outputs=/proc/nowhere")
     assert said.code == 2
     assert said.err == ["kdx: paths.outputs=/proc/nowhere: No such file or directory"]

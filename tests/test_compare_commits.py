@@ -132,7 +132,7 @@ def test_nothing_to_compare_is_not_identical(tmp_path):
     assert difference(read_runs(tmp_path), read_runs(tmp_path)) == "no run is found on either side"
 
 
-def test_a_base_is_told_what_it_called_things():
+def test_a_base_gets_the_names_that_it_used():
     renames = [compare.Rename("steps", "iterations", "x"), compare.Rename("log_steps", "log_iterations_of", "y")]
     side = compare.Side("", ROOT, ROOT, renames)
     assert side.told("['log_steps=1','duration.steps=2']") == "['log_iterations_of=1','duration.iterations=2']"

@@ -279,7 +279,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "lines"), MISTAKES.values(), ids=MISTAKES)
-def test_each_mistake_is_told_once_before_anything_loads(capsys, elsewhere, untouched, arguments, lines):
+def test_each_mistake_is_reported_once_before_anything_loads(capsys, elsewhere, untouched, arguments, lines):
     said = command(capsys, "train", *(arguments.split() if isinstance(arguments, str) else arguments))
     assert said.code == 2
     unmatched = list(said.err)

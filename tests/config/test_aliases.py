@@ -49,7 +49,7 @@ def test_the_config_of_an_old_run_is_read_in_names_of_today():
     assert config["role"] == config["teacher"]["training"]["role"] == "student"
 
 
-def test_a_name_of_old_on_a_command_line_is_told_the_new_one():
+def test_an_old_name_on_a_command_line_gives_the_new_one():
     with pytest.raises(ValueError, match=r"was renamed; write kdx\.losses\.logits\.dkd\.DKD"):
         locate("kdx.losses.dkd.DKD")
 

@@ -28,7 +28,7 @@ def test_words_become_whole_networks():
     assert network_node(changed, OWN, DATASET) is changed
 
 
-def test_what_is_no_network_is_told():
+def test_what_is_no_network_is_reported():
     with pytest.raises(UserError, match="no network 'resnet9'; did you mean 'resnet8'"):
         network_node("resnet9", OWN, DATASET)
     with pytest.raises(UserError, match="under the key 'model'; found the keys net, widths"):
@@ -71,7 +71,7 @@ def test_peers_are_measured_only_where_there_are_any():
         ("+update.optimizers.pear1=${optimizer}", "there is no party 'pear1'; did you mean 'peer1'?"),
     ],
 )
-def test_mistakes_are_told_before_anything_loads(override: str, told: str):
+def test_mistakes_are_reported_before_anything_loads(override: str, told: str):
     with pytest.raises(ConfigError) as error:
         prepared(*re.split(r" (?=method)", override))
     assert told in str(error.value)

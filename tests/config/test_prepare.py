@@ -220,7 +220,7 @@ def test_images_count_by_their_content_and_not_by_their_place(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["sobolev", "jacobian", "at_grad"])
-def test_what_the_compiler_cannot_is_told_before_a_teacher_trains(method: str):
+def test_what_the_compiler_cannot_is_reported_before_a_teacher_trains(method: str):
     prepared(f"method={method}")
     with pytest.raises(ConfigError, match=f"method={method} needs second derivatives or forward-mode"):
         prepared(f"method={method}", "trainer.compile=true")
@@ -248,7 +248,7 @@ def test_biases_are_of_the_classes_that_a_specialist_tells_apart():
     ("scene", "views"),
     [(("method=mlkd",), 2), (("method=kdcl", "method.inputs=own"), 2), (("method=dml", "method.peers=[same,same]"), 1)],
 )
-def test_views_that_a_method_misses_are_told_before_its_teacher_trains(scene: tuple[str, ...], views: int):
+def test_views_that_a_method_misses_are_reported_before_its_teacher_trains(scene: tuple[str, ...], views: int):
     if views == 1:
         prepared(*scene)
         scene, views = (*scene, "method.inputs=own"), 3
@@ -258,7 +258,7 @@ def test_views_that_a_method_misses_are_told_before_its_teacher_trains(scene: tu
         prepared(*scene, "augmentation=two_shifts")
 
 
-def test_what_a_transfer_set_cannot_be_is_told_before_anything_loads():
+def test_what_a_transfer_set_cannot_be_is_reported_before_anything_loads():
     with pytest.raises(ConfigError) as found:
         prepared("transfer=unlabelled", "transfer.omit_classes=[99]")
     rest, classes = found.value.problems

@@ -91,7 +91,7 @@ def test_a_node_that_binds_has_no_problem():
         ("local", 1, "must be at least 2, found 1"),
     ],
 )
-def test_a_wrong_value_is_told_in_the_words_of_a_yaml_file(key, value, line):
+def test_a_wrong_value_is_reported_in_the_words_of_a_yaml_file(key, value, line):
     assert wrong(**{key: value}) == [f"node.{key}: {line}"]
 
 
@@ -142,7 +142,7 @@ def test_a_target_that_is_not_there(target, sentence):
     assert check({"_target_": target}, "x")[0].startswith(f"x._target_: {sentence}")
 
 
-def test_a_mistake_is_told_once_where_it_was_made():
+def test_a_mistake_is_reported_once_where_it_was_made():
     composed = compose(["method.temperature=-1", "seed=-2"])  # others read both by interpolation
     config = {**composed.config, "choices": composed.choices}
     for key in ("experiment", "debug", "recipe"):

@@ -102,7 +102,7 @@ def test_resized_crop_windows_lie_inside_and_spread_as_asked():
     assert ResizedCrop(scale=(1.0, 1.0), ratio=(1.0, 1.0)).window(10, 30, 0) == (0, 10, 10, 10)
 
 
-def test_wrong_numbers_are_told():
+def test_wrong_numbers_are_reported():
     with pytest.raises(ValueError, match="scale must be two positive numbers"):
         ResizedCrop(scale=(0.5, 0.1), ratio=(1.0, 1.0))
     with pytest.raises(DataError, match="has 0..16"):

@@ -105,7 +105,7 @@ def test_a_damaged_image_is_named_in_one_sentence(tree, tmp_path, num_workers):
         list(loaders(folder_at(tmp_path), num_workers=num_workers).train.epoch(0))
 
 
-def test_a_tree_that_differs_is_told(tree, tmp_path):
+def test_a_tree_that_differs_is_reported(tree, tmp_path):
     with pytest.raises(DataError, match=r"looked for .*nowhere.*KDX_DATA"):
         folder_at(tree, folder="nowhere").splits()
     with pytest.raises(DataError, match=r"looked for .*tiny/test"):

@@ -89,7 +89,7 @@ def test_prob_zero_leaves_the_batch():
     assert torch.equal(out.soft_labels, torch.eye(6))
 
 
-def test_mixing_of_nothing_is_told():
+def test_mixing_of_nothing_is_reported():
     with pytest.raises(ValueError, match="set mixing to null"):
         replace(MIXUP, mixup_alpha=0.0)
 

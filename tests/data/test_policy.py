@@ -90,6 +90,6 @@ def test_draws_are_even():
     assert bool((fixed[:, :, 1] == 9).all())
 
 
-def test_a_magnitude_off_the_scale_is_told():
+def test_a_magnitude_off_the_scale_is_reported():
     with pytest.raises(ValueError, match=r"0\.\.30, got 31"):
         Policy(ranges="narrow", num_ops=2, magnitude=31)

@@ -184,7 +184,7 @@ def test_an_index_is_made_once_and_again_for_another_file(tree, tmp_path, monkey
     assert not [kept for kept in (tmp_path / "indexes").iterdir() if kept.suffix != ".npz"]
 
 
-def test_a_shard_that_changes_while_a_run_reads_it_is_told(tree, tmp_path):  # noqa: F811
+def test_a_shard_that_changes_while_a_run_reads_it_is_reported(tree, tmp_path):  # noqa: F811
     pack(tree, tmp_path, 7)
     train = shards_at(tmp_path).splits().train
     write(tmp_path / "tiny" / "train-000.tar", [("other.jpg", b"")])
@@ -220,7 +220,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("told", WRONG)
-def test_what_is_wrong_with_a_sample_is_told_in_one_line(tmp_path, told):
+def test_what_is_wrong_with_a_sample_is_reported_in_one_line(tmp_path, told):
     write(tmp_path / "tiny" / "train-0.tar", WRONG[told])
     write(tmp_path / "tiny" / "val-0.tar", sample("a", GOOD, 0))
     with pytest.raises(DataError, match=told) as error:
@@ -256,7 +256,7 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path, num_workers):
         list(loaders(shards_at(tmp_path, test="val-0.tar"), num_workers=num_workers).train.epoch(0))
 
 
-def test_shards_that_are_not_there_are_told(packed):
+def test_shards_that_are_not_there_are_reported(packed):
     for changes, told in (
         (dict(folder="nowhere"), "looked for .*nowhere.*KDX_DATA"),
         (dict(train="train-{000..005}.tar"), r"looked for .*train-005\.tar"),

@@ -73,7 +73,7 @@ def test_cifar10_joins_its_five_batches(tmp_path):
     assert torch.equal(splits.train.images[400:].permute(0, 3, 1, 2).flatten(1), torch.from_numpy(parts[4]))
 
 
-def test_a_checksum_that_differs_is_told_with_the_way_out(tmp_path, monkeypatch):
+def test_a_checksum_that_differs_is_reported_with_the_way_out(tmp_path, monkeypatch):
     folder = tmp_path / "cifar-100-python"
     write_cifar(folder, "train", 0)
     write_cifar(folder, "test", 1)

@@ -248,7 +248,7 @@ def test_files_are_read_back(tmp_path: Path):
         ({"special_classes": (3,), "unlabelled": UNIFORM}, "needs a label for every example"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_sentence(changes, sentence):
+def test_what_cannot_be_is_reported_in_a_sentence(changes, sentence):
     with pytest.raises(DataError, match=sentence) as found:
         of(**changes)
     assert "\n" not in str(found.value)

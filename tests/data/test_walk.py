@@ -34,7 +34,7 @@ def names(base, **changes) -> list[str]:
 PLAIN = [f"{name}/{i}.png" for name in ("ant", "bee") for i in range(4)]
 
 
-def test_nothing_is_said_where_nothing_is_skipped(base, capfd):
+def test_nothing_is_reported_where_nothing_is_skipped(base, capfd):
     assert names(base) == PLAIN
     assert capfd.readouterr().err == ""
 

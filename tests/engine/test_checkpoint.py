@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_the_last_one_as_it_was(two: Checkpoints, monkeypatch
 
 
 @pytest.mark.parametrize("room", [100, 50_000, 3_000_000])
-def test_what_the_disk_says_in_the_middle_of_a_file_is_told(two: Checkpoints, room: int):
+def test_what_the_disk_says_in_the_middle_of_a_file_is_reported(two: Checkpoints, room: int):
     before = two.last.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))

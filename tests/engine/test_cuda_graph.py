@@ -161,7 +161,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("sentence", [pytest.param(s, marks=[pytest.mark.slow] * (s != RANDOM)) for s in REFUSED])
-def test_steps_that_cannot_be_recorded_are_told_before_training(tiny, built, sentence: str):
+def test_steps_that_cannot_be_recorded_are_reported_before_training(tiny, built, sentence: str):
     config = tiny("optimizer.implementation=fused", *REFUSED[sentence])
     trainer = built(config)
     config.trainer["cuda_graph"] = True

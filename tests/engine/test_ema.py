@@ -79,7 +79,7 @@ def test_the_warm_up_forgets_the_initial_network_and_never_exceeds_the_decay():
 
 
 @pytest.mark.parametrize("steps, told", [(21, True), (22, False)])
-def test_a_run_that_is_too_short_for_its_decay_is_told(steps: int, told: bool):
+def test_a_run_that_is_too_short_for_its_decay_is_reported(steps: int, told: bool):
     assert (0.9**steps > 0.1) == told
     assert bool(list(PLAIN.remarks(steps))) == told and not list(WARM.remarks(steps))
 

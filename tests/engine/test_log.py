@@ -49,7 +49,7 @@ def test_a_record_shorter_than_its_checkpoint_says(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
-def test_views_are_told_what_is_recorded(tmp_path):
+def test_views_get_what_is_recorded(tmp_path):
     log, view = Log(tmp_path / "metrics.jsonl", 0), Listener()
     log.add_view(view)
     log.write({"step": 1, "loss": 2.0})

@@ -26,7 +26,7 @@ def test_a_server_that_says_nothing_is_left_within_seconds(deaf, monkeypatch):
     assert time.monotonic() - start < 3
 
 
-def test_a_server_that_is_not_there_is_told():
+def test_a_server_that_is_not_there_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
     assert address in silence(address)

@@ -81,7 +81,7 @@ def test_the_stem_is_compared_where_both_have_one():
     ("role", "instead"),
     [("stage2.preact", "stage2"), ("final", "stage3"), ("pre_logits", "pooled"), ("last", "stage3")],
 )
-def test_a_feature_serves_for_a_missing_one_and_it_is_said(role: str, instead: str, capsys):
+def test_a_feature_serves_for_a_missing_one_and_it_is_reported(role: str, instead: str, capsys):
     assert resolve(role, shapes(3, preact=False), f"network for {role}") == instead
     assert (f"no feature '{role}'; its '{instead}' is read" in capsys.readouterr().err) == (role != "last")
 

@@ -36,7 +36,7 @@ def gradient(term: Paired, side: int) -> float:
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_it_is_said_exactly_where_nothing_is_learned(name: str, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_notice_appears_exactly_where_nothing_is_learned(name: str, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr("kdx.core.notice._said", set())
     learned = gradient(MAKERS[name](), 2)
     assert learned > 1e-4 and not capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_images_are_normalised_as_data_are():
     assert torch.allclose(images.var((0, 2, 3), unbiased=False), torch.ones(2), atol=1e-2)
 
 
-def test_what_cannot_be_is_told_in_a_sentence():
+def test_what_cannot_be_is_reported_in_a_sentence():
     with pytest.raises(UserError, match="method.weights needs a weight for 'activation'"):
         method(weights={"kd": 1.0, "one_hot": 1.0, "information": 1.0})
     with pytest.raises(UserError, match="method.role: the teacher has no feature .*'stage7'"):

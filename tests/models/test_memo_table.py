@@ -120,7 +120,7 @@ def test_each_single_bit_counts(tmp_path, kind):
         assert not MemoTable(tmp_path, 4, WIDTH, kind).read(row)[1].any()
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     table = MemoTable(tmp_path, ROWS, WIDTH, "fp16")
 
     def full(*_):
@@ -199,7 +199,7 @@ def test_marks_in_memory_are_reserved_since_every_one_is_read(tmp_path, monkeypa
     assert table.written() == 0
 
 
-def test_full_memory_is_told_before_a_mark_is_read(tmp_path, monkeypatch):
+def test_full_memory_is_reported_before_a_mark_is_read(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -150,7 +150,7 @@ def test_other_kinds_of_file(tmp_path):
     refused(tmp_path / "evil.pkl")
 
 
-def test_a_foreign_checkpoint_is_told_by_its_names(tmp_path):
+def test_a_foreign_checkpoint_is_reported_by_its_names(tmp_path):
     path = tmp_path / "x.safetensors"
     save_weights(path, mlp((6, 5)), {})
     text = refused(path)
@@ -159,21 +159,21 @@ def test_a_foreign_checkpoint_is_told_by_its_names(tmp_path):
     assert "2 of its names are missing" in refused(path, mlp((6, 5)))
 
 
-def test_another_number_of_classes_is_told_in_classes(tmp_path):
+def test_another_number_of_classes_is_reported_in_classes(tmp_path):
     path = tmp_path / "x.safetensors"
     save_weights(path, mlp(classes=10), {})
     text = refused(path, mlp(classes=100))
     assert "the checkpoint has 10 classes, the network 100" in text and "fc.weight" in text
 
 
-def test_another_width_is_told_by_layer_and_both_shapes(tmp_path):
+def test_another_width_is_reported_by_layer_and_both_shapes(tmp_path):
     path = tmp_path / "x.safetensors"
     save_weights(path, mlp((8,)), {})
     text = refused(path)
     assert "layers.0.weight" in text and "(8, 3)" in text and "(6, 3)" in text and "classes" not in text
 
 
-def test_of_two_state_dicts_the_raw_one_is_used_and_said(tmp_path):
+def test_of_two_state_dicts_the_raw_one_is_used_with_a_notice(tmp_path):
     raw, averaged, net = mlp(), mlp(seed=1), mlp(seed=2)
     torch.save({"state_dict_ema": averaged.state_dict(), "state_dict": raw.state_dict()}, tmp_path / "x.pt")
     said = load_weights(net, tmp_path / "x.pt")

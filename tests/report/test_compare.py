@@ -128,7 +128,7 @@ def test_the_config_difference_leaves_seeds_out(pair):
     assert "only in their seeds" in report(light, light, [], "last")
 
 
-def test_other_code_and_hardware_are_told(pair):
+def test_other_code_and_hardware_are_reported(pair):
     light, heavy = (gather(str(pair / name), False) for name in ("light", "heavy"))
     for run in heavy:
         run.result.data["code"] = {"commit": "fedcba9876543210", "dirty": True}

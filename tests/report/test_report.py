@@ -98,7 +98,7 @@ def test_weights_that_move_together_are_one_sweep(tmp_path, kd):
     assert curve.along == ["ce"]
 
 
-def test_methods_are_told_by_name_not_by_their_parts(tmp_path, kd, tiny):
+def test_methods_are_identified_by_name_not_by_their_parts(tmp_path, kd, tiny):
     for option in ("dkd", "supervised"):
         fabricate(tmp_path / option, tiny(f"method={option}"), {"test/top1": 0.8})
     fabricate(tmp_path / "kd", kd, {"test/top1": 0.8}, teacher="supervised")

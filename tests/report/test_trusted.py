@@ -87,7 +87,7 @@ def test_the_targets_of_own_config_folders_are_accepted(tmp_path, monkeypatch):
     assert is_part("stranger_module.touch")
 
 
-def test_no_command_builds_what_a_strangers_run_names(capsys, tmp_path, tiny, stranger):
+def test_no_command_builds_what_an_unknown_run_names(capsys, tmp_path, tiny, stranger):
     kd = tiny("method=kd").plain()
     for number, target in enumerate(["stranger_module.touch", "torch.hub.load", "os.system"]):
         node = {"_target_": target, "repo_or_dir": str(tmp_path), "model": "x", "source": "local", "command": "true"}

@@ -163,7 +163,9 @@ def test_a_network_that_cannot_serve_is_refused_in_one_line(name: str, supervise
 
 
 @pytest.mark.parametrize("name", TOLD)
-def test_properties_that_are_no_error_are_told(name: str, supervised: Composed, tmp_path: Path, capsys, monkeypatch):
+def test_properties_that_are_no_error_are_reported(
+    name: str, supervised: Composed, tmp_path: Path, capsys, monkeypatch
+):
     monkeypatch.setattr("kdx.core.notice._said", set())
     monkeypatch.setattr("kdx.runs.checks.dry_run._passed", set())
     prepare(with_network(supervised, tmp_path, student=name))
@@ -208,7 +210,9 @@ def test_lazy_peers_start_from_weights_of_their_own():
     assert first.training
 
 
-def test_a_last_batch_of_one_example_under_batch_norm_is_refused_or_told(supervised: Composed, tmp_path: Path, capsys):
+def test_a_last_batch_of_one_example_under_batch_norm_is_refused_or_reported(
+    supervised: Composed, tmp_path: Path, capsys
+):
     composed = with_network(supervised, tmp_path, student="LargeLast")
     composed.config["trainer"]["batch_size"] = 19  # of 20 examples
     with pytest.raises(

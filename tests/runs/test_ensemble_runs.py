@@ -34,7 +34,7 @@ def problems(*overrides: str) -> str:
     return "\n".join(caught.value.problems)
 
 
-def test_each_member_trains_once_and_all_are_told(tiny):
+def test_each_member_trains_once_and_all_are_reported(tiny):
     config = tiny(SEEDS, "method=kd_ensemble")
     result = run(config)
     teachers = Path(config.paths.teachers)
@@ -196,7 +196,7 @@ def test_members_differ_in_whatever_a_teacher_has(tmp_path):
         ((SEEDS, "teacher.optimize=int8", "method=fitnet", "teacher.features=seed0"), "gives a teacher's logits alone"),
     ],
 )
-def test_mistakes_are_told_before_anything_trains(overrides: tuple[str, ...], sentence: str):
+def test_mistakes_are_reported_before_anything_trains(overrides: tuple[str, ...], sentence: str):
     assert sentence in problems(*overrides)
 
 

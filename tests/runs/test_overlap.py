@@ -87,7 +87,7 @@ def test_data_under_another_name_is_compared_by_content(tiny, past):
     assert check(tiny, *given(past("dataset.name=other", *VAL)), *VAL) == []
 
 
-def test_data_that_is_gone_is_told(tiny, past, tmp_path):
+def test_data_that_is_gone_is_reported(tiny, past, tmp_path):
     gone = past()
     file = tmp_path / gone / "config.yaml"
     config = yaml.safe_load(file.read_text())

@@ -88,7 +88,7 @@ def test_labels_are_smoothed_once():
 
 
 @pytest.mark.parametrize("options, word", [("{warmth: 3}", "warmth"), ("{betas: [0.9]}", "betas")])
-def test_wrong_options_of_an_optimizer_are_told_before_the_teacher_is_trained(options: str, word: str):
+def test_wrong_options_of_an_optimizer_are_reported_before_the_teacher_is_trained(options: str, word: str):
     with pytest.raises(ConfigError, match=f"optimizer.options.*{word}"):
         prepare(compose(["method=kd", "optimizer=timm", "optimizer.name=adamw", f"optimizer.options={options}"]))
 
@@ -100,7 +100,7 @@ def test_a_schedule_where_a_number_is_wanted_is_refused(key: str):
         examine(compose(["method=kd", f"{key}={node}"]))
 
 
-def test_a_resume_with_other_threads_is_told_and_recorded(tiny, tmp_path):
+def test_a_resume_with_other_threads_is_reported_and_recorded(tiny, tmp_path):
     config = tiny("method=supervised")
     light = build_light(config)
 

@@ -116,7 +116,7 @@ def test_data_that_are_gone_do_not_hide_a_result(made, tmp_path, capfd):
     assert "; not compared, since its files are not here: dataset" in capfd.readouterr().err
 
 
-def test_a_result_of_an_older_version_is_used_and_that_is_said(made, capfd):
+def test_a_result_of_an_older_version_is_used_and_that_is_reported(made, capfd):
     first = run(made())
     (first.folder / SOURCES).unlink()
     assert run(made()).data == first.data
@@ -266,7 +266,7 @@ def test_of_large_data_a_copy_is_the_same_and_a_change_is_not(tmp_path, large):
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_every_change_of_names_and_sizes_is_said(tmp_path, monkeypatch, exact):
+def test_every_change_of_names_and_sizes_is_reported(tmp_path, monkeypatch, exact):
     if not exact:
         monkeypatch.setattr(files, "EXACT_BYTES", 0)
     root = folder(tmp_path / "data")

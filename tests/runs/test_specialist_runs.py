@@ -89,7 +89,7 @@ def test_specialists_teach_what_they_agree_on(tiny):
         (("transfer=specialist", "transfer.special_classes=[1]"), "has 5 outputs and the student 2"),
     ],
 )
-def test_mistakes_are_told_before_anything_trains(overrides: tuple[str, ...], sentence: str):
+def test_mistakes_are_reported_before_anything_trains(overrides: tuple[str, ...], sentence: str):
     with pytest.raises(ConfigError) as caught:
         prepare(compose([*CLASSES, *TINY, *STUDENT, *overrides]))
     assert sentence in "\n".join(caught.value.problems)

@@ -138,7 +138,7 @@ def test_a_network_of_other_classes_is_refused_in_a_sentence(tiny, tmp_path, cla
         run(tiny(f"teacher.checkpoint={weights}", f"teacher.net.num_classes={classes}"))
 
 
-def test_a_missing_checkpoint_is_told_before_anything_runs(tiny, tmp_path):
+def test_a_missing_checkpoint_is_reported_before_anything_runs(tiny, tmp_path):
     for given, sentence in ((tmp_path / "nothing", "no such file"), (tmp_path, "is the run finished")):
         with pytest.raises(UserError, match=f"teacher.checkpoint={given}: .*{sentence}"):
             tiny(f"teacher.checkpoint={given}")

@@ -160,7 +160,7 @@ def test_a_gain_may_be_a_column_of_its_own():
     assert any("1 comparison, judged over seeds alone: 1 differs" in note for note in table.notes)
 
 
-def test_a_failed_seed_leaves_the_row_and_the_gains_and_is_told():
+def test_a_failed_seed_leaves_the_row_and_the_gains_and_is_reported():
     rows = {
         "alone": [result(s, **{"test/top1": 0.6 + s / 100}) for s in range(1, 4)],
         "KD": [result(s, **{"test/top1": 0.65 + 2 * s / 100}) for s in range(4)],

@@ -332,7 +332,7 @@ def test_processes_give_the_same_bits(tmp_path):
     assert found[1] == found[2]
 
 
-def test_a_process_that_fails_is_told(tmp_path):
+def test_a_process_that_fails_is_reported(tmp_path):
     where = [f"paths.{k}={v}" for k, v in places(tmp_path).items()]
     data = ["dataset=cifar100", "student=resnet8", "method=supervised", "logger=none", "trainer.device=cpu"]
     configs = {"lost": examine(compose([*where, *data]))}
@@ -388,7 +388,7 @@ def test_another_seed_is_what_composing_it_gives(extra):
         ({"scales": {"s": {"overrides": [], "seeds": [], "paper": True}}}, "at least one seed"),
     ],
 )
-def test_mistakes_are_told(changes, message):
+def test_mistakes_are_reported(changes, message):
     with pytest.raises(UserError, match=message):
         table(**changes)
 
@@ -507,7 +507,7 @@ def test_killing_the_command_ends_its_runs(tmp_path):
         time.sleep(0.1)
 
 
-def test_a_table_is_told_where_things_are_and_nothing_else(tmp_path):
+def test_a_table_gets_paths_and_nothing_else(tmp_path):
     study = make(compose(["study=takd/main"], "study").config["study"])
     with pytest.raises(UserError, match="overrides=optimizer.lr=1: a table runs what its file says"):
         study.execute({"outputs": str(tmp_path)}, asked(overrides=["optimizer.lr=1"]))

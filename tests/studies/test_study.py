@@ -117,7 +117,7 @@ def test_a_users_own_study_runs_from_the_command_line(own, capsys):
     assert (said.code, said.err) == (1, ["kdx: failed: one run failed"])
 
 
-def test_its_mistakes_are_told_in_a_line_each(own, capsys):
+def test_its_mistakes_are_reported_in_a_line_each(own, capsys):
     for arguments, line in (
         (["study=mine", "study.txt=1"], "unknown key 'study.txt'"),
         (["study=mine", "scale=cpu"], "scale: a Greeting study does not apply this option; it applies rows"),

@@ -119,7 +119,7 @@ def test_what_shares_nothing_trains_alone(capsys, teacher, elsewhere):
     assert [json.loads((p / "result.json").read_text())["fused"] for p in folders(elsewhere)] == [1, 1]
 
 
-def test_runs_that_cannot_be_are_told_before_the_others_train(capsys, teacher, monkeypatch):
+def test_runs_that_cannot_be_are_reported_before_the_others_train(capsys, teacher, monkeypatch):
     trained = []
     monkeypatch.setattr("kdx.pool.pool.run_all", lambda configs, *_: trained.extend(configs) or ({}, []))
     monkeypatch.setattr("kdx.train._train", lambda composed, sweeps: prepare(composed) and None)

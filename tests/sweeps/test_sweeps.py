@@ -42,7 +42,7 @@ def test_two_ready_made_sweeps_are_crossed(typed: list[str]):
     assert len(overrides) == 3
 
 
-def test_an_unknown_sweep_is_told_with_what_was_meant():
+def test_an_unknown_sweep_is_reported_with_what_was_meant():
     with pytest.raises(ConfigError, match="unknown sweep 'temprature'; did you mean 'temperature'"):
         expand(["sweep=temprature"])
 
@@ -139,7 +139,7 @@ def _wait_for(look, job: subprocess.Popen[str]):
     raise AssertionError("it never came")
 
 
-def test_a_launcher_that_is_not_installed_is_told_in_a_line(capsys, monkeypatch):
+def test_a_launcher_that_is_not_installed_is_reported_in_a_line(capsys, monkeypatch):
     monkeypatch.setattr("kdx.sweeps.sweeps.find_spec", lambda module: None)
     said = command(capsys, "train", "-m", *SMALL, "hydra/launcher=joblib", "method=kd")
     assert said.code == 2

@@ -21,7 +21,7 @@ def test_a_metric_of_one_run_alone_does_not_move_the_metrics_that_all_have():
     assert shown.order(names)[0] == shown.main
 
 
-def test_a_metric_with_a_full_name_is_told_from_one_of_a_role():
+def test_a_metric_with_a_full_name_is_distinguished_from_one_of_a_role():
     known = Catalogue([*Labels(3).described, *LabelThresholds.described])
     assert known.in_full("thresholds/test/micro_f1")
     assert not known.in_full("teacher/test/micro_f1")

@@ -82,7 +82,7 @@ def test_swapping_the_sides_turns_the_sign():
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_few_seeds_are_said(n):
+def test_few_seeds_are_reported(n):
     assert f"{n} seed" in (caution(n) or "")
     assert caution(3) is None
 
