@@ -112,7 +112,7 @@ def checks(model: Tapped, size: int) -> dict[str, Any]:
             found["maps"] = max((min(error(f, m) for m in maps) for f in stages), default=None)
             try:
                 vector = net.forward_head(net.forward_features(x), pre_logits=True)
-                if isinstance(vector, Tensor) and as_vector(vector).dim() == 2:
+                if "pooled" in out.features and isinstance(vector, Tensor) and as_vector(vector).dim() == 2:
                     found["pooled"] = error(out.feature("pooled"), as_vector(vector))
             except (TypeError, AttributeError):
                 pass

@@ -128,7 +128,13 @@ def columns(good: Mapping[str, Mapping[str, Any]], total: int, methods: Sequence
 def commits(good: Mapping[str, Mapping[str, Any]]) -> str:
     """How many results each commit of the code has made."""
     made = Counter(of.get("commits", {}).get(m, "commits not recorded") for of in good.values() for m in of["student"])
-    return f"Results by commit of the code: {', '.join(f'{name} ({n})' for name, n in made.items()) or 'none'}."
+    text = f"Results by commit of the code: {', '.join(f'{name} ({n})' for name, n in made.items()) or 'none'}."
+    if "commits not recorded" in made:
+        text += (
+            " Those without a commit are older: at the smallest input of 32 pixels or more, and a gradient of the "
+            "logits alone counted as well."
+        )
+    return text
 
 
 def general(text: str) -> str:
