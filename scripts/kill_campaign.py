@@ -8,7 +8,7 @@ is written atomically, before a rename, half-way through a line of the record, o
 others come at a random share of the CPU time that the undisturbed command took. A kill hits one process; every other
 process of the command must end by itself within a minute. Exit status 1 if a trial was not exact.
 
-The killed process runs this file too, so hooks, trials and their comparison stay in one file.
+The hooks in the killed process and the trials that choose them stay in one file.
 """
 
 import argparse
