@@ -7,6 +7,8 @@ Two of five kills fall inside a write, in kinds whose writes happen in the kille
 is written atomically, before a rename, half-way through a line of the record, or half-way through a row of a memo. The
 others come at a random share of the CPU time that the undisturbed command took. A kill hits one process; every other
 process of the command must end by itself within a minute. Exit status 1 if a trial was not exact.
+
+The hooks in the killed process and the trials that choose them stay in one file.
 """
 
 import argparse

@@ -3,16 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from kdx.config.layout import ROLES, is_group, options
+from kdx.config.layout import is_group, options
+from kdx.config.suggest import key_paths, suggest
 from kdx.core.errors import closest, did_you_mean, shown, some
 
 # errors of Hydra; ValueError is raised for a group set to null, the others for values that Hydra takes apart
@@ -130,13 +129,13 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
     if found := re.search(r"You must specify '([^']+)'", text):
         return _choose_one(found[1])
     unknown = r"is not in struct|Could not override|Could not delete|Could not append"
-    if override.startswith("+") and not override.startswith("++") and cfg is not None and key in _paths(cfg, ""):
+    if override.startswith("+") and not override.startswith("++") and cfg is not None and key in key_paths(cfg, ""):
         return f"'{given}' adds a key that exists; write {shown(override[1:])}"
     if re.search(unknown, text) and override and cfg is not None:
         inside = re.search(r"Key '([^']+)' is not in struct", f"{text} {error.__cause__}")
-        if inside and key in _paths(cfg, ""):  # the value is a mapping with a key that the node lacks
+        if inside and key in key_paths(cfg, ""):  # the value is a mapping with a key that the node lacks
             key = f"{key}.{inside[1]}"
-        return f"unknown key '{shown(key)}'{_suggest(key, cfg)}"
+        return f"unknown key '{shown(key)}'{suggest(key, cfg)}"
     if "invalid literal for int()" in text and override:
         return f"{given}: {shown(key.rpartition('.')[0])} is a list; set the whole list: [a,b]"
     first = shown(text.strip().splitlines()[0] if text.strip() else type(error).__name__, 160)
@@ -237,55 +236,3 @@ def _unreadable(override: str) -> str:
         hint = f"'{key}=[{shown(quoted)}]'" if value.startswith("[") else f"'{key}={shown(quoted)}'"
         return f"cannot read '{given}'; a value with an equals sign needs quotes inside quotes: {hint}"
     return f"cannot read '{given}'; a value with brackets, commas, quotes or spaces of its own needs quotes"
-
-
-def _suggest(key: str, cfg: DictConfig) -> str:
-    """A hint for a key that does not exist: the keys that are close to it, or those of its node."""
-    top = key.split(".")[0]
-    if not _trains(cfg) and top not in cfg and (is_group(top) or top in ("seed", "data_seed")):
-        return "; it is a key of the study's runs, not of the study: see overrides in kdx study --help"
-    if key == "model":
-        return "; a network is chosen with student=NAME and teacher=NAME"
-    paths = [p for p in _paths(cfg, "") if not p.rpartition(".")[2].startswith("_")]
-    paths = [p for p in paths if (p.split(".")[0] == "hydra") == (top == "hydra")]
-    if same := [path for path in paths if path.lower() == key.lower()]:
-        return f"; did you mean {same[0]!r}?"
-    base, wrong, beyond = _deepest(key, set(paths))
-    siblings = [p[len(base) :].lstrip(".") for p in paths if p.rpartition(".")[0] == base]
-    close = [f"{base}.{name}" if base else name for name in get_close_matches(wrong, siblings, n=1)]
-    meant = [f"{p}{beyond}" if f"{p}{beyond}" in paths else p for p in close]
-    if not meant:
-        last = key.rpartition(".")[2]
-        names = {p.rpartition(".")[2] for p in paths}
-        same = last if last in names else next(iter(get_close_matches(last, names, n=1, cutoff=0.8)), None)
-        meant = sorted((p for p in paths if p.rpartition(".")[2] == same), key=len)[:3]
-    if meant:
-        return f"; did you mean {' or '.join(map(repr, meant))}?"
-    return f"; {f'{base} has' if base else 'known'}: {some(list(dict.fromkeys(siblings)))}" if siblings else ""
-
-
-def _deepest(key: str, paths: set[str]) -> tuple[str, str, str]:
-    """The part of a key that exists, the first segment that does not, and the rest."""
-    segments = key.split(".")
-    depth = next((d for d in range(len(segments)) if ".".join(segments[: d + 1]) not in paths), len(segments) - 1)
-    rest = segments[depth + 1 :]
-    return ".".join(segments[:depth]), segments[depth], "".join(f".{s}" for s in rest)
-
-
-def _paths(node: Any, prefix: str) -> list[str]:
-    if not isinstance(node, DictConfig):
-        return []
-    found: list[str] = []
-    for name in map(str, node):
-        path = f"{prefix}{name}"
-        found.append(path)
-        if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
-            found += _paths(node[name], f"{path}.")
-    if prefix or not _trains(node):
-        return found
-    return [*found, *(g for g in ("experiment", "debug", "recipe", *ROLES) if g not in found)]
-
-
-def _trains(cfg: DictConfig) -> bool:
-    """Whether a config is that of a training, not of a study."""
-    return "dataset" in cfg

@@ -1,4 +1,7 @@
-"""Checks a composed config and completes it to the full config of a run."""
+"""Checks a composed config and completes it to the full config of a run.
+
+A teacher's own training is prepared as the run that needs it, so both stay in one file.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""Rendering of a sheet as Markdown, LaTeX, CSV and text: reported, ours, difference, verdict and notes."""
+"""Rendering of a sheet as Markdown, LaTeX, CSV and text: reported, ours, difference, verdict and notes.
+
+The four formats share the rows and their marks, so they stay in one file.
+"""
 
 import csv as csv_module
 import io

@@ -1,4 +1,7 @@
-"""Tables of runs: mean, standard deviation and n per row and column, and differences with their intervals."""
+"""Tables of runs: mean, standard deviation and n per row and column, and differences with their intervals.
+
+One class whose methods read the same fields, so it stays in one file.
+"""
 
 import csv
 import io
