@@ -111,8 +111,9 @@ def results(row: str) -> dict[str, Any]:
 
 def commit() -> str:
     """The commit of the code, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    name = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], capture_output=True, text=True, check=True)
+    same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "kdx", "configs", "scripts"]).returncode == 0
+    return name.stdout.strip() + ("" if same else "-dirty")
 
 
 def write(rows: Mapping[str, object]) -> None:
