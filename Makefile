@@ -109,9 +109,9 @@ many: $(READY)  ## measure kdx status and kdx report on 10,000 made-up runs
 	$(BIN)/python scripts/many_runs.py
 
 .PHONY: compare
-compare: $(READY)  ## train briefly at BASE=commit and as it is here, and compare each bit (SET=dkd,crd for some cases)
+compare: $(READY)  ## train briefly at BASE=commit and as it is here, and compare each bit (SET=dkd,crd for some cases, WITHOUT=cka)
 	@test -n "$(BASE)" || { echo "say which commit: make compare BASE=HEAD" >&2; exit 2; }
-	$(BIN)/python scripts/compare.py $(BASE) $(if $(SET),--set $(SET))
+	$(BIN)/python scripts/compare.py $(BASE) $(if $(SET),--set $(SET)) $(if $(WITHOUT),--without $(WITHOUT))
 
 # ---- check ----
 

@@ -1,10 +1,12 @@
 """Compare short training runs at a commit and in the working tree, bit by bit.
 
-    python scripts/compare.py BASE [--set dkd,crd]
+    python scripts/compare.py BASE [--set dkd,crd] [--without cka]
 
 For each run, and each teacher that it trains, this compares all numbers of `metrics.jsonl` except times, the tensors of
 `student.safetensors`, and the metrics of `result.json`. It prints a line for each case: identical, or the first number
 that differs. It exits with 1 if a case differs or fails. Do not edit the working tree while it runs.
+
+`--without cka` leaves out metrics with that word in their name, where a change is meant; the last line says so.
 
 Only the command line is used, since a refactor moves modules. If a refactor also renames options, add the old names to
 `RENAMES`.
@@ -167,13 +169,13 @@ def must_run_its_own(side: Side) -> None:
         sys.exit(f"compare: Python finds kdx at {said.stdout.strip()}, not below {side.root}")
 
 
-def judge(case: str, sides: Sequence[Side], pool: ThreadPoolExecutor) -> tuple[bool, str]:
+def judge(case: str, sides: Sequence[Side], pool: ThreadPoolExecutor, without: Sequence[str]) -> tuple[bool, str]:
     """Run a case on both sides in parallel; returns whether they are identical, and a message."""
     playing = [pool.submit(side.play, case) for side in sides]
     failed = [str(error) for future in playing if isinstance(error := future.exception(), RuntimeError)]
     if failed:
         return False, f"FAILED: {'; '.join(failed)}"
-    before, after = (read_runs(future.result()) for future in playing)
+    before, after = (read_runs(future.result(), without) for future in playing)
     # the base's titles use its own names
     after = {sides[0].told(title): run for title, run in after.items()}
     if found := difference(before, after):
@@ -186,7 +188,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="commit that the working tree is compared with")
     parser.add_argument("--set", default=",".join(CASES), help=f"some of {','.join(CASES)}")
+    parser.add_argument("--without", default="", metavar="WORDS", help="words of metrics that are not compared")
     asked = parser.parse_args()
+    without = [word for word in asked.without.split(",") if word]
     cases = asked.set.split(",")
     if unknown := [case for case in cases if case not in CASES]:
         parser.error(f"unknown case {', '.join(unknown)}; cases: {', '.join(CASES)}")
@@ -200,11 +204,12 @@ def main() -> None:
                 must_run_its_own(side)
             for case in cases:
                 start = time.monotonic()
-                good, said = judge(case, sides, pool)
+                good, said = judge(case, sides, pool, without)
                 same.append(good)
                 print(f"{case:<10} {said} ({time.monotonic() - start:.0f} s)", flush=True)
     seconds = f"{time.monotonic() - began:.0f} s"
-    print(f"{commit[:10]} and the working tree: {sum(same)} of {len(same)} cases identical ({seconds})")
+    left_out = f", without metrics of {', '.join(without)}" if without else ""
+    print(f"{commit[:10]} and the working tree: {sum(same)} of {len(same)} cases identical{left_out} ({seconds})")
     sys.exit(not all(same))
 
 

@@ -90,27 +90,32 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if not key.startswith("time/")}
+def compared(line: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
+    """The metrics of a line, except times and those with one of some words in their name."""
+    return {
+        key: value
+        for key, value in line.items()
+        if not key.startswith("time/") and not any(word in key for word in without)
+    }
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, without: Sequence[str] = ()) -> Run:
     """Read a finished run. Its title is the folder's kind, method and seed, since hashes in names may change."""
     result = json.loads((folder / "result.json").read_text())
     return Run(
         title=f"{folder.parent.name}: method={result['choices']['method']} seed={result['seed']}",
-        lines=[without_times(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+        lines=[compared(json.loads(line), without) for line in (folder / "metrics.jsonl").read_text().splitlines()],
         tensors=load_file(folder / "student.safetensors"),
-        metrics={f"result, {key}": value for key, value in flat(result["metrics"]).items()},
+        metrics={f"result, {key}": value for key, value in compared(flat(result["metrics"]), without).items()},
     )
 
 
-def read_runs(outputs: Path) -> dict[str, Run]:
+def read_runs(outputs: Path, without: Sequence[str] = ()) -> dict[str, Run]:
     """The runs below a folder in the order in which they finished; runs of equal title are numbered in that order."""
     found: dict[str, Run] = {}
     seen: Counter[str] = Counter()
     for path in sorted(outputs.rglob("result.json"), key=lambda p: p.stat().st_mtime_ns):
-        run = read_run(path.parent)
+        run = read_run(path.parent, without)
         seen[run.title] += 1
         found[run.title if seen[run.title] == 1 else f"{run.title} #{seen[run.title]}"] = run
     return found

@@ -10,10 +10,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kdx.config.diagnose import COMPOSE_ERRORS, diagnose, explain, several_options, unreadable
+from kdx.config.diagnose import COMPOSE_ERRORS, diagnose, explain
+from kdx.config.grammar import several_options, split_readable
 from kdx.config.hidden import hidden
 from kdx.config.layout import config_dir, options, register_networks
 from kdx.core.errors import LONGEST, UserError, shown, some
@@ -88,9 +89,9 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
         choices: The option of each group.
 
     Raises:
-        ConfigError: A value is missing, or refers to a path that does not exist.
+        ConfigError: A value is missing, refers to itself, or refers to a path that does not exist.
     """
-    needs_hydra = choices is None and _needs_hydra(cfg.hydra)
+    needs_hydra = choices is None and _needs_hydra(cfg)
     if choices is None:
         choices = dict(cfg.hydra.runtime.choices)
     # in one piece, since interpolations cross nodes; Hydra's own node has missing values
@@ -113,10 +114,28 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
     )
 
 
-def _needs_hydra(node: DictConfig) -> bool:
-    job, callbacks = node.job, set(map(str, node.callbacks or ())) - {"failures"}  # a sweep's own
-    around = (job.chdir, job.env_set, callbacks, node.verbose, node.output_subdir)
-    return any(around) or node.mode not in (None, RunMode.RUN) or str(node.run.dir) != "."
+def _needs_hydra(cfg: DictConfig) -> bool:
+    """Whether Hydra's node sets something around the run.
+
+    Raises:
+        ConfigError: Hydra could not read one of the values.
+    """
+    node = cfg.hydra
+    try:
+        # Hydra reads these without the config's other nodes
+        job = OmegaConf.masked_copy(cfg, ["hydra"]).hydra.job
+        loggings = (node.hydra_logging, node.job_logging)
+        callbacks = set(map(str, node.callbacks or ())) - {"failures"}  # a sweep's own
+        around = (job.chdir, job.env_set, callbacks, node.verbose, node.output_subdir)
+        needed = any(around) or node.mode not in (None, RunMode.RUN) or str(node.run.dir) != "."
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError([explain(error, "", None)]) from None
+    for name, value in zip(("hydra_logging", "job_logging"), loggings, strict=True):
+        if not isinstance(value, DictConfig | None):
+            raise ConfigError([f"hydra.{name} takes a mapping or null, found {shown(str(value))}"])
+    if not isinstance(node.verbose, bool | str | ListConfig):
+        raise ConfigError([f"hydra.verbose takes true, false or names of loggers, found {shown(str(node.verbose))}"])
+    return needed
 
 
 def _paths(node: Any, prefix: str, has: Callable[[DictConfig, Any], bool]) -> Iterator[str]:
@@ -140,7 +159,7 @@ def points(overrides: Sequence[str], searched: bool = False) -> list[list[str]]:
         overrides: In Hydra's grammar.
         searched: Whether a sweeper searches intervals; both ends of an interval are then used.
     """
-    if problems := unreadable(overrides):
+    if problems := split_readable(overrides)[1]:
         raise ConfigError(problems)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     axes: list[list[str]] = []

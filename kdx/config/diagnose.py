@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hydra import compose as hydra_compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from kdx.config.grammar import key_of, split_readable
 from kdx.config.layout import is_group, options
 from kdx.config.suggest import key_paths, suggest
 from kdx.core.errors import closest, did_you_mean, shown, some
 
-# errors of Hydra; ValueError is raised for a group set to null, the others for values that Hydra takes apart
+# errors of Hydra: ValueError for a group set to null, OSError for a key that is too long for the name of a file, the
+# others for values that Hydra takes apart
 COMPOSE_ERRORS = (
     HydraException,
     OmegaConfBaseException,
@@ -23,6 +24,7 @@ COMPOSE_ERRORS = (
     KeyError,
     AttributeError,
     RecursionError,
+    OSError,
 )
 
 
@@ -48,9 +50,9 @@ def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Di
         config_name: A file at the top of `configs/`.
         error: The error that composing them together raised.
     """
-    readable, problems = _split_readable(overrides)
+    readable, problems = split_readable(overrides)
     # group choices first: they determine which keys exist
-    choosing = [o for o in readable if is_group(_key(o).split("@", 1)[0])]
+    choosing = [o for o in readable if is_group(key_of(o).split("@", 1)[0])]
     good, known, again = _choose(config_name, choosing, problems)
     if not known:
         return Diagnosis(problems, None)
@@ -58,11 +60,6 @@ def diagnose(overrides: Sequence[str], config_name: str, error: Exception) -> Di
     cfg = hydra_compose(config_name, good, return_hydra_config=True) if wrong else None
     problems += [explain(found, override, cfg) for override, found in wrong]
     return Diagnosis(problems or [explain(error, "", None)], good)
-
-
-def unreadable(overrides: Sequence[str]) -> list[str]:
-    """A line for each override that is not in Hydra's grammar."""
-    return _split_readable(overrides)[1]
 
 
 def _sift(config_name: str, good: list[str], candidates: Sequence[str]) -> list[tuple[str, Exception]]:
@@ -92,12 +89,12 @@ def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> t
         except COMPOSE_ERRORS as found:
             group, name = _not_found(found)
             # a folder that is not an option, or a data set without the recipe that another choice names
-            if "Could not override" in str(found) or (group is not None and group != _key(override)):
+            if "Could not override" in str(found) or (group is not None and group != key_of(override)):
                 again.append(override)
                 continue
             problems.append(explain(found, override, None))
-            close = closest(name, options(_key(override))) if group is not None else None
-            good += [f"{_key(override)}={close}"] if close else []
+            close = closest(name, options(key_of(override))) if group is not None else None
+            good += [f"{key_of(override)}={close}"] if close else []
             known = known and bool(close)
     return good, known, again
 
@@ -111,7 +108,7 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         cfg: The config without that override, with Hydra's node, for suggestions.
     """
     text, given = str(error), shown(override)
-    key = _key(override)
+    key = key_of(override)
     group, name = _not_found(error)
     if group is not None and override and group != key:
         return f"{given} needs {shown(group)}={shown(name)}, which does not exist; choose one: {some(options(group))}"
@@ -136,6 +133,12 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         if inside and key in key_paths(cfg, ""):  # the value is a mapping with a key that the node lacks
             key = f"{key}.{inside[1]}"
         return f"unknown key '{shown(key)}'{suggest(key, cfg)}"
+    if isinstance(error, RecursionError):
+        return f"{given or 'the config'}: values are nested too deeply, or refer to themselves"
+    if "Missing mandatory value" in text:
+        return f"{given or _full_key(text)}: a value is missing"
+    if isinstance(error, OSError) and override:
+        return f"cannot read '{given}': {error.strerror}"
     if "invalid literal for int()" in text and override:
         return f"{given}: {shown(key.rpartition('.')[0])} is a list; set the whole list: [a,b]"
     first = shown(text.strip().splitlines()[0] if text.strip() else type(error).__name__, 160)
@@ -147,25 +150,6 @@ def _full_key(text: str) -> str:
     """The key that an error of OmegaConf reports; empty if it reports none."""
     where = re.search(r"full_key: (\S+)", text)
     return shown(where[1]) if where else ""
-
-
-def several_options(overrides: Sequence[str]) -> list[str]:
-    """A line for each group that is given a list: Hydra would merge its options one over the other."""
-    problems, parser = [], OverridesParser.create()
-    for override in overrides:
-        key = _key(override).split("@", 1)[0]
-        if "=[" not in override or key.startswith("hydra") or not is_group(key):
-            continue
-        try:
-            listed = isinstance(parser.parse_override(override).value(), list)
-        except HydraException:
-            continue  # reported as unreadable
-        if listed:
-            words = override.split("=", 1)[1].strip().strip("[]")
-            problems.append(
-                f"{key} takes one option, found {shown(override)}; a sweep is written -m {key}={shown(words)}"
-            )
-    return problems
 
 
 def _choose_one(group: str) -> str:
@@ -188,51 +172,3 @@ def _not_found(error: Exception) -> tuple[str | None, str]:
     # the first folder is the group: options may lie in subfolders, as experiments do
     depth = 2 if parts[0] in ("hydra",) else 1
     return "/".join(parts[:depth]), "/".join(parts[depth:])
-
-
-def _key(override: str) -> str:
-    return override.split("=", 1)[0].lstrip("+~")
-
-
-def _split_readable(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    readable, problems = [], []
-    parser = OverridesParser.create()
-    for override in _without_spaced_signs(overrides, problems):
-        try:
-            parser.parse_override(override)
-            readable.append(override)
-        except HydraException:
-            problems.append(_unreadable(override))
-    return readable, problems
-
-
-def _without_spaced_signs(overrides: Sequence[str], problems: list[str]) -> list[str]:
-    """The overrides without those that the shell split at spaces around the equals sign."""
-    kept = list(overrides)
-    while "=" in kept:
-        at = kept.index("=")
-        left, right = "".join(kept[max(at - 1, 0) : at]), "".join(kept[at + 1 : at + 2])
-        left, right = shown(left), shown(right)
-        problems.append(f"cannot read '{left} = {right}'; write it without spaces: {left}={right}")
-        del kept[max(at - 1, 0) : at + 2]
-    return kept
-
-
-def _unreadable(override: str) -> str:
-    key, sign, value = override.partition("=")
-    given, key = shown(override), shown(key)
-    if override.endswith("\r"):
-        return f"'{given}' ends with a carriage return, as in Windows scripts; convert the script to Unix line ends"
-    if not sign:
-        return f"cannot read '{given}'; a setting is written key=value"
-    if not value.isascii() and not set(value) & set("'\"[]{}()"):
-        return f"cannot read '{given}'; letters outside ASCII need quotes inside quotes: '{key}=\"{shown(value)}\"'"
-    if "=" in value:
-        inner = value.strip("[]").replace("'", "").replace('"', "")
-        parts = [part.strip() for part in inner.split(",")]
-        if not value.startswith("[") or not all("=" in part for part in parts):
-            parts = [inner]
-        quoted = ",".join(f'"{part}"' for part in parts)
-        hint = f"'{key}=[{shown(quoted)}]'" if value.startswith("[") else f"'{key}={shown(quoted)}'"
-        return f"cannot read '{given}'; a value with an equals sign needs quotes inside quotes: {hint}"
-    return f"cannot read '{given}'; a value with brackets, commas, quotes or spaces of its own needs quotes"

@@ -76,7 +76,10 @@ def options(group: str) -> list[str]:
 
 def is_group(key: str) -> bool:
     """Whether a key names a folder of options."""
-    return any((root / key).is_dir() for root in config_dirs())
+    try:
+        return any((root / key).is_dir() for root in config_dirs())
+    except OSError:  # too long for the name of a file
+        return False
 
 
 class OwnConfigs(SearchPathPlugin):

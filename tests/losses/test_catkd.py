@@ -35,6 +35,18 @@ def test_maps_as_they_are_differ_by_their_size():
     torch.testing.assert_close(rows, 4 * pooled.square().mean((1, 2, 3)))
 
 
+@pytest.mark.parametrize("side", [2, 4])
+def test_normalised_maps_are_bounded_and_a_weight_for_one_form_is_none_for_the_other(side: int):
+    """Unit vectors of n numbers differ by at most 4 / n in the mean; maps as they are grow with their square."""
+    mine, theirs = (100 * torch.randn(3, 5, 8, 8).double() for _ in range(2))
+    normalised = map_distance(mine, theirs, side, normalize=True)
+    assert (normalised <= 4 / side**2).all()
+    ratios = [map_distance(s * mine, s * theirs, side, normalize=False) / normalised for s in (1.0, 3.0)]
+    torch.testing.assert_close(ratios[1], 9 * ratios[0])
+    opposite = map_distance(mine, -mine, side, normalize=True)
+    torch.testing.assert_close(opposite, torch.full((3,), 4 / side**2).double())
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_classifiers_biases_stay_out_of_the_maps(bias: bool):
     shapes = Shapes((CLASSES,), {"final": (4, 4, 4)})

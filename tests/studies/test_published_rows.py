@@ -196,6 +196,40 @@ def test_the_kd_of_bss_has_the_weights_of_the_script_that_printed_it():
         assert (overrides["schedule.milestones"], overrides["optimizer.nesterov"]) == ("[100,150]", "true")
 
 
+# the forms of public code that shipped methods follow: method, path in its file, value
+SHIPPED = [
+    ("catkd", "terms.catkd.normalize", False),
+    ("catkd", "terms.catkd.bias", False),
+    ("catkd", "weights.catkd", 15),  # the pair resnet32x4 to resnet8x4
+    ("vid", "terms.vid.bias", False),
+    ("ickd", "terms.ickd.initial", "torch"),
+    ("ickd_kd", "terms.ickd.initial", "torch"),
+    ("camkd", "terms.kd.across", "count"),
+    ("ebkd", "terms.kd.across", "count"),
+]
+# settings for CIFAR-100 of yzd-v/cls_KD, which the files name beside those for ImageNet
+CIFAR100 = {
+    "mgd": {"weights.mgd": 0.0012},
+    "nkd": {"temperature": 3, "terms.nkd.nontarget_weight": 3.5},
+    "srrl": {"terms.srrl.logit_weight": 5},
+}
+
+
+@pytest.mark.parametrize(("name", "path", "value"), SHIPPED)
+def test_shipped_methods_have_the_form_of_public_code(name: str, path: str, value: Any):
+    text = (config_dir() / "method" / f"{name}.yaml").read_text()
+    assert reduce(lambda at, part: at[part], path.split("."), yaml.safe_load(text)) == value
+
+
+@pytest.mark.parametrize("name", CIFAR100)
+def test_settings_for_cifar100_are_named_and_have_keys(name: str):
+    text = (config_dir() / "method" / f"{name}.yaml").read_text()
+    named = dict(re.findall(r"method\.([a-z_.]+)=([0-9.]+)", text.split("_target_:")[0]))
+    assert {key: float(value) for key, value in named.items()} == CIFAR100[name]
+    for path in named:
+        reduce(lambda at, part: at[part], path.split("."), yaml.safe_load(text))
+
+
 def test_simkd_projects_the_map_before_the_last_convolution_of_shufflenet():
     name = "simkd/cifar100"
     for row in ("SimKD (f=8)", "SimKD (f=4)", "SimKD (f=2)"):
