@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdx.core import notice
 from kdx.core.outputs import FeatureSpec, Shapes
 from kdx.losses.base.heads import classifier_of, local_classifier
 from kdx.losses.base.roles import inner_pairs, inner_roles, pair_roles, resolve
@@ -64,7 +65,8 @@ def test_every_stage_is_read_by_default():
     assert review.teacher_roles() == (*(f"stage{i}.preact" for i in (1, 2, 3, 4)), "pooled")
 
 
-def test_networks_of_unequal_depth_are_compared_as_far_as_both_go(capsys):
+def test_networks_of_unequal_depth_are_compared_as_far_as_both_go(capsys, monkeypatch):
+    monkeypatch.setattr(notice, "_said", set())  # each notice is printed once in a process
     assert [theirs for _, theirs in inner_pairs(shapes(3), shapes(4))] == ["stage1", "stage2", "stage3"]
     assert "the student has 3 stages and the teacher 4" in capsys.readouterr().err
     assert inner_roles(shapes(11), "student")[-1] == "stage11"

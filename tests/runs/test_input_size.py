@@ -5,7 +5,8 @@ from door import SMALL
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.schema import RunConfig
-from kdx.runs.checks import input_size, tell
+from kdx.core import notice
+from kdx.runs.checks import input_size
 from kdx.runs.prepare import examine, prepare
 
 IMAGES = [o for o in SMALL if "input_shape" not in o and "dataset.mean" not in o and "dataset.std" not in o]
@@ -18,7 +19,7 @@ def examined(*overrides: str) -> RunConfig:
 
 
 def test_a_vision_transformer_gets_the_size_of_the_images(monkeypatch, capsys):
-    monkeypatch.setattr(tell, "_told", set())
+    monkeypatch.setattr(notice, "_said", set())
     net = examined("student=timm", "student.net.name=vit_tiny_patch16_224").student.net
     assert net["options"] == {"img_size": 32}
     assert capsys.readouterr().err.splitlines() == [
