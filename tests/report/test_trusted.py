@@ -1,6 +1,7 @@
 """Runs from unknown sources: no command calls a function that their configs name."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,8 @@ def test_a_run_of_our_own_is_computed_again(tiny):
 def test_a_computation_neither_downloads_nor_writes_elsewhere(tiny, tmp_path):
     config = tiny("method=kd")
     found = read(fabricate(tmp_path / "run", config, {"test/top1": 0.5}))
-    found.config["dataset"] |= {"_target_": "kdx.data.sources.shards.Shards", "download": True, "index": "/etc"}
+    shards = {"_target_": "kdx.data.sources.shards.Shards", "download": True, "index": "/etc"}
+    found = replace(found, config={**found.config, "dataset": {**found.config["dataset"], **shards}})
     with pytest.raises(UserError, match="config.yaml: "):  # the other keys do not fit this source
         as_data(found)
 
