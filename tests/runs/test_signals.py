@@ -22,8 +22,10 @@ NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """The process's own handlers afterwards, and no signal left over."""
+    """Default handlers, the process's own ones afterwards, and no signal left over."""
     before = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGINT)}
+    for number in NUMBERS:  # a parent such as nohup may have them ignored
+        signal.signal(number, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
