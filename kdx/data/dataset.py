@@ -16,6 +16,7 @@ from kdx.data.order import Mix
 from kdx.data.regime import balanced, stratified
 from kdx.data.sets import DataError, ExampleSet
 from kdx.tasks.classes import Classes
+from kdx.tasks.values import Values
 
 
 @dataclass(frozen=True)
@@ -223,13 +224,18 @@ class LabelledImages(ImageDataset):
             )
 
 
-def check_outputs(num_outputs: int, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Raise DataError unless there is one mean and one positive standard deviation per target value."""
+def standardised_values(num_outputs: int, mean: Sequence[float], std: Sequence[float]) -> Values:
+    """The task of targets of `num_outputs` values, each minus its mean and divided by its standard deviation.
+
+    Raises:
+        DataError: There is not one mean and one positive standard deviation per value.
+    """
     if not len(mean) == len(std) == num_outputs or min(std) <= 0:
         raise DataError(
             f"target_mean and target_std need one number for each of num_outputs={num_outputs}, and a positive std; "
             f"got target_mean {list(mean)}, target_std {list(std)}"
         )
+    return Values(tuple(mean), tuple(std))
 
 
 def check_units(mean: Sequence[float], std: Sequence[float], keys: str) -> None:

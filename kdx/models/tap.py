@@ -116,11 +116,6 @@ class Tapped(nn.Module):
         self._plans: dict[tuple[int, ...], Plan] = {}
 
     @property
-    def head_path(self) -> str | None:
-        """Module path of the final classifier; of the first one if there are several."""
-        return self.heads[0] if self.heads else None
-
-    @property
     def head(self) -> nn.Module:
         """The final classifier: a linear layer, or a 1x1 convolution in a few networks."""
         if not self.heads:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import CLASSES, STUDENT, TINY
 from deaths import Moment, die_at
+from study_options import study_options
 from traces import outcome
 
 from kdx.config.compose import ConfigError
@@ -44,16 +45,7 @@ def chain(**changed: Any) -> Chain:
 
 
 def options(**changed: Any) -> Options:
-    settings = {
-        "fresh": False,
-        "reuse": False,
-        "scale": None,
-        "only": None,
-        "jobs": 1,
-        "fused": False,
-        "fused_limit": 8,
-    }
-    return Options(**settings | {"retry": None, "rows": None, "columns": None, "overrides": []} | changed)
+    return study_options(**{"fused_limit": 8} | changed)
 
 
 def paths(folder: Path) -> dict[str, str]:

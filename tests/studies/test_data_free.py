@@ -5,27 +5,14 @@ from pathlib import Path
 import pytest
 from conftest import CLASSES, STUDENT, TINY
 from safetensors.torch import load_file
+from study_options import study_options
 
 from kdx.core.errors import UserError
 from kdx.models.inversion import DeepInversion
 from kdx.studies.data_free import DataFree, Inversion
 from kdx.studies.grid import Grid
-from kdx.studies.options import Options
 
 RECIPE = DeepInversion(steps=2, lr=0.1, statistics=1.0, smooth=0.0, small=0.0, compete=1.0, temperature=3.0, jitter=1)
-OPTIONS = {
-    "fresh": False,
-    "reuse": False,
-    "scale": None,
-    "only": None,
-    "jobs": 1,
-    "fused": False,
-    "fused_limit": 1,
-    "retry": None,
-    "rows": None,
-    "columns": None,
-    "overrides": [],
-}
 
 
 def study(folder: Path) -> DataFree:
@@ -55,7 +42,7 @@ def images(folder: Path) -> dict[str, object]:
 @pytest.mark.slow
 def test_images_are_made_once_and_learned_from(tmp_path: Path, capsys):
     paths = {key: str(tmp_path / key) for key in ("runs", "teachers", "memos")} | {"outputs": str(tmp_path)}
-    assert study(tmp_path).execute(paths, Options(**OPTIONS)) == []
+    assert study(tmp_path).execute(paths, study_options()) == []
     made = images(tmp_path)
     assert {name: tuple(x.shape) for name, x in made.items()} == {
         "di-0": (7, 8, 8, 3),
@@ -66,7 +53,7 @@ def test_images_are_made_once_and_learned_from(tmp_path: Path, capsys):
     learned = {r.name.split("-")[-1]: r for r in (tmp_path / "runs").iterdir()}
     assert len(learned) == 2
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "studies" / "free").glob("*.safetensors")}
-    assert study(tmp_path).execute(paths, Options(**OPTIONS)) == []
+    assert study(tmp_path).execute(paths, study_options()) == []
     assert "making" not in capsys.readouterr().out and before == {p: p.stat().st_mtime_ns for p in before}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CLASSES, STUDENT, TINY
+from study_options import study_options
 
 from kdx.core.errors import UserError
 from kdx.runs.results import Result
@@ -204,20 +205,7 @@ def study(**changed) -> Grid:
 
 
 def options(**changed) -> Options:
-    settings = {
-        "fresh": False,
-        "reuse": False,
-        "overrides": [],
-        "scale": None,
-        "only": None,
-        "jobs": 1,
-        "fused": False,
-        "fused_limit": 16,
-        "retry": None,
-        "rows": None,
-        "columns": None,
-    }
-    return Options(**settings | changed)
+    return study_options(**{"fused_limit": 16} | changed)
 
 
 def test_a_study_runs_what_is_missing_and_nothing_else(tmp_path, monkeypatch, capsys):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import CLASSES, STUDENT, TINY
 from safetensors.torch import load_file
-from test_study import PLAIN
+from study_options import study_options
 from torch import nn
 
 from kdx.core.batch import Batch
@@ -133,7 +133,7 @@ def paths(folder: Path) -> dict[str, str]:
 
 
 def options(**changed: Any) -> Options:
-    return Options(**PLAIN | changed)
+    return study_options(**changed)
 
 
 def test_it_asks_for_runs_that_are_missing_and_trains_none_that_are_there(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from scipy.stats import ttest_ind_from_stats
+from study_options import study_options
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.identity import identity
@@ -21,7 +22,7 @@ from kdx.runs.build import make
 from kdx.runs.export import folder_of
 from kdx.runs.prepare import examine
 from kdx.studies.config_cache import ConfigCache
-from kdx.studies.options import Options, select
+from kdx.studies.options import select
 from kdx.studies.paper_table import PaperTable
 from kdx.studies.table_runs import with_seed
 from kdx.tables.paper_cells import Printed, Reported, convert, judge
@@ -155,20 +156,7 @@ def table(**changes):
 
 
 def asked(**changes):
-    given = {
-        "fresh": False,
-        "reuse": False,
-        "overrides": [],
-        "scale": "smoke",
-        "only": None,
-        "jobs": 1,
-        "fused": False,
-        "fused_limit": 16,
-        "retry": None,
-        "rows": None,
-        "columns": None,
-    }
-    return Options(**{**given, **changes})
+    return study_options(**{"scale": "smoke", "fused_limit": 16} | changes)
 
 
 def places(folder: Path) -> dict[str, str]:

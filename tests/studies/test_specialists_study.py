@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from conftest import CLASSES, STUDENT, TINY
 from deaths import Moment, die_at
+from study_options import study_options
 from traces import outcome
 
 from kdx.studies.clusters import Clustering
@@ -35,17 +36,7 @@ STUDY = Specialists(
 
 
 def options(**changed: Any) -> Options:
-    settings = {
-        "fresh": False,
-        "reuse": False,
-        "scale": None,
-        "only": None,
-        "jobs": 1,
-        "fused": False,
-        "fused_limit": 8,
-    }
-    settings |= {"retry": None, "rows": None, "columns": None, "overrides": ["trainer.checkpoint_seconds=0"]}
-    return Options(**settings | changed)
+    return study_options(**{"fused_limit": 8, "overrides": ["trainer.checkpoint_seconds=0"]} | changed)
 
 
 def execute(folder: Path, **changed: Any) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from door import command
+from study_options import study_options
 
 from kdx.config.compose import compose
 from kdx.config.layout import OWN, options
@@ -25,19 +26,6 @@ from kdx.studies.study import Study, check_study
 # the classes that shipped configs name
 KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clusters, Networks]
 
-PLAIN: dict[str, Any] = {
-    "fresh": False,
-    "reuse": False,
-    "scale": None,
-    "only": None,
-    "jobs": 1,
-    "fused": False,
-    "fused_limit": 1,
-    "retry": None,
-    "rows": None,
-    "columns": None,
-    "overrides": [],
-}
 ASKED: dict[str, Any] = {"scale": "cpu", "rows": ["a"], "columns": ["b"]}
 
 
@@ -64,13 +52,13 @@ class Counts:
 @pytest.mark.parametrize("name", NARROWING)
 def test_an_option_that_a_study_does_not_apply_is_refused(kind: type[Study], name: str):
     study = kind.__new__(kind)  # what it accepts is the class's
-    asked = Options(**PLAIN | {name: ASKED[name]})
+    asked = study_options(**{name: ASKED[name]})
     if name in kind.accepts:
         assert check_study(study, asked) is study
     else:
         with pytest.raises(UserError, match=f"^{name}: a {kind.__name__} study does not apply this option"):
             check_study(study, asked)
-    assert check_study(study, Options(**PLAIN)) is study
+    assert check_study(study, study_options()) is study
 
 
 OWN_STUDY = """

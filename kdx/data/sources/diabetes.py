@@ -15,7 +15,7 @@ from torch import Tensor
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.seed import generator
 from kdx.core.spec import Vectors
-from kdx.data.dataset import Dataset, check_outputs
+from kdx.data.dataset import Dataset, standardised_values
 from kdx.data.sets import DataError, VectorSet
 from kdx.tasks.values import Values
 
@@ -53,10 +53,10 @@ class Diabetes(Dataset):
 
     @property
     def task(self) -> Values:
-        check_outputs(self.num_outputs, self.target_mean, self.target_std)
+        task = standardised_values(self.num_outputs, self.target_mean, self.target_std)
         if self.num_outputs != 1:
             raise DataError(f"the diabetes table has one target, so num_outputs must be 1, got {self.num_outputs}")
-        return Values(tuple(self.target_mean), tuple(self.target_std))
+        return task
 
     @property
     def inputs(self) -> Vectors:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdx.core.errors import shown
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.data.dataset import ImageDataset, LabelledImages, check_outputs, check_units
+from kdx.data.dataset import ImageDataset, LabelledImages, check_units, standardised_values
 from kdx.data.sets import DataError, ImageSet, Targets, TensorSet
 from kdx.tasks.labels import Labels
 from kdx.tasks.values import Values
@@ -105,8 +105,7 @@ class OwnValues(OwnImages):
 
     @property
     def task(self) -> Values:
-        check_outputs(self.num_outputs, self.target_mean, self.target_std)
-        return Values(tuple(self.target_mean), tuple(self.target_std))
+        return standardised_values(self.num_outputs, self.target_mean, self.target_std)
 
     def read_targets(self, given: Iterable[Any], where: str) -> Targets:
         values = torch.stack([_vector(target, self.num_outputs, "num_outputs", where) for target in given])

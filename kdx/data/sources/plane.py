@@ -9,7 +9,7 @@ from torch import Tensor
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
-from kdx.data.dataset import ImageDataset, check_outputs
+from kdx.data.dataset import ImageDataset, standardised_values
 from kdx.data.sets import TensorSet
 from kdx.tasks.values import Values
 
@@ -41,8 +41,7 @@ class Plane(ImageDataset):
 
     @property
     def task(self) -> Values:
-        check_outputs(self.num_outputs, self.target_mean, self.target_std)
-        return Values(tuple(self.target_mean), tuple(self.target_std))
+        return standardised_values(self.num_outputs, self.target_mean, self.target_std)
 
     def load(self) -> tuple[TensorSet, TensorSet]:
         return self._draw("train", self.train_size), self._draw("test", self.test_size)
