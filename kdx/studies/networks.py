@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from kdx.studies.links import Links
 from kdx.studies.measures.base import Drawn, Measurement
 from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
+from kdx.tables.claims.read import check_places, read
 from kdx.tables.footnotes import footnotes
 from kdx.tables.publish import publish
 from kdx.tables.statistics import ENOUGH, caution
@@ -50,6 +51,7 @@ class Networks:
             and classes of theirs, such as a domain that some have not seen. None for the networks' own, which must be
             the same.
         starts: Networks that also take part with the weights that their training started from, as "NAME at start".
+        claims: Claims about the table, see `kdx.tables.claims`.
 
     Raises:
         UserError: Fewer than one seed or two networks, or see `Links`.
@@ -66,6 +68,7 @@ class Networks:
     measure: Measurement
     examples: Sequence[str] | None = None
     starts: Sequence[str] = ()
+    claims: Mapping[str, Any] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -75,6 +78,7 @@ class Networks:
         for name in self.starts:
             links.must_exist(name, "study.starts")
         object.__setattr__(self, "_links", links)
+        object.__setattr__(self, "claims", read(self.claims))
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, measure, and write and print the table of the seeds that are complete.
@@ -111,7 +115,9 @@ class Networks:
         runs = [result.data for (_, seed), (_, result) in found.items() if seed in complete]
         lacking = {s: [n for n in self.networks if (n, s) not in found] for s in self.seeds if s not in complete}
         missing = [f"missing: seed {seed}: no result of {', '.join(names)}" for seed, names in lacking.items()]
-        publish(self._table(scores, missing, footnotes(runs)), paths, self.name)
+        table = self._table(scores, missing, footnotes(runs))
+        check_places(self.claims, table.values, table.columns)
+        publish(table, paths, self.name, claims=self.claims)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
