@@ -4,33 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_loaders import synthetic
-from test_regime import DIGITS
+from digit_domains import ALL, DIGITS, PHOTOS, photos_of
 
 from kdx.data.sets import DataError
-from kdx.data.sources.domains import DOMAIN, Domains, draw
-
-PHOTOS = synthetic(input_shape=(3, 12, 11), train_size=20, test_size=13)
-SETTINGS = {
-    "num_classes": 10,
-    "input_shape": (3, 8, 8),
-    "mean": (0.3,) * 3,
-    "std": (0.4,) * 3,
-    "fraction": 1.0,
-    "fraction_seed": 0,
-    "val_fraction": 0.0,
-    "val_seed": 0,
-    "train_subset": 500,
-}
-ALL = Domains(
-    name="d",
-    source=DIGITS,
-    domains=["grey", "colour", "blended"],
-    shares=None,
-    photos=PHOTOS,
-    domain_seed=0,
-    **SETTINGS,
-)
+from kdx.data.sources.domains import DOMAIN, draw
 
 
 def test_each_domain_is_drawn_from_the_same_images_in_order():
@@ -84,6 +61,6 @@ def test_domains_that_cannot_be_drawn_are_refused():
     with pytest.raises(DataError, match="a number for each of 3 domains"):
         replace(ALL, shares=[0.5])
     with pytest.raises(DataError, match="colour images of at least 8 x 8 pixels"):
-        replace(ALL, photos=synthetic(input_shape=(3, 7, 9))).load()
+        replace(ALL, photos=photos_of((3, 7, 9))).load()
     with pytest.raises(DataError, match="drawn from grey images, but synthetic has colours"):
         replace(ALL, source=PHOTOS, domains=["grey"]).load()
