@@ -8,6 +8,7 @@ import torch
 
 from kdx.core.errors import UserError, shown
 from kdx.core.files import atomic_write
+from kdx.core.notice import notice
 
 FORMAT = 3
 
@@ -59,6 +60,8 @@ class Checkpoints:
                     f"{path} is a checkpoint of the run {shown(str(other))}, not of this run ({self.run}); put its own "
                     "checkpoint back, or restart the run with fresh=true"
                 )
+            if damaged:
+                notice(f"damaged checkpoint: {damaged[0]}; the run continues from {path}, which is older")
             return state
         if damaged:
             raise UserError(f"damaged checkpoint: {', '.join(damaged)}; fresh=true restarts the run")
