@@ -30,7 +30,7 @@ from kdx.tables.footnotes import commit as shown
 
 
 @dataclass(frozen=True)
-class Found:
+class ConfusableSets:
     """Sets of confusable classes.
 
     Attributes:
@@ -67,7 +67,7 @@ class Clustering:
     steps: PositiveInt
 
     @torch.no_grad()
-    def find(self, network: nn.Module, batches: Batches) -> Found:
+    def find(self, network: nn.Module, batches: Batches) -> ConfusableSets:
         """The sets of a network in evaluation mode, from its predictions on the batches of `split`."""
         covariance, right, seen = Covariance(), 0, 0
         limit = None if self.examples is None else -(-self.examples // batches.batch_size)
@@ -79,7 +79,7 @@ class Clustering:
         found = confusable_classes(
             covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps
         )
-        return Found(found, seen, right / seen)
+        return ConfusableSets(found, seen, right / seen)
 
 
 @dataclass(frozen=True, kw_only=True)
