@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kdx.runs.results import Protocol
 from kdx.studies.grid import Grid
@@ -25,6 +25,7 @@ class Chain:
         baseline: Row that gains are measured against; None for none.
         columns: As in `Grid`.
         protocol: The epoch whose numbers the table shows.
+        claims: Claims about the table, see `kdx.tables.claims`.
 
     Raises:
         UserError: A link or a row does not exist, or links need each other.
@@ -41,6 +42,7 @@ class Chain:
     baseline: str | None
     columns: Sequence[str]
     protocol: Protocol
+    claims: Mapping[str, Any] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
     _table: Grid = field(init=False, repr=False, compare=False)
 
@@ -61,6 +63,7 @@ class Chain:
             teacher_row=False,
             columns=self.columns,
             protocol=self.protocol,
+            claims=self.claims,
         )
         object.__setattr__(self, "_links", links)
         object.__setattr__(self, "_table", table)

@@ -1,8 +1,8 @@
 """A study of rows of overrides, each with several seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
@@ -11,8 +11,9 @@ from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
+from kdx.tables.claims.read import check_places, read
 from kdx.tables.publish import publish
-from kdx.tables.table import Table
+from kdx.tables.table import TEACHER, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Grid:
             difference to the baseline in the first column, "teacher/test/top1" and the like for a row's teachers on
             test.
         protocol: The epoch whose numbers the table shows.
+        claims: Claims about the table, see `kdx.tables.claims`.
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
@@ -50,6 +52,7 @@ class Grid:
     teacher_row: bool
     columns: Sequence[str]
     protocol: Protocol
+    claims: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         if not self.seeds or not self.rows:
@@ -62,6 +65,8 @@ class Grid:
             raise UserError("the column 'cost' needs study.cost_row, its reference row")
         if "gain" in self.columns and self.baseline is None:
             raise UserError("the column 'gain' needs study.baseline, its reference row")
+        object.__setattr__(self, "claims", read(self.claims))
+        check_places(self.claims, [*self.rows, TEACHER], self.columns)
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, write `table.md`, `table.csv` and `table.png`, and print the table.
@@ -130,7 +135,7 @@ class Grid:
             table = replace(table, notes=[line, *table.notes])
         if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
             table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
-        publish(table, paths, self.name)
+        publish(table, paths, self.name, claims=self.claims)
 
     def _reference(self, column: str) -> str | None:
         """The reference row of a column; None for a plain measurement."""

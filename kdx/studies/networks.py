@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from kdx.core.ranges import Count
 from kdx.studies.links import Links
 from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
+from kdx.tables.claims.read import check_places, read
 from kdx.tables.footnotes import footnotes
 from kdx.tables.publish import publish
 from kdx.tables.statistics import ENOUGH, caution
@@ -68,6 +69,7 @@ class Networks:
         networks: Overrides of each run, by the name that the measurement sees.
         split: Examples that networks are compared on.
         measure: The measurement.
+        claims: Claims about the table, see `kdx.tables.claims`.
 
     Raises:
         UserError: Fewer than one seed or two networks, or see `Links`.
@@ -82,6 +84,7 @@ class Networks:
     networks: Mapping[str, Sequence[str]]
     split: Literal["test", "train", "val"]
     measure: Measurement
+    claims: Mapping[str, Any] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -89,6 +92,7 @@ class Networks:
             raise UserError("study.networks: a comparison needs at least one seed and two networks")
         links = Links(key="study.networks", overrides=self.overrides, seeds=self.seeds, links=self.networks)
         object.__setattr__(self, "_links", links)
+        object.__setattr__(self, "claims", read(self.claims))
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, measure, and write and print the table of the seeds that are complete.
@@ -116,7 +120,9 @@ class Networks:
         runs = [result.data for (_, seed), (_, result) in found.items() if seed in complete]
         lacking = {s: [n for n in self.networks if (n, s) not in found] for s in self.seeds if s not in complete}
         missing = [f"missing: seed {seed}: no result of {', '.join(names)}" for seed, names in lacking.items()]
-        publish(self._table(scores, missing, footnotes(runs)), paths, self.name)
+        table = self._table(scores, missing, footnotes(runs))
+        check_places(self.claims, table.values, table.columns)
+        publish(table, paths, self.name, claims=self.claims)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:

@@ -19,6 +19,9 @@ from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options, select
 from kdx.studies.table_runs import Place, TableRuns
 from kdx.tables.captions import captions
+from kdx.tables.claims.judge import judge as judge_claims
+from kdx.tables.claims.read import check_places, read
+from kdx.tables.claims.write import section
 from kdx.tables.examples import outcomes_of
 from kdx.tables.metrics import Shown
 from kdx.tables.paper_cells import GRAIN, Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
@@ -51,6 +54,7 @@ class PaperTable:
         scales: Presets by name; the first one is the default.
         reported: Published numbers by a short name of their source.
         notes: Further notes below the table.
+        claims: Claims about the table, see `kdx.tables.claims`.
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"scale", "rows", "columns"})
@@ -73,6 +77,7 @@ class PaperTable:
     scales: Mapping[str, Scale]
     reported: Mapping[str, Reported]
     notes: Sequence[str]
+    claims: Mapping[str, Any] = field(default_factory=dict)
     _printed: Mapping[Place, Printed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -94,6 +99,8 @@ class PaperTable:
             self._must_exist(of, self.columns, f"cells.{row}")
         self._must_exist(self.measures, self.columns, "measures")
         object.__setattr__(self, "_printed", self._read_reported())
+        object.__setattr__(self, "claims", read(self.claims))
+        check_places(self.claims, self.rows, self.columns)
 
     def _must_exist(self, names: Any, among: Mapping[str, Any], key: str) -> None:
         for name in names:
@@ -175,9 +182,10 @@ class PaperTable:
 
     def _write(self, sheet: Sheet, folder: Path, scale: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for suffix, written in (("md", markdown(sheet)), ("tex", latex(sheet)), ("csv", csv(sheet))):
+        judged = "\n".join(section(judge_claims(self.claims, sheet.values, fractions=False)))
+        for suffix, written in (("md", markdown(sheet) + judged), ("tex", latex(sheet)), ("csv", csv(sheet))):
             (folder / f"{scale}.{suffix}").write_text(written)
-        print(text(sheet))
+        print(text(sheet) + judged)
         print(f"\n{folder}/{scale}.md, {scale}.tex, {scale}.csv")
 
     def _sheet(self, scale: str, runs: TableRuns, results: Mapping[str, Result], failures: Sequence[Failure]) -> Sheet:
