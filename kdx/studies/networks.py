@@ -15,7 +15,7 @@ from kdx.studies.links import Links
 from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
 from kdx.tables.footnotes import footnotes
-from kdx.tables.publish import publish
+from kdx.tables.publish import Source, publish
 from kdx.tables.statistics import ENOUGH, caution
 from kdx.tables.table import Table
 
@@ -102,7 +102,7 @@ class Networks:
         """
         place = options.place(paths)
         self.check([*place, *options.overrides])
-        found, lines = self._links.run(list(self.networks), place, options)
+        found, made, lines = self._links.run(list(self.networks), place, options)
         complete = [seed for seed in self.seeds if all((name, seed) in found for name in self.networks)]
         if not complete:
             return lines or ["no seed is complete"]
@@ -116,7 +116,8 @@ class Networks:
         runs = [result.data for (_, seed), (_, result) in found.items() if seed in complete]
         lacking = {s: [n for n in self.networks if (n, s) not in found] for s in self.seeds if s not in complete}
         missing = [f"missing: seed {seed}: no result of {', '.join(names)}" for seed, names in lacking.items()]
-        publish(self._table(scores, missing, footnotes(runs)), paths, self.name)
+        source = Source(type(self).__name__, "last", made)
+        publish(self._table(scores, missing, footnotes(runs)), paths, self.name, source)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
