@@ -144,7 +144,7 @@ def run_demo() -> None:
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     table, _, _ = printed.rpartition("\n\n")  # the last line names the files
     (TABLES / "demo.txt").write_text(table.rstrip() + "\n")
-    for suffix in ("md", "csv", "png"):
+    for suffix in ("md", "csv", "png", "manifest.json"):
         shutil.copyfile(DEMO / f"table.{suffix}", TABLES / f"demo.{suffix}")
 
 

@@ -8,6 +8,7 @@ from kdx.runs.results import Protocol
 from kdx.studies.grid import Grid
 from kdx.studies.links import Links
 from kdx.studies.options import Options, select
+from kdx.tables.publish import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class Chain:
         shown = select(options.rows, list(self._table.rows), "rows")
         wanted = self._links.with_needs(shown)
         self.check(wanted, [*place, *options.overrides])
-        found, lines = self._links.run(wanted, place, options)
+        found, made, lines = self._links.run(wanted, place, options)
         results = {
             label: {seed: found[label, seed][1] for seed in self.seeds if (label, seed) in found} for label in shown
         }
@@ -94,7 +95,8 @@ class Chain:
             return lines or ["no run has a result"]
         names = [f"{label}, seed {seed}" for label in shown for seed in self.seeds]
         told = {name: line.partition(": ")[2] for name in names for line in lines if line.startswith(f"{name}: ")}
-        self._table.present(results, told, paths, options)
+        source = Source(type(self).__name__, self.protocol, made)
+        self._table.present(results, told, paths, options, source)
         return lines
 
     def check(self, labels: Sequence[str], overrides: Sequence[str]) -> None:

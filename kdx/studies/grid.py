@@ -12,7 +12,8 @@ from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
 from kdx.tables.claims.read import check_places, read
-from kdx.tables.publish import publish
+from kdx.tables.manifest import Made
+from kdx.tables.publish import Source, publish
 from kdx.tables.table import TEACHER, Table
 
 
@@ -83,11 +84,8 @@ class Grid:
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # checks every config before the first run starts
-        configs = {
-            (row, seed): prepare(compose([*place, *self.recipe(self.rows[row], seed), *options.overrides]))
-            for row in rows
-            for seed in self.seeds
-        }
+        recipes = {(row, seed): self.recipe(self.rows[row], seed) for row in rows for seed in self.seeds}
+        configs = {key: prepare(compose([*place, *own, *options.overrides])) for key, own in recipes.items()}
         labels = {f"{row}, seed {seed}": config for (row, seed), config in configs.items()}
         found, failures = (
             run_all(labels, options.jobs, options.retry, options.together) if options.only is None else look_up(labels)
@@ -99,7 +97,13 @@ class Grid:
             row: {seed: found[label] for seed in self.seeds if (label := f"{row}, seed {seed}") in found}
             for row in rows
         }
-        self.present(results, {failure.label: failure.error for failure in failures}, paths, options)
+        made = [
+            Made(label, row, [*recipes[row, seed], *options.overrides], found[label])
+            for row, seed in recipes
+            if (label := f"{row}, seed {seed}") in found
+        ]
+        source = Source(type(self).__name__, self.protocol, made)
+        self.present(results, {failure.label: failure.error for failure in failures}, paths, options, source)
         return lines
 
     def present(
@@ -108,6 +112,7 @@ class Grid:
         reasons: Mapping[str, str],
         paths: Mapping[str, str],
         options: Options,
+        source: Source,
     ) -> None:
         """Write and print the table.
 
@@ -116,6 +121,7 @@ class Grid:
             reasons: Why runs have no result, by "ROW, seed SEED".
             paths: The config's paths.
             options: Options of the command line.
+            source: The runs, for the manifest.
         """
         lacking = [f"{row}, seed {seed}" for row, of in results.items() for seed in self.seeds if seed not in of]
         table = Table.build(
@@ -135,7 +141,7 @@ class Grid:
             table = replace(table, notes=[line, *table.notes])
         if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
             table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
-        publish(table, paths, self.name, claims=self.claims)
+        publish(table, paths, self.name, source, claims=self.claims)
 
     def _reference(self, column: str) -> str | None:
         """The reference row of a column; None for a plain measurement."""
