@@ -40,8 +40,20 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def fake(self, size: int, device: torch.device | str) -> Tensor:
+    def fake(self, size: int, device: torch.device | str) -> Tree:
         return torch.zeros(size, *self.shape, device=device)
+
+
+@dataclass(frozen=True)
+class Scenes(Images):
+    """Images of any size, padded at the right and the bottom to one shape; the padding is about 0 when normalised.
+
+    A network reads a mapping: "images" [B, C, H, W] and "sizes", the height and width without padding, int64 [B, 2].
+    """
+
+    def fake(self, size: int, device: torch.device | str) -> Tree:
+        sizes = torch.tensor(self.shape[1:], device=device).expand(size, 2).contiguous()
+        return {"images": torch.zeros(size, *self.shape, device=device), "sizes": sizes}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kdx.core.batch import Batch
     from kdx.core.outputs import Outputs
 
-CLASSES, VALUES, LABELS = "classes", "values", "labels"
+CLASSES, VALUES, LABELS, BOXES = "classes", "values", "labels", "boxes"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -47,7 +47,7 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels" or a new kind; terms and methods name the kinds that they fit.
+        kind: "classes", "values", "labels", "boxes" or a new kind; terms and methods name the kinds that they fit.
         num_outputs: Number of outputs of a network for each example.
     """
 
@@ -56,6 +56,11 @@ class Task(Protocol):
 
     @property
     def num_outputs(self) -> int: ...
+
+    @property
+    def each_row(self) -> Task | None:
+        """The task of a row, where logits are rows of each example, as [B, L, V] of tokens; else None."""
+        ...
 
     @property
     def described(self) -> Sequence[Metric]:
@@ -79,8 +84,12 @@ class Task(Protocol):
         """Predictions and targets for the metrics. Raises UserError if targets are missing."""
         ...
 
+    def answer(self, outputs: Outputs) -> Tensor:
+        """What a network says about each example, [B, ...]: its logits, or its detections."""
+        ...
+
     def fidelity(self) -> PairMetric:
-        """A new metric of how closely one network follows another; it is updated with the logits of the two."""
+        """A new metric of how closely one network follows another; it is updated with the answers of the two."""
         ...
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:
@@ -88,7 +97,7 @@ class Task(Protocol):
         ...
 
     def predictions(self, outputs: Outputs) -> Mapping[str, Tensor]:
-        """Per-example outputs to keep."""
+        """Per-example outputs to keep, from outputs whose logits are the answer."""
         ...
 
     def kept_targets(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -15,15 +15,18 @@ from torch.utils.data import DataLoader, Dataset
 from kdx.core.batch import Batch
 from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
+from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
 from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
+from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
+from kdx.data.views.boxes import BoxAugmentation, scene_views
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
-# views, each uint8 [B, H, W, C]; positions [B]; numbers of the first view [B] or None
-Bytes = tuple[tuple[Tensor, ...], Tensor, Tensor | None]
+# views, each uint8 [B, H, W, C] or a nest; positions [B]; numbers of the first view [B] or None; targets that moved
+Bytes = tuple[tuple[Tree, ...], Tensor, Tensor | None, Mapping[str, Tensor]]
 
 
 class _Steps(Dataset):
@@ -58,13 +61,16 @@ class _Steps(Dataset):
         if self.divided:
             index = index[rank() :: world_size()]
         if isinstance(self.data, VectorSet):
-            return (self.data.vectors[index],), index, None
+            return (self.data.vectors[index],), index, None, {}
+        if isinstance(self.data, SceneSet):
+            scene = scene_views(self.data, index, self._draws, self.augmentation)
+            return ({"images": scene.images, "sizes": scene.sizes},), index, None, scene.targets
         assert isinstance(self.data, ImageSet)
         views = self.augmentation.all_views(self.data, index, self._draws)
         # views are numbered in the training source alone, not in evaluation sets or images of other sources
         home = self.seed is not None and not self.data.foreign
         number = self.augmentation.number(self.data.origin[index], self._draws) if home else None
-        return views, index, number
+        return views, index, number, {}
 
 
 class _Quiet(Dataset):
@@ -93,9 +99,16 @@ class _Loader:
         where = [(epoch, step) for step in range(start, stop, stride)]
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         targets = self._steps.data.targets
-        for (_, step), (views, index, number) in zip(where, parts, strict=True):
-            inputs, *further = (self._normalize(v).contiguous(memory_format=self.memory_format) for v in views)
-            yield step, Batch(inputs, {name: t[index] for name, t in targets.items()}, index, tuple(further), number)
+        for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
+            inputs, *further = map(self._as_inputs, views)
+            own = {name: moved[name] if name in moved else t[index] for name, t in targets.items()}
+            yield step, Batch(inputs, own, index, tuple(further), number)
+
+    def _as_inputs(self, view: Tree) -> Tree:
+        if isinstance(view, Mapping):
+            return {**view, "images": self._as_inputs(view["images"])}
+        assert isinstance(view, Tensor)
+        return self._normalize(view).contiguous(memory_format=self.memory_format)
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -173,6 +186,11 @@ class TrainLoader(_Loader):
             )
         self._length, self._spec, self._seed = len(order), spec, data_seed
         self._mixing = augmentation.mixing
+        if isinstance(data, SceneSet):
+            if augmentation != PLAIN and not isinstance(augmentation, BoxAugmentation):
+                raise DataError("this augmentation moves pixels and not boxes; choose augmentation=boxes or none")
+        elif isinstance(augmentation, BoxAugmentation):
+            raise DataError("augmentation=boxes needs images with boxes; choose augmentation=standard or none")
         if isinstance(data, VectorSet) and augmentation != PLAIN:
             raise DataError("an augmentation changes images, and these inputs are vectors: augmentation=none")
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
+from kdx.core.tree import leaves
 from kdx.data.loaders import Loaders
 from kdx.metrics.deviation import TEMPERATURES, Deviation
 from kdx.models.teachers.frozen import Frozen
@@ -33,7 +34,7 @@ def optimized(
     if how == "exact":
         return exact, {"optimize": how}
     with torch.no_grad():
-        seen = [exact.renormalise(x.to(device)) for x in _examples(loaders, 0, count)]
+        seen = [t for x in _examples(loaders, 0, count) for t in leaves(exact.renormalise(x.to(device)))]
         fast = Frozen(optimize(exact.net, how, seen), None, None)
         fast.scale, fast.shift = exact.scale, exact.shift
         found, speed = _compare(exact, fast, [x.to(device) for x in _examples(loaders, 1, count)])

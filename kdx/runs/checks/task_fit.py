@@ -6,7 +6,8 @@ from typing import Any
 from kdx.config.schema import RunConfig
 from kdx.config.validate import locate
 from kdx.core.errors import listed
-from kdx.core.task import CLASSES
+from kdx.core.task import BOXES, CLASSES, Task
+from kdx.losses.wrappers.over_rows import OverRows
 from kdx.runs.build import Light
 from kdx.runs.ensemble_config import misfits
 
@@ -28,8 +29,8 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
     if task.kind == CLASSES:
         return  # every part of kdx fits classes; own parts are checked once they are built
     needs: dict[str, list[str]] = {}
-    for part in _parts(config.method):
-        if task.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
+    for part, of in _parts(config.method, task):
+        if of.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
             needs[" or ".join(sorted(part.tasks))].append(part.__name__)
     if needs:
         told = "; ".join(
@@ -45,6 +46,8 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
     if teacher is None:
         return
     yield from misfits(teacher, task, name)
+    if task.kind == BOXES and any(own.memo for own in (teacher.members or {"": teacher}).values()):
+        yield f"teacher.memo=true stores one vector for each view, and dataset={name} has boxes; set teacher.memo=false"
     for form in dict.fromkeys(own.optimize for own in (teacher.members or {"": teacher}).values()):
         if form != "exact":
             yield (
@@ -53,14 +56,15 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
             )
 
 
-def _parts(node: Any) -> Iterator[Any]:
-    """The classes in a node that have an attribute `tasks`, outer ones first."""
+def _parts(node: Any, task: Task) -> Iterator[tuple[Any, Task]]:
+    """The classes in a node that have an attribute `tasks`, outer ones first, each with the task that it sees."""
     if isinstance(node, dict):
         part = locate(str(node["_target_"])) if "_target_" in node else None
         if hasattr(part, "tasks"):
-            yield part
+            yield part, task
+        inner = task.each_row or task if part is OverRows else task
         for value in node.values():
-            yield from _parts(value)
+            yield from _parts(value, inner)
     elif isinstance(node, list):
         for value in node:
-            yield from _parts(value)
+            yield from _parts(value, task)
