@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
+from kdx.core.tree import Tree
 from kdx.data.loaders import EvalLoader
 from kdx.metrics.cka import as_vectors
 from kdx.models.teachers.sharded import is_sharded
@@ -53,7 +54,7 @@ class CachedOutputs:
                 self._memory = _memories[net] = _Memory(_state(net))
             self._known = self._memory.splits.setdefault(loader, {})
 
-    def __call__(self, step: int, inputs: Tensor, roles: Roles) -> Outputs:
+    def __call__(self, step: int, inputs: Tree, roles: Roles) -> Outputs:
         """The network's outputs for a batch, in full precision.
 
         Args:

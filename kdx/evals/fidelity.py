@@ -52,7 +52,7 @@ class Fidelity(SplitEvaluator):
         likeness: dict[str, CKA] = {}
         for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()
-            theirs = teacher(step, batch.input_tensor, partial(self._roles, ours.features.keys()))
+            theirs = teacher(step, batch.inputs, partial(self._roles, ours.features.keys()))
             follows.update(ours.logits, theirs.logits)
             for role, feature in theirs.features.items():
                 likeness.setdefault(role, CKA()).update(ours.feature(role), feature)

@@ -104,9 +104,8 @@ def unrecordable(config: RunConfig, light: Light, method: Method, update: object
 
 def made_up(spec: DataSpec, views: int) -> Batch:
     """A random batch in the shapes of the training set."""
-    inputs = torch.randn(EXAMPLES, *spec.input_shape)
-    further = tuple(torch.randn_like(inputs) for _ in range(views))
-    return Batch(inputs, spec.task.made_up(EXAMPLES), torch.arange(EXAMPLES), further)
+    inputs, *further = (random_inputs(spec.inputs, EXAMPLES) for _ in range(1 + views))
+    return Batch(inputs, spec.task.made_up(EXAMPLES), torch.arange(EXAMPLES), tuple(further))
 
 
 def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], list[str]]:
