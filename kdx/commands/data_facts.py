@@ -11,7 +11,7 @@ from torch import Tensor
 from kdx.commands.data_picture import draw
 from kdx.core.spec import Images
 from kdx.data.content import UNREADABLE, digest, inputs, is_known, is_repeated
-from kdx.data.dataset import Dataset, LabelledImages
+from kdx.data.dataset import Dataset, WithClasses
 from kdx.data.sets import DataError, ExampleSet, ImageSet
 
 CLOSE = 0.005  # configured and measured statistics that differ by less are equal up to rounding and cropping
@@ -99,7 +99,7 @@ def _read(name: str, data: ExampleSet) -> Part:
 
 
 def _class_names(dataset: Dataset) -> Sequence[str]:
-    return dataset.class_names() if isinstance(dataset, LabelledImages) else ()
+    return dataset.class_names() if isinstance(dataset, WithClasses) else ()
 
 
 def _targets(data: ExampleSet, names: Sequence[str]) -> str:

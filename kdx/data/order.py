@@ -9,6 +9,9 @@ from torch import Tensor
 from kdx.core.seed import generator
 from kdx.data.sets import DataError, Nearby
 
+POOL = 50
+"""Batches that are sorted by length together; more of them leave less padding and mix less."""
+
 
 class Order(Protocol):
     """Draws the positions of an epoch; batches are consecutive slices of them."""
@@ -55,6 +58,35 @@ class GroupedShuffle:
         hand = (torch.randperm(len(names), generator=g) // self.nearby.at_once)[group]
         mixed = torch.randperm(len(group), generator=g)
         return mixed[hand[mixed].argsort(stable=True)]
+
+
+class ByLength:
+    """Every example once, in batches of similar lengths, so that little of a batch is padding.
+
+    The examples are shuffled and cut into pools of `POOL` batches; each pool is sorted by length and cut into batches,
+    and all batches are shuffled. A short last batch holds examples of any length.
+
+    Args:
+        lengths: Length of each example, int64 [N].
+        batch_size: Examples in a batch.
+    """
+
+    def __init__(self, lengths: Tensor, batch_size: int):
+        self.lengths, self.batch_size = lengths, batch_size
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Draw the positions, int64 [len(self)]."""
+        g = generator(seed, "order", epoch)
+        mixed = torch.randperm(len(self), generator=g)
+        whole = len(self) // self.batch_size * self.batch_size
+        first, rest = mixed[:whole], mixed[whole:]
+        pool = torch.arange(whole) // (POOL * self.batch_size)
+        alike = (pool * (int(self.lengths.max()) + 1) + self.lengths[first]).argsort(stable=True)
+        batches = first[alike].view(-1, self.batch_size)
+        return torch.cat([batches[torch.randperm(len(batches), generator=g)].flatten(), rest])
 
 
 class Mix(NamedTuple):

@@ -122,7 +122,7 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     update = make(config.update, method=method, autocast=None, **rate)
     rate["optimizer"].try_step()
 
-    splits = ("test", "train", "val") if dataset.val_fraction else ("test", "train")
+    splits = ("test", "train", "val") if dataset.has_val else ("test", "train")
     problems = [*indivisible(config, method, spec), *_unseen(config, light, method)]
     problems += unrecordable(config, light, method, update, spec)
     if not problems and any(map(is_own, alone.values())):
