@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import laws_composed
 import laws_features
 import laws_logits
 import loss_references as reference
@@ -19,7 +20,7 @@ from kdx.core.tree import take
 from kdx.losses.base.term import Term
 
 FULL = "decorate the loss's function with @full_precision of kdx/losses/base/numerics.py"
-TERMS = {**laws_logits.TERMS, **laws_features.TERMS}
+TERMS = {**laws_logits.TERMS, **laws_features.TERMS, **laws_composed.TERMS}
 
 
 @pytest.fixture(params=TERMS)
