@@ -155,6 +155,8 @@ def _misfits(config: RunConfig, light: Light) -> Iterator[str]:
     """Errors of values that are valid by themselves but contradict each other."""
     yield from cuda_graph_misfits(config, light.settings)
     yield from _smoothed_twice(light.augmentation, config.method)
+    if config.student.checkpoint is None and config.student.checkpoint_share != 1:
+        yield f"student.checkpoint_share={config.student.checkpoint_share:g} needs student.checkpoint, which is null"
     teacher = config.teacher
     if teacher is not None and teacher.optimize == "int8" and light.device.type != "cpu":
         yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {light.device}; choose bf16"

@@ -141,4 +141,6 @@ class Links:
             return "auto" if folders is None else folders[word]
 
         overrides = [PLACE.sub(fill, o) for o in (*self.overrides, f"seed={seed}", *self.links[label])]
-        return ["student.checkpoint=null" if o == "student.checkpoint=auto" else o for o in overrides]
+        given = "student.checkpoint=auto" not in overrides
+        kept = [o for o in overrides if given or not o.startswith("student.checkpoint_share=")]
+        return ["student.checkpoint=null" if o == "student.checkpoint=auto" else o for o in kept]

@@ -15,6 +15,7 @@ from kdx.core.ranges import PositiveInt, Probability
 from kdx.core.seed import derive, generator
 from kdx.data.sets import ImageSet
 from kdx.data.views.crop import Crop, ResizedCrop
+from kdx.data.views.jitter import ColorJitter
 from kdx.data.views.mixing import Mixing
 from kdx.data.views.pixels import mirror
 from kdx.data.views.policy import Policy
@@ -49,7 +50,7 @@ class Augmentation:
 
     crop: Crop | None
     flip: Probability
-    policy: Policy | None
+    policy: Policy | ColorJitter | None
     mixing: Mixing | None
     cycle: PositiveInt | None
 
