@@ -26,7 +26,7 @@ from kdx.data.views.boxes import BoxAugmentation, scene_views
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
-# views, each uint8 [B, H, W, C] or what networks read; positions [B]; numbers of the first view [B] or None; moved targets
+# views, each uint8 [B, H, W, C] or other inputs; positions [B]; numbers of the first view [B] or None; moved targets
 Bytes = tuple[tuple[Tree, ...], Tensor, Tensor | None, Mapping[str, Tensor]]
 
 

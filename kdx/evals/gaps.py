@@ -45,11 +45,11 @@ class Gaps(SplitEvaluator):
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
-        student, teacher = network(models, "student"), CachedOutputs(network(models, "teacher"), self.loader)
+        student, teacher = network(models, "student"), CachedOutputs(network(models, "teacher"), self.loader, self.task)
         likeness, sharpness = CKA(), SharpnessGap()
         for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()
-            theirs = teacher(step, batch.input_tensor, partial(_only, self.role))
+            theirs = teacher(step, batch.inputs, partial(_only, self.role))
             likeness.update(ours.feature(self.role), theirs.feature(self.role))
             sharpness.update(ours.logits, theirs.logits)
 

@@ -160,11 +160,11 @@ class Composed(Paired):
         return torch.stack([self._value(layer(mine), theirs) for layer, (mine, theirs) in pairs]).sum(0)
 
     def _value(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        maps = tuple(map(_maps, (mine, theirs)))
+        mine, theirs = _maps(mine), _maps(theirs)
         if self.chain.compares_positions:
-            maps = to_common_size(*maps)
+            mine, theirs = to_common_size(mine, theirs)
         masked = self.chain.attention == "mask" and self.training
-        return composed(*maps, self.chain, drawn_mask(maps[0]) if masked else None)
+        return composed(mine, theirs, self.chain, drawn_mask(mine) if masked else None)
 
 
 def _as_map(shape: tuple[int, ...]) -> tuple[int, int, int]:
