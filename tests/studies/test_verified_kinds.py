@@ -7,12 +7,12 @@ import pytest
 import test_data_free
 import test_paper_table
 import test_specialists_study
-from kdx.studies.measurements import Predictions
 from study_options import study_options
 from test_verification import BASE, asked, grid, paths
 
 from kdx.studies.chain import Chain
 from kdx.studies.clusters import Clusters
+from kdx.studies.measures.predictions import Predictions
 from kdx.studies.networks import Networks
 from kdx.studies.study import Study
 from kdx.studies.verification import repeat
