@@ -11,7 +11,7 @@ from kdx.core.errors import UserError
 from kdx.models.build import unknown
 
 Weights = Literal["timm", "package"]
-PACKAGED = "efficientnet_lite0"
+PACKAGED, PLAIN = "efficientnet_lite0", "plain"
 
 
 class Pyramid(nn.Module):
@@ -47,6 +47,61 @@ class Pyramid(nn.Module):
         stages = {f"stage{i}": x for i, x in zip(self.levels, found, strict=True)}
         maps = self.fpn({f"fpn{i}": x for i, x in zip(self.levels, found, strict=True)})
         return {**stages, **maps}
+
+
+class Plain(nn.Module):
+    """Stages of two 3x3 convolutions with batch norm and ReLU, the first of stride 2: learns fast from scratch.
+
+    Args:
+        in_channels: Channels of the images.
+        widths: Channels of each stage.
+    """
+
+    def __init__(self, in_channels: int, widths: Sequence[int]):
+        super().__init__()
+        pairs = zip([in_channels, *widths[:-1]], widths, strict=True)
+        self.stages = nn.ModuleList(nn.Sequential(*_layer(a, b, 2), *_layer(b, b, 1)) for a, b in pairs)
+        self.feature_info = [{"num_chs": width} for width in widths]
+
+    def forward_intermediates(self, x: Tensor, indices: Sequence[int], **_: object) -> list[Tensor]:
+        """The maps of the stages of these numbers, as networks of timm give them."""
+        found = []
+        for stage in self.stages[: indices[-1] + 1]:
+            x = stage(x)
+            found.append(x)
+        return [found[i] for i in indices]
+
+
+def _layer(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def backbone(
+    name: str,
+    weights: Weights | None,
+    levels: Sequence[int],
+    in_channels: int,
+    frozen_norms: bool,
+    widths: Sequence[int] | None,
+) -> nn.Module:
+    """A backbone by name: `plain` with `widths`, or a network of timm, see `timm_backbone`.
+
+    Raises:
+        ValueError: As `timm_backbone`; or `plain` with weights or without widths, or widths of another network.
+    """
+    if name != PLAIN:
+        if widths is not None:
+            raise ValueError(f"widths belong to name={PLAIN}, got name={name}; set widths=null")
+        return timm_backbone(name, weights, levels, in_channels, frozen_norms)
+    if widths is None or weights is not None or frozen_norms:
+        raise ValueError(
+            f"name={PLAIN} needs widths, weights=null and frozen_norms=false, since it learns from scratch"
+        )
+    if not levels or list(levels) != sorted(set(levels)) or not 0 <= levels[0] or levels[-1] != len(widths) - 1:
+        raise ValueError(f"levels must be ascending and end with the last of {len(widths)} widths, got {list(levels)}")
+    return Plain(in_channels, widths)
 
 
 def timm_backbone(

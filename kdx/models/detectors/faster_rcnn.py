@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Fraction, OpenFraction, Positive, PositiveInt
 from kdx.models.base import Net
-from kdx.models.detectors.backbone import Pyramid, Weights, timm_backbone
+from kdx.models.detectors.backbone import Pyramid, Weights, backbone
 from kdx.models.detectors.detect import detections
 from kdx.models.detectors.sampling import assigned, balanced, uniform
 
@@ -268,9 +268,9 @@ def faster_rcnn(
     width: PositiveInt,
     class_agnostic: bool,
     frozen_norms: bool,
+    widths: Sequence[PositiveInt] | None,
     sampling: Sampling,
 ) -> FasterRCNN:
-    """Faster R-CNN on a backbone of timm; see `timm_backbone`, `Pyramid` and `FasterRCNN` for the arguments."""
-    backbone = timm_backbone(name, weights, levels, in_channels, frozen_norms)
-    pyramid = Pyramid(backbone, levels, channels)
+    """Faster R-CNN on a backbone with a pyramid; see `backbone`, `Pyramid` and `FasterRCNN` for the arguments."""
+    pyramid = Pyramid(backbone(name, weights, levels, in_channels, frozen_norms, widths), levels, channels)
     return FasterRCNN(pyramid, num_classes, anchor_sizes, anchor_ratios, resolution, width, class_agnostic, sampling)
