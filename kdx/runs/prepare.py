@@ -235,6 +235,8 @@ def network_name(config: RunConfig, role: Literal["student", "teacher"]) -> str:
 def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
     choices = config.choices
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
+    # data sets inside the data set
+    shared += [f"{group}={choice}" for group, choice in choices.items() if group.startswith("dataset@dataset.")]
     transfer = config.transfer
     own = ["role=teacher", "method=supervised", f"student={choices['teacher']}", f"seed={teacher.seed}"]
     # repeated as overrides, since some configs do not compose without them: ImageFolder's needs a folder
@@ -264,9 +266,12 @@ def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:
-    """Overrides that set a node's plain values and all values of its `_partial_` nodes."""
+    """Overrides that set the plain values of a node and of the objects in it, and all values of its `_partial_` nodes."""
     plain = [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
     made = {k: v for k, v in node.items() if isinstance(v, dict) and v.get("_partial_")}
+    for key, own in node.items():
+        if isinstance(own, dict) and "_target_" in own and key not in made:
+            plain += _assignments(f"{prefix}.{key}", own)
     return plain + [f"++{prefix}.{k}.{key}={_literal(v)}" for k, own in made.items() for key, v in own.items()]
 
 

@@ -1,4 +1,4 @@
-"""Unlabelled images from outside the training set, converted to its shape: other data sets, noise, files."""
+"""Unlabelled images from outside the training set, converted to its shape: other data sets, noise, samples, files."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.batch import UNLABELLED
-from kdx.core.ranges import Count, PositiveInt
+from kdx.core.ranges import Count, PositiveInt, Probability
 from kdx.core.seed import generator
 from kdx.data.dataset import Dataset, ImageDataset
 from kdx.data.encoded import EncodedSet, ImageFiles, resized
@@ -83,6 +83,44 @@ class Noise(Source):
             mean, std = (torch.tensor(list(v), dtype=torch.float32) for v in (dataset.inputs.mean, dataset.inputs.std))
             images = _pixels(torch.randn(size, generator=g).mul_(std).add_(mean), home.scale)
         return _unlabelled(images, home)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussians(Source):
+    """Synthetic images: samples of a normal distribution fitted to the pixels of each class of the training set.
+
+    A plain generative model in place of a generator that needs its own training. Classes have equal shares.
+
+    Attributes:
+        count: Number of images; None for the number of training examples.
+        shrinkage: Share of the diagonal of a class's covariance that replaces the covariance, so that few examples
+            make a distribution too.
+        seed: Seed of the samples.
+    """
+
+    count: PositiveInt | None
+    shrinkage: Probability
+    seed: Count
+
+    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
+        c, h, w = home.shape
+        source, rows = home.rows(torch.arange(len(home)))
+        pixels = torch.from_numpy(source[rows]).double().flatten(1) / home.scale
+        classes, g, size = home.labels.unique().tolist(), generator(self.seed, "gaussians"), self.count or len(home)
+        parts = []
+        for position, label in enumerate(classes):
+            of = pixels[home.labels == label]
+            offsets = of - of.mean(0)
+            freedom = max(1, len(of) - 1)
+            share = size // len(classes) + (position < size % len(classes))
+            # a sum of the examples' offsets with normal weights has their covariance, without a matrix of all pixels
+            joint = torch.randn(share, len(of), generator=g, dtype=torch.float64) @ offsets / freedom**0.5
+            alone = (
+                torch.randn(share, c * h * w, generator=g, dtype=torch.float64)
+                * (offsets.square().sum(0) / freedom).sqrt()
+            )
+            parts.append(of.mean(0) + (1 - self.shrinkage) ** 0.5 * joint + self.shrinkage**0.5 * alone)
+        return _unlabelled(_pixels(torch.cat(parts).view(-1, h, w, c), home.scale), home)
 
 
 @dataclass(frozen=True, kw_only=True)

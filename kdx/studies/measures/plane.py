@@ -105,7 +105,7 @@ class LossPlane:
         filled = axis.contourf(x, y, losses.clip(floor), levels=levels, norm=LogNorm(), cmap="Blues")
         bar = figure.colorbar(filled, ax=axis, label="distillation loss")
         ticks = levels[::3]
-        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+        bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
         bar.minorticks_off()
         for name, (a, b) in places.items():
             axis.plot(a, b, "o", color=INK, markersize=6)
@@ -118,8 +118,7 @@ class LossPlane:
         axis.set_ylabel("distance in weights", color=INK)
         axis.set_aspect("equal")
         axis.set_title("Distillation loss on the plane of three networks", loc="left", fontsize=11, color=INK)
-        figure.tight_layout()
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
         plt.close(figure)
 
     def _range(self, values: Sequence[float]) -> list[float]:
