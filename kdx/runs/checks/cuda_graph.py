@@ -20,6 +20,7 @@ from kdx.data.views.augment import MultiView
 from kdx.engine.optim.cuda_graph import reads_tensor_rate, unreplayable
 from kdx.engine.settings import Settings
 from kdx.runs.build import Light
+from kdx.runs.checks.networks import random_inputs
 
 EXAMPLES = 4  # in the batch of the watched step
 STEPS_PER_EPOCH = 100  # of the hypothetical run in which schedules are evaluated
@@ -61,6 +62,8 @@ def misfits(config: RunConfig, settings: Settings) -> Iterator[str]:
     device = settings.pick_device()
     if device.type != "cuda":
         yield f"{what} records the steps of a GPU, and this run is on {device}; set trainer.cuda_graph=false"
+    if "tokenizer" in config.dataset:
+        yield f"{what} replays batches of one size, and texts differ in length; set trainer.cuda_graph=false"
     if world_size() > 1:
         yield f"{what} supports one process, and there are {world_size()}; set trainer.cuda_graph=false"
     if config.teacher is not None and config.teacher.memo:

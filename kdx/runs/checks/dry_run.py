@@ -19,7 +19,7 @@ from kdx.config.schema import Member, Node, RunConfig, Teacher
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
-from kdx.core.spec import DataSpec
+from kdx.core.spec import DataSpec, Tokens
 from kdx.core.task import Task
 from kdx.data.dataset import ImageDataset, check_units
 from kdx.data.views.augment import MultiView
@@ -125,7 +125,8 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     splits = ("test", "train", "val") if dataset.has_val else ("test", "train")
     problems = [*indivisible(config, method, spec), *_unseen(config, light, method)]
     problems += unrecordable(config, light, method, update, spec)
-    if not problems and any(map(is_own, alone.values())):
+    # parts that read images alone show it in a step on texts
+    if not problems and (any(map(is_own, alone.values())) or isinstance(dataset.inputs, Tokens)):
         check_step(config, light, method, update, spec)
     if light.settings.compile and not method.compilable:
         problems.append(
