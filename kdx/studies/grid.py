@@ -1,7 +1,7 @@
 """A study of rows of overrides, each with several seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from kdx.config.compose import compose
@@ -11,6 +11,7 @@ from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
+from kdx.studies.scales import Preset, chosen, latest, presets
 from kdx.tables.publish import publish
 from kdx.tables.table import Table
 
@@ -35,9 +36,10 @@ class Grid:
             difference to the baseline in the first column, "teacher/test/top1" and the like for a row's teachers on
             test.
         protocol: The epoch whose numbers the table shows.
+        scales: Presets by name, for `scale=NAME`; a preset's files lie in the directory `NAME` below the study's.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
 
     name: str
     title: str
@@ -50,8 +52,10 @@ class Grid:
     teacher_row: bool
     columns: Sequence[str]
     protocol: Protocol
+    scales: Mapping[str, Preset] = field(default_factory=dict)
 
     def __post_init__(self):
+        object.__setattr__(self, "scales", presets(self.scales))
         if not self.seeds or not self.rows:
             raise UserError("a study needs at least one seed and one row")
         for key in ("baseline", "cost_row"):
@@ -75,11 +79,16 @@ class Grid:
         Returns:
             A line for each failure.
         """
+        if options.scale is not None:
+            scale = chosen(self.scales, options.scale)
+            place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
+            scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={})
+            return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # checks every config before the first run starts
         configs = {
-            (row, seed): prepare(compose([*place, *self.recipe(self.rows[row], seed), *options.overrides]))
+            (row, seed): prepare(compose(latest([*place, *self.recipe(self.rows[row], seed), *options.overrides])))
             for row in rows
             for seed in self.seeds
         }

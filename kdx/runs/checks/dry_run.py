@@ -44,6 +44,7 @@ from kdx.runs.checks.networks import Data, is_own, short_reason
 from kdx.runs.checks.notices import notices
 from kdx.runs.checks.step import check_step
 from kdx.runs.checks.task_fit import unfit
+from kdx.runs.checks.text_fit import too_long
 from kdx.runs.ensemble_config import each_teacher, ensemble
 
 # size of a training set that is large enough for every term; the real size is checked after loading
@@ -103,6 +104,8 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     task = transfer.task(dataset.task)
     spec = DataSpec(task, dataset.inputs, EXAMPLES, transfer.marks(EXAMPLES, dataset.task))
     alone = build_checked(config, Data(dataset.name, dataset.inputs, dataset.task))
+    if problems := list(too_long(alone, dataset.inputs)):
+        return problems
     student = specialised(alone["student.net"], transfer.special_classes)
     given: dict[str, Any] = {"student": student, "spec": spec}
     teachers = _teachers(config)

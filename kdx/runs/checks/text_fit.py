@@ -1,13 +1,15 @@
 """Checks whether the parts of a run fit a data set of text, before anything loads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from torch import nn
 
 from kdx.config.schema import Node, RunConfig
 from kdx.config.validate import locate
 from kdx.core.errors import UserError, shown
 from kdx.core.pretrained import tokenizer_file
-from kdx.core.spec import Tokens
+from kdx.core.spec import InputSpec, Tokens
 from kdx.data.views.augment import PLAIN
 from kdx.runs.build import Light
 from kdx.runs.ensemble_config import each_teacher
@@ -38,6 +40,14 @@ def text_misfits(config: RunConfig, light: Light) -> Iterator[str]:
     for key, node in nodes.items():
         if (reason := _other_tokenizer(node, config.dataset["tokenizer"], inputs)) is not None:
             yield f"{key}.tokenizer={reason}"
+
+
+def too_long(nets: Mapping[str, nn.Module], inputs: InputSpec) -> Iterator[str]:
+    """A line for each network, by its key, that reads fewer tokens than the longest texts have."""
+    for key, net in nets.items() if isinstance(inputs, Tokens) else ():
+        most = getattr(net, "max_positions", None)
+        if most is not None and inputs.length > most:
+            yield f"{key} reads at most {most} tokens, and dataset.max_length is {inputs.length}; lower it to {most}"
 
 
 def _other_tokenizer(node: Node, wanted: Any, inputs: Tokens) -> str | None:
