@@ -98,11 +98,13 @@ class Evaluator:
 
     Attributes:
         tasks: Kinds of tasks that it can measure, see `kdx.core.task.Part`; None for all.
+        reads_one_tensor: Whether it changes or differentiates the inputs, which must then be one tensor.
         described: Display settings of its metrics. A name is a pattern, see `Metric`.
         every: Epochs between two evaluations; None evaluates only at the end of the run.
     """
 
     tasks: ClassVar[Kinds | None] = ONLY_CLASSES
+    reads_one_tensor: ClassVar[bool] = False
     described: Sequence[Metric] = ()
     every: float | None
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,7 +74,7 @@ def tokenizer_file(reference: str, key: str) -> TokenizerFile:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{key}: the tokenizer {path} is damaged ({reason(error)}); write it again or reinstall it"
-        ) from (error)
+        ) from error
 
 
 def _pad_id(facts: dict[str, Any]) -> int:
@@ -104,6 +105,7 @@ def _in_hub(name: str, file: str, key: str) -> Path:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise UserError(f"{where} a name of the hub needs pip install 'kdx[text]'")
     hub: Any = importlib.import_module("huggingface_hub")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each of its retries
     try:
         return Path(hub.hf_hub_download(name, file))
     except Exception as error:  # a wrong name, no network, a proxy: many types

@@ -100,8 +100,9 @@ class Tokens:
         return (self.length,)
 
     def fake(self, size: int, device: torch.device | str) -> dict[str, Tensor]:
-        """Sequences of the full length and different ids."""
-        ids = torch.arange(size * self.length, device=device).view(size, self.length) % self.vocab_size
+        """Short sequences of different ids."""
+        length = min(self.length, 16)
+        ids = torch.arange(size * length, device=device).view(size, length) % self.vocab_size
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         return inputs | ({"token_type_ids": torch.zeros_like(ids)} if self.pairs else {})
 

@@ -1,13 +1,14 @@
 """A study of runs that start from each other's results, such as assistants and generations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from kdx.runs.results import Protocol
 from kdx.studies.grid import Grid
 from kdx.studies.links import Links
 from kdx.studies.options import Options, select
+from kdx.studies.scales import Preset, chosen, presets
 from kdx.tables.publish import Source
 
 
@@ -27,12 +28,13 @@ class Chain:
         columns: As in `Grid`.
         protocol: The epoch whose numbers the table shows.
         claims: Claims about the table, see `kdx.tables.claims`.
+        scales: As in `Grid`.
 
     Raises:
         UserError: A link or a row does not exist, or links need each other.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
 
     name: str
     title: str
@@ -44,10 +46,12 @@ class Chain:
     columns: Sequence[str]
     protocol: Protocol
     claims: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[str, Preset] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
     _table: Grid = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "scales", presets(self.scales))
         links = Links(key="study.links", overrides=self.overrides, seeds=self.seeds, links=self.links)
         rows = list(self.links) if self.rows is None else self.rows
         for label in rows:
@@ -83,6 +87,11 @@ class Chain:
         Returns:
             A line for each failure.
         """
+        if options.scale is not None:
+            scale = chosen(self.scales, options.scale)
+            place, own = f"{self.name}/{options.scale}", scale.applied(self.links)
+            scaled = replace(self, name=place, seeds=scale.seeds, links=own, scales={})
+            return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         shown = select(options.rows, list(self._table.rows), "rows")
         wanted = self._links.with_needs(shown)

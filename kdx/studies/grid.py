@@ -11,6 +11,7 @@ from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
+from kdx.studies.scales import Preset, chosen, latest, presets
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.manifest import Made
 from kdx.tables.publish import Source, publish
@@ -38,9 +39,10 @@ class Grid:
             test.
         protocol: The epoch whose numbers the table shows.
         claims: Claims about the table, see `kdx.tables.claims`.
+        scales: Presets by name, for `scale=NAME`; a preset's files lie in the directory `NAME` below the study's.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
 
     name: str
     title: str
@@ -54,8 +56,10 @@ class Grid:
     columns: Sequence[str]
     protocol: Protocol
     claims: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[str, Preset] = field(default_factory=dict)
 
     def __post_init__(self):
+        object.__setattr__(self, "scales", presets(self.scales))
         if not self.seeds or not self.rows:
             raise UserError("a study needs at least one seed and one row")
         for key in ("baseline", "cost_row"):
@@ -81,11 +85,20 @@ class Grid:
         Returns:
             A line for each failure.
         """
+        if options.scale is not None:
+            scale = chosen(self.scales, options.scale)
+            place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
+            scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={})
+            return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # checks every config before the first run starts
-        recipes = {(row, seed): self.recipe(self.rows[row], seed) for row in rows for seed in self.seeds}
-        configs = {key: prepare(compose([*place, *own, *options.overrides])) for key, own in recipes.items()}
+        recipes = {
+            (row, seed): latest([*self.recipe(self.rows[row], seed), *options.overrides])
+            for row in rows
+            for seed in self.seeds
+        }
+        configs = {key: prepare(compose([*place, *own])) for key, own in recipes.items()}
         labels = {f"{row}, seed {seed}": config for (row, seed), config in configs.items()}
         found, failures = (
             run_all(labels, options.jobs, options.retry, options.together) if options.only is None else look_up(labels)
@@ -98,7 +111,7 @@ class Grid:
             for row in rows
         }
         made = [
-            Made(label, row, [*recipes[row, seed], *options.overrides], found[label])
+            Made(label, row, recipes[row, seed], found[label])
             for row, seed in recipes
             if (label := f"{row}, seed {seed}") in found
         ]

@@ -11,6 +11,7 @@ from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.studies.options import Options
+from kdx.studies.scales import latest
 from kdx.tables.manifest import Made
 
 SEED = "seed"
@@ -88,7 +89,7 @@ class Links:
         """Raise ConfigError where the overrides of a run make no valid config; directories of others are not needed."""
         for label in labels:
             try:
-                prepare(compose([*self._filled(label, self.seeds[0], None), *overrides]))
+                prepare(compose(latest([*self._filled(label, self.seeds[0], None), *overrides])))
             except ConfigError as error:
                 raise ConfigError([f"{label}: {line}" for line in error.problems]) from None
 
@@ -122,7 +123,7 @@ class Links:
                         continue
                     name = f"{label}, seed {seed}"
                     folders = {need: str(found[need, seed][1].folder.absolute()) for need in self.needs(label)}
-                    recipes[name] = [*self._filled(label, seed, folders), *options.overrides]
+                    recipes[name] = latest([*self._filled(label, seed, folders), *options.overrides])
                     configs[name] = prepare(compose([*place, *recipes[name]]))
                     places[name] = label, seed
             run = look_up(configs) if options.only else run_all(configs, options.jobs, options.retry, options.together)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdx.core.batch import UNLABELLED
 from kdx.core.spec import Tokens
 from kdx.data.sets import DataError, ExampleSet, Targets
 
@@ -51,6 +52,11 @@ class TokenSet(ExampleSet):
             self.ids, starts, lengths, self.facts, targets, origin, self.pool, self.types, foreign=self.foreign
         )
 
+    def unlabelled(self) -> "TokenSet":
+        """The same sequences without labels."""
+        labels = torch.full((len(self),), UNLABELLED)
+        return TokenSet(self.ids, self.starts, self.lengths, self.facts, labels, types=self.types, foreign=True)
+
     def padded(self, indices: Tensor) -> dict[str, Tensor]:
         """Inputs of a batch as `Tokens` describes them, padded to its longest sequence."""
         starts, lengths = self.starts[indices], self.lengths[indices]
@@ -79,9 +85,7 @@ def joined(parts: Sequence[TokenSet]) -> TokenSet:
     first = parts[0]
     for part in parts[1:]:
         if part.facts.tokenizer != first.facts.tokenizer:
-            raise DataError(
-                "texts of another source must have the data set's tokenizer; set the same tokenizer for both"
-            )
+            raise DataError("texts of another source need the data set's tokenizer; set the same for both")
         if (part.types is None) != (first.types is None):
             raise DataError("pairs of texts and single texts cannot be mixed in one training set")
     sizes = torch.tensor([0, *(len(part.ids) for part in parts)]).cumsum(0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdx.core.distributed import is_leader
 from kdx.core.errors import reason
 from kdx.core.files import atomic_write
-from kdx.core.pretrained import TokenizerFile
+from kdx.core.pretrained import TokenizerFile, tokenizer_file
 from kdx.data.sets import DataError
 
 VERSION = "1"  # of the layout of cached files
@@ -71,6 +71,17 @@ def encode(
             file=sys.stderr,
         )
     return found
+
+
+def decode(ids: Sequence[int], reference: str) -> str:
+    """The text of token ids, without special tokens; upper case and some spaces may be lost.
+
+    Args:
+        ids: The ids.
+        reference: The tokenizer, as `dataset.tokenizer` names it.
+    """
+    tokenizer = _tokenizer(tokenizer_file(reference, "dataset.tokenizer"), len(ids) + 3)
+    return tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
 def key_of(texts: Sequence[str], second: Sequence[str] | None, fingerprint: str, length: int) -> str:

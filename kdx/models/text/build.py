@@ -66,6 +66,8 @@ def transformers_model(
         _same_tokenizer(init, tokenizer, words.fingerprint)
     changes = dict(options) | ({"num_hidden_layers": len(layers)} if layers else {})
     config = _config(init, architecture, changes)
+    if init is not None:
+        _check_layers(_config(init, architecture, {}), config, layers, embeddings)
     config.vocab_size = words.vocab_size
     for name in ("hidden_dropout_prob", "dropout", "hidden_dropout"):
         if hasattr(config, name):
@@ -96,6 +98,21 @@ def _same_tokenizer(init: str, tokenizer: str, fingerprint: str) -> None:
         raise UserError(
             f"init={shown(init)} was trained with another tokenizer than dataset.tokenizer={shown(tokenizer)}; set "
             f"dataset.tokenizer={shown(init)}, or embeddings=random with layers=[]"
+        )
+
+
+def _check_layers(source: Any, config: Any, layers: Sequence[int] | None, embeddings: str) -> None:
+    """Raise UserError for weights that a student of another size or depth cannot start from."""
+    depth = source.num_hidden_layers
+    if wrong := [k for k in layers or () if k > depth]:
+        raise UserError(f"layers has {wrong[0]}, and the pretrained encoder has the layers 1 to {depth}")
+    if layers != [] and config.num_hidden_layers != (len(layers) if layers else depth):
+        raise UserError("options.num_hidden_layers differs from the layers that the student starts from; see layers")
+    changed = [name for name in ("hidden_size", "intermediate_size") if getattr(source, name) != getattr(config, name)]
+    if changed and (layers != [] or (embeddings == "copy" and changed[0] == "hidden_size")):
+        raise UserError(
+            f"options.{changed[0]}: the pretrained encoder has {getattr(source, changed[0])}; a student of another "
+            "size needs layers=[] and embeddings=svd or random"
         )
 
 

@@ -1,5 +1,6 @@
 """An encoder of text with a classifier, whose features have roles."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -92,6 +93,7 @@ class TextEncoder(nn.Module):
         self.pooling, self.max_positions, self.tokenizer = pooling, max_positions, tokenizer
         self.heads = None if projections is None else projections.heads
         self._rules = {} if projections is None else attention_rules(len(layers))
+        self._reads_types = "token_type_ids" in inspect.signature(encoder.forward).parameters
         self._tape = _Tape()
         embeddings = getattr(encoder, "embeddings", None)
         if isinstance(embeddings, nn.Module):
@@ -126,8 +128,9 @@ class TextEncoder(nn.Module):
                 f"the encoder reads at most {self.max_positions} tokens, and a batch has {length}; lower "
                 f"dataset.max_length to {self.max_positions}"
             )
+        given = {name: x for name, x in inputs.items() if name != "token_type_ids" or self._reads_types}
         with self._tape.recording() as found:
-            whole = self.encoder(**inputs)[0]
+            whole = self.encoder(**given)[0]
         # the last layer's own output may lack a final norm, and `pooled` must be what the logits come from
         found[self._last] = whole
         features = {

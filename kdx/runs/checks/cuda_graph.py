@@ -62,6 +62,8 @@ def misfits(config: RunConfig, settings: Settings) -> Iterator[str]:
     device = settings.pick_device()
     if device.type != "cuda":
         yield f"{what} records the steps of a GPU, and this run is on {device}; set trainer.cuda_graph=false"
+    if "tokenizer" in config.dataset:
+        yield f"{what} replays batches of one size, and texts differ in length; set trainer.cuda_graph=false"
     if world_size() > 1:
         yield f"{what} supports one process, and there are {world_size()}; set trainer.cuda_graph=false"
     if config.teacher is not None and config.teacher.memo:
