@@ -37,6 +37,10 @@ NEEDS = {
     "dataset=own_values": [*(o.replace("num_classes", "num_outputs") for o in OWN_DATA), *OUTPUTS, "method=mse_kd"],
     "dataset=own_labels": [*OWN_DATA, "method=binary_kl_labels"],
     "dataset=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
+    **{
+        choice: ["student.net.name=resnet18", "teacher.net.name=resnet34"]
+        for choice in ("dataset=imagenet_crop95", "recipe=imagenet_crop95", "recipe=vanilla_a1", "recipe=vanilla_a2")
+    },
     "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "optimizer=timm": ["optimizer.name=lion"],
     "dataset=diabetes": ["method=mse_kd"],

@@ -123,3 +123,10 @@ class Evaluator:
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         """Measurements by full metric name, such as "test/top1"."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a resumed run, of an evaluator that remembers earlier evaluations: plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a `state_dict`."""

@@ -89,6 +89,31 @@ class ByLength:
         return torch.cat([batches[torch.randperm(len(batches), generator=g)].flatten(), rest])
 
 
+class Repeated:
+    """Repeated augmentation: a random part of the examples, each several times in a row, in as many batches as usual.
+
+    The repeats of an example have views of their own, see `Augmentation.repeats`.
+
+    Args:
+        size: Number of examples, and of positions in an epoch.
+        repeats: Positions of an example; the last example of an epoch may have fewer.
+
+    References:
+        E. Hoffer et al. Augment Your Batch: Improving Generalization Through Instance Repetition. CVPR 2020.
+    """
+
+    def __init__(self, size: int, repeats: int):
+        self.size, self.repeats = size, repeats
+
+    def __len__(self) -> int:
+        return self.size
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Draw the positions, int64 [size]."""
+        shuffled = torch.randperm(self.size, generator=generator(seed, "order", epoch))
+        return shuffled.repeat_interleave(self.repeats)[: self.size]
+
+
 class Mix(NamedTuple):
     """Composition of batches from two kinds of examples.
 
