@@ -19,6 +19,7 @@ from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.losses.logits.mlkd import ClassAlignment, InstanceAlignment, LeastConfident, SampleAlignment
 from kdx.losses.logits.nkd import NKD
 from kdx.losses.logits.ofa import OFA, OFAStages
+from kdx.losses.logits.random_targets import RandomTargets
 from kdx.losses.logits.regression import AbsoluteError, Huber, SquaredError
 from kdx.losses.logits.tfkd import VirtualTeacher
 from kdx.losses.logits.wsld import WSLD
@@ -74,6 +75,7 @@ TERMS = {
     "label ce": Case(lambda: LabelCrossEntropy("mean"), targets.label_cross_entropy(divisor=5), ""),
     "label ce sum": Case(lambda: LabelCrossEntropy("batchmean"), targets.label_cross_entropy(divisor=1), ""),
     "wsld": Case(lambda: WSLD(4.0), later.wsld(4.0), "", differentiable=False),
+    "random targets": Case(lambda: RandomTargets(0.0, 0.15), later.random_targets(0.15), ""),
     "virtual teacher": Case(
         lambda: VirtualTeacher(0.9, 20.0, "distribution"), later.virtual_distribution(0.9, 20.0), ""
     ),
