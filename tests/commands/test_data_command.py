@@ -88,9 +88,10 @@ def test_a_wrong_command_is_one_line(capsys, arguments, code, error):
 def test_texts_are_shown_with_their_lengths_and_padding(capsys, tmp_path):
     rows = "".join(f"{'film ' * (1 + i % 7)}\t{i % 2}\n" for i in range(80))
     for part in ("train", "test"):
-        (tmp_path / f"{part}.tsv").write_text("text\tlabel\n" + rows)
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{part}.tsv").write_text("text\tlabel\n" + rows)
     write_tokenizer(tmp_path / "words")
-    given = (f"dataset.tokenizer={tmp_path}/words", f"dataset.root={tmp_path}", "dataset.folder=.", "dataset.name=mine")
+    given = (f"dataset.tokenizer={tmp_path}/words", f"paths.data={tmp_path}", "dataset.folder=mine")
     more = ("dataset.num_classes=2", "dataset.max_length=8", f"paths.outputs={tmp_path}")
     found = command(capsys, "data", "text", *given, *more)
     assert found.code == 0, found.err

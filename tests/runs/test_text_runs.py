@@ -122,7 +122,9 @@ def test_a_teacher_in_bfloat16_is_checked_against_itself(texts):
 
 
 def test_speed_is_measured_for_student_and_teacher(texts):
-    found = run(texts("evals=speed", "evals.speed.sizes=[1,8]", "evals.speed.repeats=2")).data["metrics"]["last"]
+    data = run(texts("evals=speed", "evals.speed.sizes=[1,8]", "evals.speed.repeats=2")).data
+    found, told = data["metrics"]["last"], [metric["label"] for metric in data["task"]["metrics"]]
+    assert "time an example, batch 8, bf16" in told and "teacher's size" in told and len(set(told)) == len(told)
     student, teacher = (build_network(node, 0) for node in (texts().student.net, texts().teacher.net))
     for role, net in (("student", student), ("teacher", teacher)):
         assert found[f"speed/{role}/parameters"] == sum(p.numel() for p in net.parameters()) / 1e6
