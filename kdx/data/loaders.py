@@ -222,7 +222,7 @@ def _order(data: ExampleSet, batch_size: int, mix: Mix | None, repeats: int) -> 
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
-        return Blend(mix, batch_size)
+        return Blend(mix, batch_size, data.lengths if isinstance(data, TokenSet) else None)
     if isinstance(data, TokenSet):
         return ByLength(data.lengths, batch_size)
     return Shuffle(len(data)) if data.nearby is None else GroupedShuffle(data.nearby)

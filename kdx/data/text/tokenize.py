@@ -14,6 +14,7 @@ from torch import Tensor
 from kdx.core.distributed import is_leader
 from kdx.core.errors import reason
 from kdx.core.files import atomic_write
+from kdx.core.notice import notice
 from kdx.core.pretrained import TokenizerFile, tokenizer_file
 from kdx.data.sets import DataError
 
@@ -65,10 +66,9 @@ def encode(
         found = _encode(texts, second, _tokenizer(tokenizer, length))
         _save(file, found)
     if found.cut and is_leader():
-        print(
-            f"kdx: {found.cut} of {len(texts)} texts of {name} have more than {length} tokens and lose their end "
-            "(dataset.max_length)",
-            file=sys.stderr,
+        notice(
+            f"{found.cut} of {len(texts)} texts of {name} have more than {length} tokens and lose their end "
+            "(dataset.max_length)"
         )
     return found
 
