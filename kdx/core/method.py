@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
@@ -66,6 +66,14 @@ class Method(nn.Module):
         parties.
         """
         raise NotImplementedError
+
+    def counted_rows(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Number of rows, such as tokens, over which a term's mean runs, by term, each a scalar.
+
+        Terms that are means over examples are left out. An update that splits a batch weights the others by rows, so
+        that the sum over the parts is the mean over all rows.
+        """
+        return {}
 
     def relating(self) -> str | None:
         """Class name of a part, or of the method, that needs the whole batch at once; None if there is none."""

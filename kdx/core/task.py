@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kdx.core.batch import Batch
     from kdx.core.outputs import Outputs
 
-CLASSES, VALUES, LABELS = "classes", "values", "labels"
+CLASSES, VALUES, LABELS, TOKENS = "classes", "values", "labels", "tokens"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -47,8 +47,8 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels" or a new kind; terms and methods name the kinds that they fit.
-        num_outputs: Number of outputs of a network for each example.
+        kind: "classes", "values", "labels", "tokens" or a new kind; terms and methods name the kinds that they fit.
+        num_outputs: Number of outputs of a network for each example, or for each of its rows.
     """
 
     @property
@@ -56,6 +56,11 @@ class Task(Protocol):
 
     @property
     def num_outputs(self) -> int: ...
+
+    @property
+    def each_row(self) -> Task | None:
+        """The task of a row, where logits are rows of each example, as [B, L, V] of tokens; else None."""
+        ...
 
     @property
     def described(self) -> Sequence[Metric]:
@@ -80,7 +85,11 @@ class Task(Protocol):
         ...
 
     def fidelity(self) -> PairMetric:
-        """A new metric of how closely one network follows another; it is updated with the logits of the two."""
+        """A new metric of how closely one network follows another; it is updated with `counted` logits of the two."""
+        ...
+
+    def counted(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's logits that metrics count, [N, K]."""
         ...
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:

@@ -53,7 +53,7 @@ class Fidelity(SplitEvaluator):
         for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()
             theirs = teacher(step, batch.inputs, partial(self._roles, ours.features.keys()))
-            follows.update(ours.logits, theirs.logits)
+            follows.update(*(self.task.counted(outputs.logits, batch) for outputs in (ours, theirs)))
             for role, feature in theirs.features.items():
                 likeness.setdefault(role, CKA()).update(ours.feature(role), feature)
         alike = {f"cka/{role}": cka for role, cka in likeness.items()}

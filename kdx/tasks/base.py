@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
-from kdx.core.task import Part
+from kdx.core.task import Part, Task
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,15 @@ class BaseTask:
     @property
     def kind(self) -> str:
         raise NotImplementedError
+
+    @property
+    def each_row(self) -> Task | None:
+        """The task of a row; None where logits are one vector per example."""
+        return None
+
+    def counted(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's logits that metrics count: all of them."""
+        return logits
 
     def fits(self, part: type[Part] | Part) -> str | None:
         """The reason why a part does not fit this task, in a sentence; None if it fits."""

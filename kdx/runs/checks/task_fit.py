@@ -7,6 +7,7 @@ from kdx.config.schema import RunConfig
 from kdx.config.validate import locate
 from kdx.core.errors import listed
 from kdx.core.task import CLASSES
+from kdx.losses.wrappers.over_rows import OverRows
 from kdx.runs.build import Light
 from kdx.runs.checks.text_fit import text_misfits
 from kdx.runs.ensemble_config import misfits
@@ -30,9 +31,11 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
     if task.kind == CLASSES:
         return  # every part of kdx fits classes; own parts are checked once they are built
     needs: dict[str, list[str]] = {}
-    for part in _parts(config.method):
-        if task.fits(part) is not None and part.__name__ not in needs.setdefault(" or ".join(sorted(part.tasks)), []):
-            needs[" or ".join(sorted(part.tasks))].append(part.__name__)
+    for part, rows in _parts(config.method):
+        fitting = task if not rows or task.each_row is None else task.each_row
+        if fitting.fits(part) is not None:
+            names = needs.setdefault(" or ".join(sorted(part.tasks)), [])
+            names += [] if part.__name__ in names else [part.__name__]
     if needs:
         told = "; ".join(
             f"{listed(names)} {'needs' if len(names) == 1 else 'need'} {kinds}" for kinds, names in needs.items()
@@ -55,14 +58,14 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
             )
 
 
-def _parts(node: Any) -> Iterator[Any]:
-    """The classes in a node that have an attribute `tasks`, outer ones first."""
+def _parts(node: Any, rows: bool = False) -> Iterator[tuple[Any, bool]]:
+    """The classes in a node that have an attribute `tasks`, outer ones first, and whether they see rows of logits."""
     if isinstance(node, dict):
         part = locate(str(node["_target_"])) if "_target_" in node else None
         if hasattr(part, "tasks"):
-            yield part
+            yield part, rows
         for value in node.values():
-            yield from _parts(value)
+            yield from _parts(value, rows or part is OverRows)
     elif isinstance(node, list):
         for value in node:
-            yield from _parts(value)
+            yield from _parts(value, rows)
