@@ -55,13 +55,19 @@ ENCODERS = (
     f"dataset.index={tokenizer_folder()}/ids",
 )
 PHRASES = ("dataset=phrases", *ENCODERS)
+MASKED = (
+    "dataset=masked_phrases",
+    *(o.replace("=transformers", "=transformers_masked") for o in ENCODERS),
+)
 # data for each method that does not learn classes of images
 OTHER_TASKS = {
     "bce_labels": LABELS,
     "binary_kl_labels": LABELS,
+    "distilbert": MASKED,
     "distilbert_task": PHRASES,
     "huber": VALUES,
     "l1": VALUES,
+    "masked_lm": MASKED,
     "minilm": PHRASES,
     "minilm_v2": PHRASES,
     "mse": VALUES,
@@ -106,7 +112,7 @@ def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
     def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> RunConfig:
-        networks = COMMON if set(ENCODERS) <= set(data) else (*TINY, *student)
+        networks = COMMON if set(ENCODERS[-2:]) <= set(data) else (*TINY, *student)
         text = _prepared((*data, *networks, *overrides))
         return run_config(json.loads(text.replace(SOMEWHERE, str(tmp_path))))
 

@@ -54,7 +54,7 @@ WRAPS = {"simkd"}
 WEIGHTS = f"teacher.checkpoint='{__file__}'"
 STEPS = 4
 
-State = dict[str, Tensor]
+State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,13 @@ def play(trainer: Trainer, since: int, until: int) -> list[Step]:
 
 
 def state(module: torch.nn.Module) -> State:
-    return {k: v.clone() for k, v in module.state_dict().items()}
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in module.state_dict().items()}
 
 
 def same(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    """Whether two states are equal, the plain values of networks included."""
+    equal = (torch.equal(a[k], b[k]) if isinstance(a[k], Tensor) else a[k] == b[k] for k in a)
+    return a.keys() == b.keys() and all(equal)
 
 
 def idle(method: Method, name: str) -> bool:

@@ -47,6 +47,11 @@ class MaskedEncoder(nn.Module):
         self.last = f"hidden.{config.num_hidden_layers}"
 
     @property
+    def max_positions(self) -> int | None:
+        """Most tokens that it reads; None without a limit."""
+        return self.text.max_positions
+
+    @property
     def words(self) -> Tensor:
         """The table of word embeddings, [V, D]."""
         encoder: Any = self.text.encoder
@@ -110,9 +115,11 @@ def pretrained_head(init: str, net: MaskedEncoder) -> dict[str, Tensor]:
         there = set(file.keys())
         for dense, norm, bias in HEADS:
             names = {
-                **{f"dense.{part}": f"{dense}.{part}" for part in ("weight", "bias")},
+                "dense.weight": f"{dense}.weight",
+                "dense.bias": f"{dense}.bias",
                 # older files call weight and bias of a layer norm gamma and beta
-                **{f"norm.{new}": _either(norm, new, old, there) for new, old in (("weight", "gamma"), ("bias", "beta"))},
+                "norm.weight": _either(f"{norm}.weight", f"{norm}.gamma", there),
+                "norm.bias": _either(f"{norm}.bias", f"{norm}.beta", there),
                 "bias": bias,
             }
             if there.issuperset(names.values()):
@@ -122,5 +129,5 @@ def pretrained_head(init: str, net: MaskedEncoder) -> dict[str, Tensor]:
     return {}
 
 
-def _either(module: str, new: str, old: str, there: set[str]) -> str:
-    return f"{module}.{new}" if f"{module}.{new}" in there else f"{module}.{old}"
+def _either(new: str, old: str, there: set[str]) -> str:
+    return new if new in there else old
