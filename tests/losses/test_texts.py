@@ -73,7 +73,7 @@ def test_more_padding_changes_neither_value_nor_gradient(name: str):
         rows = term(student(given), teacher(given), batch, START)
         rows.mean().backward()
         found.append((rows.detach(), [p.grad.clone() for p in student.parameters() if p.grad is not None]))
-    assert found[0][0].abs().min() > 0
+    assert found[0][0].abs().sum() > 0.1
     for rows, gradients in found[1:]:
         torch.testing.assert_close(rows, found[0][0], rtol=1e-9, atol=1e-12)
         for mine, expected in zip(gradients, found[0][1], strict=True):

@@ -109,6 +109,7 @@ class Masker:
         begins = torch.ones_like(ids, dtype=torch.bool)
         if self.masking.whole_words:
             begins = ~self.vocabulary.continues[ids] | (weights == 0)
+            begins[:, 1:] |= weights[:, :-1] == 0  # a text may start within a word
         begins[:, 0] = True
         first = torch.where(begins, torch.arange(length), 0).cummax(1).values  # position of each token's word
         sums, sizes = (torch.zeros_like(weights).scatter_add(1, first, x) for x in (weights, torch.ones_like(weights)))
