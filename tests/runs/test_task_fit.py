@@ -56,7 +56,7 @@ def test_a_method_of_hidden_tokens_is_refused_in_one_line(tmp_path: Path, method
     with pytest.raises(ConfigError) as found:
         prepare(compose(["dataset=digits", f"method={method}", f"paths.outputs={tmp_path}"]))
     (line,) = found.value.problems
-    assert "reads logits [B, L, V]" in line and len(line) < 300
+    assert "this student gives one vector of logits per example" in line and len(line) < 300
 
 
 @pytest.mark.parametrize(
