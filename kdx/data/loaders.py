@@ -20,6 +20,7 @@ from kdx.data.dataset import Splits
 from kdx.data.order import Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle
 from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.text.masked import MaskedSet
 from kdx.data.text.token_set import TokenSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.boxes import BoxAugmentation, scene_views
@@ -74,8 +75,11 @@ class _Steps(Dataset):
         return views, index, self._numbers(index), {}
 
     def _numbers(self, index: Tensor) -> Tensor | None:
-        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources."""
-        home = self.seed is not None and not self.data.foreign
+        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources.
+
+        Hidden tokens differ between epochs, so texts with them have no numbers either.
+        """
+        home = self.seed is not None and not self.data.foreign and not isinstance(self.data, MaskedSet)
         return self.augmentation.number(self.data.origin[index], self._draws[0]) if home else None
 
 
@@ -106,7 +110,10 @@ class _Loader:
         for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
             inputs, *further = map(self._normalize, views)
             own = {name: moved[name] if name in moved else t[index] for name, t in targets.items()}
-            yield step, Batch(inputs, own, index, tuple(further), number)
+            batch = Batch(inputs, own, index, tuple(further), number)
+            if isinstance(self._steps.data, MaskedSet):
+                batch = self._steps.data.hidden(batch, self._steps.seed, epoch)
+            yield step, batch
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -302,6 +309,7 @@ def make_loaders(
 ) -> Loaders:
     """Loaders of a run's splits; see `TrainLoader` and `EvalLoader` for the arguments."""
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
+    unlimited = isinstance(splits.train, MaskedSet)
     return Loaders(
         splits.spec,
         splits,
@@ -321,6 +329,6 @@ def make_loaders(
             for name, part in parts.items()
             if part is not None
         },
-        None if augmentation.num_views is None else splits.train.pool * augmentation.num_views,
+        None if unlimited or augmentation.num_views is None else splits.train.pool * augmentation.num_views,
         augmentation.space(data_seed),
     )

@@ -12,6 +12,7 @@ from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
+from kdx.core.task import CLASSES
 from kdx.core.tree import take
 from kdx.losses.base.term import Term
 from kdx.losses.base.tokens import Average
@@ -84,6 +85,11 @@ class OverRows(Wrapper):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         rows = _row_shapes(student, "student"), None if teacher is None else _row_shapes(teacher, "teacher")
+        if spec.task.kind == CLASSES and len(student.logits) == 1:
+            raise ValueError(
+                "OverRows applies a term to each token or region of an example, and this student gives one vector of "
+                "logits per example: use the term itself"
+            )
         each = spec.task.each_row
         self.term.build(*rows, spec if each is None else replace(spec, task=each))
         self._stated = len(student.logits) == 2 and MASK not in student.features
