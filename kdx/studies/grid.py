@@ -1,8 +1,8 @@
 """A study of rows of overrides, each with several seeds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
@@ -13,6 +13,19 @@ from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
 from kdx.tables.publish import publish
 from kdx.tables.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A size of a study.
+
+    Attributes:
+        overrides: Overrides of all runs, after the study's; a row's own come after them.
+        seeds: Seeds of each row; None for the study's.
+    """
+
+    overrides: Sequence[str]
+    seeds: Sequence[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +48,10 @@ class Grid:
             difference to the baseline in the first column, "teacher/test/top1" and the like for a row's teachers on
             test.
         protocol: The epoch whose numbers the table shows.
+        scales: Presets by name, for `scale=`; without it the study runs as it is written.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
 
     name: str
     title: str
@@ -50,8 +64,12 @@ class Grid:
     teacher_row: bool
     columns: Sequence[str]
     protocol: Protocol
+    scales: Mapping[str, Preset] = field(default_factory=dict)
 
     def __post_init__(self):
+        # a config holds them as plain mappings
+        presets = {name: of if isinstance(of, Preset) else Preset(**of) for name, of in self.scales.items()}
+        object.__setattr__(self, "scales", presets)
         if not self.seeds or not self.rows:
             raise UserError("a study needs at least one seed and one row")
         for key in ("baseline", "cost_row"):
@@ -75,6 +93,9 @@ class Grid:
         Returns:
             A line for each failure.
         """
+        if options.scale is not None:
+            smaller, narrowed = self.at(options.scale), replace(options, scale=None)
+            return smaller.execute(paths, narrowed)
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # checks every config before the first run starts
@@ -96,6 +117,20 @@ class Grid:
         }
         self.present(results, {failure.label: failure.error for failure in failures}, paths, options)
         return lines
+
+    def at(self, scale: str) -> Self:
+        """The study at a scale, under a name of its own. Raises UserError if there is none of that name."""
+        if scale not in self.scales:
+            known = ", ".join(self.scales) or "none"
+            raise UserError(f"scale={scale}: study={self.name} has other scales: {known}")
+        preset = self.scales[scale]
+        return replace(
+            self,
+            name=f"{self.name}_{scale}",
+            title=f"{self.title} (scale {scale})",
+            overrides=[*self.overrides, *preset.overrides],
+            seeds=self.seeds if preset.seeds is None else preset.seeds,
+        )
 
     def present(
         self,

@@ -55,7 +55,7 @@ def attention(maps: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     Example:
         >>> places, channels = attention(torch.ones(1, 2, 3, 3), 0.5)
         >>> places.sum(), channels.sum()
-        (tensor(9.0000), tensor(2.))
+        (tensor(9.), tensor(2.))
     """
     size, height, width = maps.shape[1], *maps.shape[2:]
     places = F.softmax(maps.abs().mean(1).flatten(1) / temperature, 1) * (height * width)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.outputs import Outputs
-from kdx.core.ranges import Fraction, OpenFraction, Positive, PositiveInt
+from kdx.core.ranges import OpenFraction, PartialFraction, Positive, PositiveInt
 from kdx.models.base import Net
 from kdx.models.detectors.backbone import Pyramid, Weights, backbone
 from kdx.models.detectors.detect import detections
@@ -28,7 +28,7 @@ class Matching:
     positive: OpenFraction
     negative: OpenFraction
     candidates: PositiveInt
-    min_score: Fraction
+    min_score: PartialFraction
     detection_nms: OpenFraction
     max_detections: PositiveInt
 
@@ -92,7 +92,7 @@ class RetinaNet(Net):
         maps = self.pyramid(images)
         levels = [maps[role] for role in self.pyramid.roles]
         found = self.dense(levels)
-        logits, deltas = found["cls_logits"].float(), found["bbox_regression"].float()
+        logits, deltas = found["cls_logits"], found["bbox_regression"].float()
         shape = (images.shape[2], images.shape[3])
         anchors = self.anchors(ImageList(images[:1], [shape]), levels)[0].to(images.device)
         features = {**maps, "anchors.deltas": deltas}
@@ -102,7 +102,7 @@ class RetinaNet(Net):
             features |= {"anchors.labels": labels, "anchors.targets": wanted}
         if not (self.training or learns):
             counts = [m.shape[2] * m.shape[3] * self.anchors.num_anchors_per_location()[0] for m in levels]
-            features["detections"] = self.detections(anchors, counts, logits, deltas, sizes)
+            features["detections"] = self.detections(anchors, counts, logits.float(), deltas, sizes)
         return Outputs(logits, features)
 
     @torch.no_grad()
