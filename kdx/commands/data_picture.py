@@ -2,21 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdx.core.seed import generator
 from kdx.data.sets import DataError, ImageSet
-
-if TYPE_CHECKING:
-    from PIL import Image
+from kdx.runs.drawn import outline
 
 COLUMNS, ROWS = 10, 25  # images of a class, and classes, that are drawn at most
 SIDE = 64  # smallest side of an image in the picture, in pixels
-COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")  # of boxes' classes
 LABEL, GAP = 160, 4  # width of the names' column and space between images, in pixels
 
 
@@ -53,18 +48,6 @@ def draw(data: ImageSet, names: Sequence[str], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path
-
-
-def outline(image: "Image.Image", boxes: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-    """Draw boxes [N, 4], in pixels of the image, in a colour for each class; a label of -1 is padding."""
-    from PIL import ImageDraw
-
-    pen = ImageDraw.Draw(image)
-    for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
-        if label >= 0 and box[2] > box[0] and box[3] > box[1]:
-            colour = COLOURS[label % len(COLOURS)]
-            pen.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=colour, width=2)
-            pen.text((box[0] + 3, box[1] + 1), str(names[label])[:12] if label < len(names) else "", fill=colour)
 
 
 def _chosen(data: ImageSet) -> list[tuple[int, list[int]]]:
