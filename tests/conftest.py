@@ -147,6 +147,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
         from kdx.core.seed import seeded
         from kdx.models.teachers.frozen import Frozen
         from kdx.runs.build import build_light, build_loaders, build_method, build_network, start_student
+        from kdx.runs.checks.networks import random_inputs
         from kdx.runs.ensemble_config import each_teacher, ensemble
         from kdx.runs.run import build_trainer
 
@@ -157,7 +158,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
             net = build_network(own.teacher.net, number)
             with seeded(0, "statistics"), torch.no_grad():  # batch norms that have seen something
                 net.train()
-                net(torch.randn(16, *config.dataset["input_shape"]))
+                net(random_inputs(loaders.spec.inputs, 16))
             nets[name] = Frozen(net, None, None)
         teacher = nets.get("") or (ensemble(config.teacher, nets, loaders.spec.task) if nets else None)
         method = build_method(config, loaders, start_student(config, None), teacher)

@@ -89,7 +89,8 @@ def test_permuting_the_objects_of_images_changes_no_term(tiny, built):
 
 def test_a_memo_and_an_ensemble_are_refused_before_anything_loads(tiny):
     with pytest.raises(Exception, match="stores one vector for each view"):
-        tiny(WEIGHTS, "method=detect_kd", "teacher.memo=true", "augmentation=none", data=BOXES)
+        memo = ("teacher.memo=true", "augmentation=none", "trainer.batch_size=33")
+        tiny(WEIGHTS, "method=detect_kd", *memo, data=BOXES)
     with pytest.raises(Exception, match="an ensemble as teacher needs a task with classes"):
         tiny("method=detect_kd", "teacher.seeds=[0,1]", data=BOXES)
 
