@@ -59,8 +59,50 @@ MASKED = (
     "dataset=masked_phrases",
     *(o.replace("=transformers", "=transformers_masked") for o in ENCODERS),
 )
+# scenes with detectors of a few thousand weights, complete in themselves
+SMALL_DETECTOR = (
+    "widths=[4,4,6,6]",
+    "levels=[2,3]",
+    "channels=4",
+    "width=8",
+    "resolution=2",
+    "anchor_sizes=[[8],[14]]",
+)
+FEW_REGIONS = ("rpn_batch=8", "pre_nms=20", "post_nms=6", "region_batch=6", "max_detections=5", "min_score=0.0")
+BOXES = (
+    "dataset=scenes",
+    "dataset.input_shape=[3,32,32]",
+    "dataset.train_size=40",
+    "dataset.test_size=25",
+    "dataset.train_subset=10",
+    "dataset.sizes=[0.25,0.5]",
+    *(f"{role}.net.{o}" for role in ("student", "teacher") for o in SMALL_DETECTOR),
+    *(f"{role}.net.sampling.{o}" for role in ("student", "teacher") for o in FEW_REGIONS),
+    "teacher.recipe=['method=detect','trainer.batch_size=8']",
+    *(o for o in TINY if o.startswith(("trainer.", "logger="))),
+)
+# as BOXES, for a detector of one stage
+ANCHORS = (
+    *(
+        o
+        for o in BOXES
+        if not o.startswith(("teacher.", "student.net.sampling", "student.net.width=", "student.net.res"))
+    ),
+    "student=retinanet_small",
+    "student.net.matching.candidates=20",
+    "student.net.matching.max_detections=5",
+)
+WHOLE = (BOXES, ANCHORS)
 # data for each method that does not learn classes of images
 OTHER_TASKS = {
+    "detect": BOXES,
+    "detect_cwd": BOXES,
+    "detect_fgd": BOXES,
+    "detect_kd": BOXES,
+    "detect_mse": BOXES,
+    "detect_one_stage": ANCHORS,
+    "detect_pkd": BOXES,
+    "detect_reviewkd": BOXES,
     "bce_labels": LABELS,
     "binary_kl_labels": LABELS,
     "distilbert": MASKED,
@@ -112,7 +154,7 @@ def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
     def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> RunConfig:
-        networks = COMMON if set(ENCODERS[-2:]) <= set(data) else (*TINY, *student)
+        networks = () if data in WHOLE else COMMON if set(ENCODERS[-2:]) <= set(data) else (*TINY, *student)
         text = _prepared((*data, *networks, *overrides))
         return run_config(json.loads(text.replace(SOMEWHERE, str(tmp_path))))
 

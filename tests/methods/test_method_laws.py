@@ -211,7 +211,7 @@ def test_half_precision_networks_full_precision_losses(config, built):
     def look(_, arguments: tuple) -> None:
         for outputs in arguments[:2]:
             if outputs is not None:
-                seen.extend(t.dtype for t in (outputs.logits, *outputs.features.values()))
+                seen.extend(t.dtype for t in (outputs.logits, *outputs.features.values()) if t.is_floating_point())
 
     for term in (m for m in trainer.method.modules() if isinstance(m, Term)):
         term.register_forward_pre_hook(look)
