@@ -20,8 +20,6 @@ TINY = (
     "dataset.train_size=40",
     "dataset.test_size=25",
     "dataset.train_subset=10",
-    "teacher=resnet8",
-    "teacher.net.widths=[6,6,10,10]",
     "teacher.recipe=['trainer.batch_size=8','optimizer.lr=0.01']",
     "optimizer.lr=0.01",
     "trainer.duration.epochs=null",
@@ -33,6 +31,7 @@ TINY = (
     "trainer.device=cpu",
     "logger=jsonl",
 )
+TEACHER = ("teacher=resnet8", "teacher.net.widths=[6,6,10,10]")
 STUDENT = ("student=resnet8", "student.net.widths=[4,4,8,8]")
 # images of each task
 CLASSES = ("dataset=synthetic", "dataset.num_classes=5")
@@ -45,6 +44,14 @@ VALUES = (
     "student.net.num_classes=1",
     "teacher.net.num_classes=1",
 )
+PIXELS = ("dataset=shape_masks",)
+# student and teacher where data needs other networks
+PAIRS = {
+    PIXELS: (
+        ("student=fcn_resnet8", "student.net.backbone.widths=[4,4,8,8]"),
+        ("teacher=lraspp_resnet14", "teacher.net.backbone={depth: 8, widths: [6,6,10,10]}", "teacher.net.width=8"),
+    ),
+}
 # data for each method that does not learn classes
 OTHER_TASKS = {
     "bce_labels": LABELS,
@@ -53,6 +60,10 @@ OTHER_TASKS = {
     "l1": VALUES,
     "mse": VALUES,
     "mse_kd": VALUES,
+    "pixel_ce": PIXELS,
+    "pixel_cwd": PIXELS,
+    "pixel_kd": PIXELS,
+    "pixel_skd": PIXELS,
 }
 
 
@@ -89,8 +100,9 @@ def a_tests_seed(request: pytest.FixtureRequest):
 def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
-    def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> RunConfig:
-        text = _prepared((*data, *TINY, *student, *overrides))
+    def config(*overrides: str, student: tuple[str, ...] | None = None, data: tuple[str, ...] = CLASSES) -> RunConfig:
+        own, teacher = PAIRS.get(data, (STUDENT, TEACHER))
+        text = _prepared((*data, *TINY, *teacher, *(student or own), *overrides))
         return run_config(json.loads(text.replace(SOMEWHERE, str(tmp_path))))
 
     return config

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kdx.core.outputs import Outputs
 
 CLASSES, VALUES, LABELS, BOXES = "classes", "values", "labels", "boxes"
+PIXELS = "pixels"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -47,7 +48,7 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels", "boxes" or a new kind; terms and methods name the kinds that they fit.
+        kind: "classes", "values", "labels", "boxes", "pixels" or a new kind; terms and methods name those they fit.
         num_outputs: Number of outputs of a network for each example.
     """
 

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2] / "configs" / "model"
 # libraries' networks, tested in test_build.py
 OPEN = {"timm", "torchvision"}
 TEXT = {"bag_of_words", "minilm", "minilm_3", "minilm_3x192", "transformers"}  # tested in test_text_encoder.py
+DENSE = {"fcn_resnet8", "lraspp_resnet14"}  # logits of each pixel, tested in test_segmenter.py
 FUNCTIONS = {"styblinski_tang"}  # without parameters
-NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS | TEXT)
+NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS | TEXT | DENSE)
 
 
 def build(name: str, channels: int, side: int, classes: int) -> nn.Module:
