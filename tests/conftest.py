@@ -20,6 +20,8 @@ TINY = (
     "dataset.train_size=40",
     "dataset.test_size=25",
     "dataset.train_subset=10",
+    "teacher=resnet8",
+    "teacher.net.widths=[6,6,10,10]",
     "teacher.recipe=['trainer.batch_size=8','optimizer.lr=0.01']",
     "optimizer.lr=0.01",
     "trainer.duration.epochs=null",
@@ -31,7 +33,6 @@ TINY = (
     "trainer.device=cpu",
     "logger=jsonl",
 )
-TEACHER = ("teacher=resnet8", "teacher.net.widths=[6,6,10,10]")
 STUDENT = ("student=resnet8", "student.net.widths=[4,4,8,8]")
 # images of each task
 CLASSES = ("dataset=synthetic", "dataset.num_classes=5")
@@ -44,14 +45,40 @@ VALUES = (
     "student.net.num_classes=1",
     "teacher.net.num_classes=1",
 )
-PIXELS = ("dataset=shape_masks",)
-# student and teacher where data needs other networks
-PAIRS = {
-    PIXELS: (
-        ("student=fcn_resnet8", "student.net.backbone.widths=[4,4,8,8]"),
-        ("teacher=lraspp_resnet14", "teacher.net.backbone={depth: 8, widths: [6,6,10,10]}", "teacher.net.width=8"),
-    ),
-}
+# data with networks of their own, complete in themselves
+PIXELS = (
+    "dataset=shape_masks",
+    "student=fcn_resnet8",
+    "student.net.backbone.widths=[4,4,8,8]",
+    "teacher=lraspp_resnet14",
+    "teacher.net.backbone={depth: 8, widths: [6,6,10,10]}",
+    "teacher.net.width=8",
+    *(o for o in TINY if o.startswith(("dataset.", "optimizer.", "trainer.", "logger=", "teacher.recipe="))),
+)
+OPEN = (
+    "dataset=open_scenes",
+    "dataset.input_shape=[3,32,32]",
+    "dataset.train_size=24",
+    "dataset.image_size=16",
+    "dataset.test_size=10",
+    "dataset.train_subset=10",
+    "dataset.objects=[1,2]",
+    "dataset.sizes=[0.25,0.5]",
+    "dataset.vision_scenes=8",
+    "dataset.vision.steps=1",
+    "student.net.widths=[4,4,6,6]",
+    "student.net.channels=4",
+    "student.net.width=8",
+    "student.net.resolution=2",
+    "student.net.anchor_sizes=[[8],[14]]",
+    "student.net.sampling.rpn_batch=8",
+    "student.net.sampling.pre_nms=20",
+    "student.net.sampling.post_nms=6",
+    "student.net.sampling.region_batch=6",
+    *(o for o in TINY if o.startswith(("trainer.", "logger="))),
+)
+WITHOUT_IMAGES = (*OPEN, "dataset.image_size=0")
+WHOLE = (PIXELS, OPEN, WITHOUT_IMAGES)
 # data for each method that does not learn classes
 OTHER_TASKS = {
     "bce_labels": LABELS,
@@ -60,6 +87,10 @@ OTHER_TASKS = {
     "l1": VALUES,
     "mse": VALUES,
     "mse_kd": VALUES,
+    "ovd_base": WITHOUT_IMAGES,
+    "ovd_pis": OPEN,
+    "ovd_rkd": WITHOUT_IMAGES,
+    "ovd_rkd_pis": OPEN,
     "pixel_ce": PIXELS,
     "pixel_cwd": PIXELS,
     "pixel_kd": PIXELS,
@@ -100,9 +131,9 @@ def a_tests_seed(request: pytest.FixtureRequest):
 def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
-    def config(*overrides: str, student: tuple[str, ...] | None = None, data: tuple[str, ...] = CLASSES) -> RunConfig:
-        own, teacher = PAIRS.get(data, (STUDENT, TEACHER))
-        text = _prepared((*data, *TINY, *teacher, *(student or own), *overrides))
+    def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> RunConfig:
+        parts = data if data in WHOLE else (*data, *TINY, *student)
+        text = _prepared((*parts, *overrides))
         return run_config(json.loads(text.replace(SOMEWHERE, str(tmp_path))))
 
     return config
