@@ -92,7 +92,41 @@ ANCHORS = (
     "student.net.matching.candidates=20",
     "student.net.matching.max_detections=5",
 )
-WHOLE = (BOXES, ANCHORS)
+# images with a class of each pixel, and their networks
+PIXELS = (
+    "dataset=shape_masks",
+    "student=fcn_resnet8",
+    "student.net.backbone.widths=[4,4,8,8]",
+    "teacher=lraspp_resnet14",
+    "teacher.net.backbone={depth: 8, widths: [6,6,10,10]}",
+    "teacher.net.width=8",
+    *(o for o in TINY if o.startswith(("dataset.", "optimizer.", "trainer.", "logger=", "teacher.recipe="))),
+)
+OPEN = (
+    "dataset=open_scenes",
+    "dataset.input_shape=[3,32,32]",
+    "dataset.train_size=24",
+    "dataset.image_size=16",
+    "dataset.test_size=10",
+    "dataset.train_subset=10",
+    "dataset.objects=[1,2]",
+    "dataset.sizes=[0.25,0.5]",
+    "dataset.vision_scenes=8",
+    "dataset.vision.steps=1",
+    "student.net.widths=[4,4,6,6]",
+    "student.net.channels=4",
+    "student.net.width=8",
+    "student.net.resolution=2",
+    "student.net.anchor_sizes=[[8],[14]]",
+    "student.net.sampling.rpn_batch=8",
+    "student.net.sampling.pre_nms=20",
+    "student.net.sampling.post_nms=6",
+    "student.net.sampling.region_batch=6",
+    *(o for o in TINY if o.startswith(("trainer.", "logger="))),
+)
+WITHOUT_IMAGES = (*OPEN, "dataset.image_size=0")
+# complete in themselves, with networks
+WHOLE = (BOXES, ANCHORS, PIXELS, OPEN, WITHOUT_IMAGES)
 # data for each method that does not learn classes of images
 OTHER_TASKS = {
     "detect": BOXES,
@@ -117,6 +151,14 @@ OTHER_TASKS = {
     "pkd": PHRASES,
     "tinybert": PHRASES,
     "tinybert_intermediate": PHRASES,
+    "ovd_base": WITHOUT_IMAGES,
+    "ovd_pis": OPEN,
+    "ovd_rkd": WITHOUT_IMAGES,
+    "ovd_rkd_pis": OPEN,
+    "pixel_ce": PIXELS,
+    "pixel_cwd": PIXELS,
+    "pixel_kd": PIXELS,
+    "pixel_skd": PIXELS,
 }
 
 

@@ -58,6 +58,12 @@ NEEDS = {
     "evals=thresholds": ["dataset=multilabel", "method=binary_kl_labels", "dataset.val_fraction=0.2"],
     **{f"method={name}": ["dataset=diabetes"] for name in ("huber", "l1", "mse", "mse_kd")},
     **{f"method={name}": ["dataset=multilabel"] for name in ("bce_labels", "binary_kl_labels")},
+    **{f"method={name}": ["dataset=shape_masks"] for name in ("pixel_ce", "pixel_cwd", "pixel_kd", "pixel_skd")},
+    **{f"recipe={name}": [f"dataset={name}", "method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
+    **{f"dataset={name}": ["method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
+    **{f"method={name}": ["dataset=open_scenes"] for name in ("ovd_base", "ovd_pis", "ovd_rkd", "ovd_rkd_pis")},
+    **{f"{group}=open_scenes": ["dataset=open_scenes", "method=ovd_base"] for group in ("recipe", "dataset")},
+    "evals=open_vocabulary": ["dataset=open_scenes", "method=ovd_base"],
     "transfer=unlabelled": ["dataset.fraction=0.1"],
     "transfer=specialist": ["transfer.special_classes=[3,8]"],
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
@@ -165,7 +171,7 @@ def test_the_zoo_study_holds_every_loss():
         path.stem: re.search(r"^_target_: kdx.methods.(.*)$", path.read_text(), re.M)
         for path in (config_dir() / "method").glob("*.yaml")
         # with one teacher those of ensembles are all the same, and the zoo's data has classes
-        if not re.search("kdx.losses.logits.(ensemble|regression|labels)[.]", path.read_text())
+        if not re.search("kdx.losses.logits.(ensemble|regression|labels)[.]|over_rows", path.read_text())
     }
     losses = {name for name, target in targets.items() if target is not None and target[1] in over_one_teacher}
     # Tf-KD self is KD from the student's own architecture, which the zoo's one teacher is not

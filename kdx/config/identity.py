@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "dataset.index",
     "dataset.download",
     "dataset.verify",
+    "dataset.cache",
     "dataset.source.root",
     "dataset.source.download",
     "dataset.source.verify",

@@ -17,7 +17,7 @@ from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle
+from kdx.data.order import Alternation, Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle, Turns
 from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
 from kdx.data.text.masked import MaskedSet
@@ -159,7 +159,7 @@ class TrainLoader(_Loader):
         num_workers: Processes that decode files, see `worker_count`; sets in memory use none.
         drop_last: Whether to leave out a short last batch.
         channels_last: Memory format of the inputs.
-        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
+        mix: Two kinds of examples, mixed in each batch or in batches that alternate; None for one order of all.
 
     Raises:
         DataError: An epoch has no batch, or the augmentation does not fit the data.
@@ -175,7 +175,7 @@ class TrainLoader(_Loader):
         num_workers: int | None,
         drop_last: bool,
         channels_last: bool,
-        mix: Mix | None = None,
+        mix: Mix | Alternation | None = None,
     ):
         if augmentation.needs_bytes and data.dtype != np.uint8:
             raise DataError(
@@ -219,7 +219,7 @@ class TrainLoader(_Loader):
             yield batch
 
 
-def _order(data: ExampleSet, batch_size: int, mix: Mix | None, repeats: int) -> Order:
+def _order(data: ExampleSet, batch_size: int, mix: Mix | Alternation | None, repeats: int) -> Order:
     if repeats > 1:
         if mix is not None or data.nearby is not None or not isinstance(data, ImageSet):
             raise DataError(
@@ -229,6 +229,8 @@ def _order(data: ExampleSet, batch_size: int, mix: Mix | None, repeats: int) -> 
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
+        if isinstance(mix, Alternation):
+            return Turns(mix, batch_size)
         return Blend(mix, batch_size, data.lengths if isinstance(data, TokenSet) else None)
     if isinstance(data, TokenSet):
         return ByLength(data.lengths, batch_size)

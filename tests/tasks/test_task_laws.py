@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
-from kdx.core.task import CLASSES, LABELS, TOKENS, VALUES, Task
+from kdx.core.task import CLASSES, LABELS, PIXELS, TOKENS, VALUES, Task
 from kdx.engine.record.meter import Meter
 from kdx.evals.task_metrics import TaskMetrics
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.tasks.classes import Classes
 from kdx.tasks.labels import Labels
+from kdx.tasks.pixels import Pixels
 from kdx.tasks.tokens import MaskedTokens
 from kdx.tasks.values import Values
 
@@ -24,12 +25,14 @@ TASKS = {
     VALUES: Values(tuple(float(i) for i in range(OUTPUTS)), tuple(0.5 + i for i in range(OUTPUTS))),
     LABELS: Labels(OUTPUTS),
     TOKENS: MaskedTokens(OUTPUTS, LENGTH),
+    PIXELS: Pixels(OUTPUTS, (3, 4)),
 }
 BEST = {
     CLASSES: {"top1": 1, "top5": 1},
     VALUES: {"rmse": 0, "mae": 0, "r2": 1},
     LABELS: {"map": 1, "micro_f1": 1},
     TOKENS: {"perplexity": 1, "token_accuracy": 1, "token_nll": 0},
+    PIXELS: {"miou": 1, "pixel_accuracy": 1, "class_accuracy": 1},
 }
 
 
@@ -50,12 +53,14 @@ def targets(kind: str) -> Tensor:
         return torch.randint(OUTPUTS, (SIZE,), generator=g)
     if kind == TOKENS:  # some examples have no hidden token
         return torch.randint(-3, OUTPUTS, (SIZE, LENGTH), generator=g).clamp(min=-1)
+    if kind == PIXELS:
+        return torch.randint(OUTPUTS, (SIZE, 3, 4), generator=g)
     drawn = torch.randn(SIZE, OUTPUTS, generator=g)
     return drawn if kind == VALUES else (drawn > 0.3).float()
 
 
 def split(kind: str, size: int) -> list[Batch]:
-    name = {CLASSES: "labels", VALUES: "values", LABELS: "presence", TOKENS: "labels"}[kind]
+    name = {VALUES: "values", LABELS: "presence"}.get(kind, "labels")
     parts = zip(torch.arange(SIZE).split(size), targets(kind).split(size), strict=True)
     return [Batch(index[:, None], {name: target}, index) for index, target in parts]
 
@@ -64,13 +69,16 @@ def perfect(kind: str) -> Tensor:
     of = targets(kind)
     if kind in (CLASSES, TOKENS):
         return 50 * torch.eye(OUTPUTS)[of]
+    if kind == PIXELS:
+        return 50 * torch.eye(OUTPUTS)[of].movedim(-1, 1)
     return of if kind == VALUES else 100 * of - 50
 
 
 def drawn(kind: str) -> Tensor:
-    """Random logits of all examples."""
-    shape = (SIZE, LENGTH, OUTPUTS) if kind == TOKENS else (SIZE, OUTPUTS)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    """Answers of a network that knows nothing."""
+    g = torch.Generator().manual_seed(5)
+    shapes = {TOKENS: (LENGTH, OUTPUTS), PIXELS: (OUTPUTS, 3, 4)}
+    return torch.randn(SIZE, *shapes.get(kind, (OUTPUTS,)), generator=g)
 
 
 def counted(kind: str, logits: Tensor) -> Tensor:
