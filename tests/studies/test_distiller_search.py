@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +66,7 @@ class Made:
 
 
 def run(path: Path, made: Made, settings: Search = PLAIN, seed: int = 0) -> History:
-    return search(settings, seed, SPACE, made, path, "identity", "test")[0]
+    return search(settings, seed, SPACE, made, path, "identity", "test")
 
 
 def test_a_search_trains_its_budget_of_valid_distillers_each_once(tmp_path):
@@ -121,14 +120,21 @@ def test_another_setting_starts_anew(tmp_path):
     assert not made.trained
 
 
-def test_two_searches_on_one_file_end_with_the_same_history(tmp_path):
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_two_searches_on_one_file_end_with_the_same_history(tmp_path, at: int):
+    """One does all its work while the other trains a batch."""
     run(tmp_path / "alone.jsonl", Made())
-    threads = [threading.Thread(target=run, args=(tmp_path / "shared.jsonl", Made())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (tmp_path / "shared.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+    path = tmp_path / "shared.jsonl"
+
+    class Beside(Made):
+        def train(self, genotypes: Sequence[Genotype]) -> list[tuple[str, Result | str]]:
+            if self.batches == at:
+                run(path, Made())
+                assert path.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+            return super().train(genotypes)
+
+    run(path, Beside())
+    assert path.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
 
 
 def test_a_candidate_without_a_result_is_recorded_and_the_search_goes_on(tmp_path):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from kdx.core.metric import Catalogue
 from kdx.runs.results import Result, finished
+from kdx.studies.distillers.evaluate import Times
 from kdx.studies.distillers.history import History
 from kdx.studies.distillers.rank import Pairs
-from kdx.studies.distillers.search import MEASURED, Times
+from kdx.studies.distillers.search import MEASURED
 from kdx.tables.metrics import Shown
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Findings:
         study: The study.
         runs: Directory of the runs.
         histories: By search and seed.
-        times: Seconds of this process, by search, for each seed.
+        times: Seconds of each search, by name, for each seed.
         final: Winners at full length, by search, search's seed and own seed.
         again: Winners' proxies with other seeds, likewise.
         checked: Candidates at full length, by search, search's seed and number of the trial.

@@ -1,26 +1,22 @@
 """One search over distillers: propose, refuse, train, record."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from kdx.config.identity import fingerprint
-from kdx.config.schema import RunConfig
 from kdx.core.ranges import NonNegative, PositiveInt
-from kdx.pool.pool import run_all
 from kdx.pool.task import say
-from kdx.runs.export import folder_of
-from kdx.runs.folder import failure
 from kdx.runs.results import Result
+from kdx.studies.distillers.evaluate import Evaluator, note_times
 from kdx.studies.distillers.history import History, Trial, load, save
 from kdx.studies.distillers.proposers import Proposal, Proposer, propose_new
-from kdx.studies.distillers.screen import Limits, Screen
+from kdx.studies.distillers.screen import Limits
 from kdx.studies.distillers.shrink import Shrinkage, narrowed
 from kdx.studies.distillers.space import Genotype, Space
-from kdx.studies.options import Options
 
 MEASURED = {
     "representation": "gaps/val/representation",
@@ -77,73 +73,7 @@ class Search:
     fitness: Fitness
 
 
-@dataclass
-class Times:
-    """Seconds of a search in this process.
-
-    Attributes:
-        whole: From the start to the end.
-        training: Inside the runs, teachers included.
-        screening: Loading networks and data for the check before training, and the checks.
-    """
-
-    whole: float = 0.0
-    training: float = 0.0
-    screening: float = 0.0
-
-    @property
-    def overhead(self) -> float:
-        """Share of the time outside trainings and checks; 0 where nothing was done."""
-        return 0.0 if not self.whole else 1 - (self.training + self.screening) / self.whole
-
-
-class Evaluator(Protocol):
-    """Refuses and trains candidates."""
-
-    def refuses(self, genotype: Genotype, limits: Limits, /) -> str | None: ...
-
-    def train(self, genotypes: Sequence[Genotype], /) -> list[tuple[str, Result | str]]: ...
-
-
-@dataclass
-class Evaluate:
-    """Trains candidates as ordinary runs.
-
-    Attributes:
-        space: The space.
-        base: Prepared config; each candidate replaces its method.
-        options: Options of the command line.
-        vectors: Config for candidates whose input is a vector, such as one with a memo of the teacher.
-    """
-
-    space: Space
-    base: RunConfig
-    options: Options
-    vectors: RunConfig | None
-    _screen: Screen | None = field(init=False, default=None)
-
-    def config(self, genotype: Genotype) -> RunConfig:
-        """The config of a candidate."""
-        base = self.vectors if self.vectors is not None and genotype.input in self.space.vectors else self.base
-        return replace(base, method=self.space.method(genotype))
-
-    def refuses(self, genotype: Genotype, limits: Limits) -> str | None:
-        """Why a candidate is refused before training; None if it is not."""
-        self._screen = self._screen or Screen(self.base, limits)
-        return self._screen.refuses(self.space.term(genotype), genotype.weight)
-
-    def train(self, genotypes: Sequence[Genotype]) -> list[tuple[str, Result | str]]:
-        """Run directory of each candidate, and its result or the reason of its failure."""
-        configs = {str(genotype): self.config(genotype) for genotype in genotypes}
-        found, failures = run_all(configs, self.options.jobs, self.options.retry, self.options.fused_limit)
-        # as its directory says, which is the same when the run is looked up again
-        errors = {one.label: failure(one.folder) or one.error for one in failures}
-        return [(folder_of(c).name, found[label] if label in found else errors[label]) for label, c in configs.items()]
-
-
-def search(
-    settings: Search, seed: int, space: Space, evaluate: Evaluator, path: Path, key: str, name: str
-) -> tuple[History, Times]:
+def search(settings: Search, seed: int, space: Space, evaluate: Evaluator, path: Path, key: str, name: str) -> History:
     """Run a search, or continue it from its history.
 
     Args:
@@ -155,21 +85,20 @@ def search(
         key: Identity of a candidate's config, without its method.
         name: Name for messages.
     """
-    began, times = time.perf_counter(), Times()
     mark = fingerprint([VERSION, seed, repr(settings), repr(space), key])
     history = load(path, mark)
     while history.spent < settings.trainings:
-        before = time.perf_counter()
+        marks = [time.perf_counter()]
         wanted = min(settings.batch, settings.trainings - history.spent)
         refused, batch = ask(settings, seed, narrowed(space, history.drops), evaluate.refuses, history, wanted)
-        times.screening += time.perf_counter() - before
-        before = time.perf_counter()
+        marks.append(time.perf_counter())
         outcomes = evaluate.train([proposal.genotype for _, proposal in batch])
-        times.training += time.perf_counter() - before
+        marks.append(time.perf_counter())
         told = [tell(settings.fitness, *pair) for pair in zip(batch, outcomes, strict=True)]
         trials = tuple(sorted([*history.trials, *refused, *told], key=lambda t: t.number))
         history = shrunk(settings, space, replace(history, trials=trials), history.spent)
         save(path, mark, history)
+        note_times(path, [*marks, time.perf_counter()])
         best = history.best()
         say(
             f"{name}: {history.spent} of {settings.trainings} trainings, "
@@ -178,8 +107,7 @@ def search(
         if not batch:
             say(f"{name}: the space has no further candidate")
             break
-    times.whole = time.perf_counter() - began
-    return history, times
+    return history
 
 
 Refuses = Callable[[Genotype, Limits], str | None]

@@ -14,11 +14,12 @@ from kdx.core.ranges import Count
 from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
+from kdx.studies.distillers.evaluate import Evaluate, Times, times_of
 from kdx.studies.distillers.export import export
 from kdx.studies.distillers.findings import Findings
 from kdx.studies.distillers.history import History, Trial, load
 from kdx.studies.distillers.page import write_page
-from kdx.studies.distillers.search import Evaluate, Search, Times, search
+from kdx.studies.distillers.search import Search, search
 from kdx.studies.distillers.space import Space
 from kdx.studies.distillers.summary import publish_findings
 from kdx.studies.options import Options, select
@@ -119,9 +120,9 @@ class Distillers:
         for name in chosen:
             for seed in self.seeds:
                 base = bases[seed] if self.searches[name].screen is not None else _unrejected(bases[seed])
-                history, spent = self._search(name, seed, base, folder, paths, options)
-                histories.setdefault(name, {})[seed] = history
-                times.setdefault(name, []).append(spent)
+                path = folder / "history" / f"{name.replace(' ', '_')}-{seed}.jsonl"
+                histories.setdefault(name, {})[seed] = self._search(name, seed, base, path, paths, options)
+                times.setdefault(name, []).append(times_of(path))
         findings = Findings(study=self, runs=Path(paths["runs"]), histories=histories, times=times)
         lines = self._train_winners(findings, paths, options)
         for name, of in histories.items():
@@ -132,11 +133,10 @@ class Distillers:
         return lines
 
     def _search(
-        self, name: str, seed: int, base: RunConfig, folder: Path, paths: Mapping[str, str], options: Options
-    ) -> tuple[History, Times]:
-        path = folder / "history" / f"{name.replace(' ', '_')}-{seed}.jsonl"
+        self, name: str, seed: int, base: RunConfig, path: Path, paths: Mapping[str, str], options: Options
+    ) -> History:
         if options.only is not None:
-            return load(path, None), Times()
+            return load(path, None)
         if options.fresh:
             path.unlink(missing_ok=True)
         vectors = None
@@ -192,13 +192,7 @@ class Distillers:
 
 
 def validated(config: RunConfig) -> RunConfig:
-    """The config with the evaluators of the validation split alone.
-
-    Raises:
-        UserError: There is no such split, or the gaps are not measured on it.
-    """
-    if not config.dataset["val_fraction"]:
-        raise UserError("a search reads a validation split: dataset.val_fraction=0.3 in study.overrides cuts one")
+    """The config with the evaluators of the validation split alone. Raises UserError if none measures the gaps."""
     kept = {name: node for name, node in config.evals.items() if node.get("split") == "val"}
     if "gaps" not in kept:
         raise UserError("study.proxy needs evals=search, which measures the gaps between student and teacher")

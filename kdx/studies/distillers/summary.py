@@ -78,12 +78,13 @@ def searches(findings: "Findings") -> list[str]:
         "it three quarters.",
         "",
     ]
-    measured = [(name, spent) for name, of in findings.times.items() for spent in of if spent.whole > 1]
-    if measured:
-        whole, inside = (sum(t) for t in zip(*[(s.whole, s.training + s.screening) for _, s in measured], strict=True))
+    times = [spent for of in findings.times.values() for spent in of]
+    if whole := sum(spent.whole for spent in times):
+        parts = [sum(getattr(spent, part) for spent in times) for part in ("training", "screening", "rest")]
+        shares = [f"{100 * part / whole:.1f} %" for part in parts]
         lines += [
-            f"Overhead of the searches run by this command: {100 * (1 - inside / whole):.2f} % of {whole:.0f} s is "
-            "spent outside trainings and checks.",
+            f"The searches took {whole:.0f} s: {shares[0]} in runs, {shares[1]} in proposals and checks before "
+            f"training (networks and data for them included), {shares[2]} elsewhere.",
             "",
         ]
     drops = [
