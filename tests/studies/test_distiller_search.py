@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from kdx.studies.distillers.proposers import Evolution, RandomSearch, survivors
 from kdx.studies.distillers.rank import interval, kendall
 from kdx.studies.distillers.screen import Limits
 from kdx.studies.distillers.search import Fitness, Search, search
-from kdx.studies.distillers.shrink import Shrinkage, ranked, worse
+from kdx.studies.distillers.shrink import Shrinkage, ranked, without, worse
 from kdx.studies.distillers.space import SLOTS, Genotype, Space
 
 SPACE = Space(
@@ -203,6 +204,14 @@ def test_draws_crossover_and_mutation_stay_in_the_space():
         assert len(changed) <= 1
 
 
+def test_each_input_is_drawn_as_often():
+    """Also those of vectors, which have fewer valid combinations."""
+    rng = Random(4)
+    counts = Counter(SPACE.draw(rng).input for _ in range(800))
+    assert set(counts) == set(SPACE.inputs)
+    assert all(abs(count - 200) < 4 * math.sqrt(800 * 0.25 * 0.75) for count in counts.values())
+
+
 def test_a_genotype_has_a_temperature_exactly_where_it_has_a_softmax():
     rng = Random(1)
     for _ in range(200):
@@ -215,6 +224,16 @@ def test_the_space_is_as_large_as_its_valid_combinations():
     small = replace(SPACE, scope=["none"], attention=["none"], normalise=["none", "softmax_channels"])
     # none: 3 distances; softmax: 4 distances at 2 temperatures; 4 inputs and 3 weights each
     assert small.size() == 4 * (3 + 4 * 2) * 3
+
+
+def test_no_option_is_dropped_that_an_input_cannot_do_without():
+    only = replace(SPACE, normalise=["none", "unit_positions", "softmax_channels"], distance=["kl", "mse"])
+    # logits have no positions, and kl needs a softmax
+    left = replace(only, normalise=["unit_positions", "softmax_channels"])
+    assert without(left, "normalise", "softmax_channels") is None
+    kept = without(left, "normalise", "unit_positions")
+    assert kept is not None and list(kept.normalise) == ["softmax_channels"]
+    assert without(replace(only, inputs={"last": ["last"]}, vectors=[]), "distance", "mse") is not None
 
 
 def planted(bad: str) -> list[Trial]:

@@ -67,6 +67,7 @@ def study(**changed: Any) -> Distillers:
         "searches": {"evolution": evolution, "random": replace(evolution, proposer=RandomSearch(), trainings=2)},
         "main": "evolution",
         "rival": "random",
+        "finalists": ["evolution", "random"],
         "baselines": {"KD": ["method=kd"]},
         "final_seeds": [7],
         "checked": 2,
@@ -217,7 +218,7 @@ class Steep(Planted):
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"study\.main 'evolutoin' is no search; searches: evolution, random"):
+    with pytest.raises(UserError, match=r"study\.main: 'evolutoin' is no search; searches: evolution, random"):
         study(main="evolutoin")
     with pytest.raises(UserError, match=r"study\.final_seeds: 0 is the seed of a search"):
         study(final_seeds=[0, 1])
@@ -230,8 +231,8 @@ def test_what_does_not_fit_is_refused(tmp_path):
 @pytest.mark.slow
 def test_a_search_killed_twenty_times_has_the_same_history(tmp_path):
     """Each attempt is a process that SIGKILL ends after a random time, until one comes to its end."""
-    base = study(baselines={}, checked=0, searches={"evolution": replace(study().searches["evolution"], trainings=16)})
-    whole = replace(base, rival="evolution")
+    longer = replace(study().searches["evolution"], trainings=16)
+    whole = study(baselines={}, checked=0, searches={"evolution": longer}, rival="evolution", finalists=[])
 
     def attempt(folder: Path) -> int:
         child = os.fork()

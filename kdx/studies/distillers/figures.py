@@ -1,6 +1,7 @@
 """Figures of a search study, as PNG files."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 COLOURS = (ACCENT, "#c8553d", "#588b8b", "#8f6593", "#b08900", MUTED)
 ROW = 0.2  # height of a row of the survival figure, inches
+HALF = 0.8  # half the width of a box of the pipeline
 
 
 def _start(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
@@ -63,7 +65,7 @@ def draw_curves(findings: "Findings", path: Path) -> None:
             left.fill_between(
                 steps, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.15, linewidth=0
             )
-    _plain(left, f"best fitness so far; mean of {len(study.seeds)} searches, band: lowest to highest")
+    _plain(left, "best fitness so far; mean over the seeds, band: lowest to highest")
     left.set_xlabel("trainings", fontsize=9)
     left.legend(fontsize=8, frameon=False)
     form = findings.shown[study.metric]
@@ -78,7 +80,7 @@ def draw_curves(findings: "Findings", path: Path) -> None:
     told = ""
     if taus:
         low, high = interval(groups, 0)
-        told = f"; tau {sum(taus) / len(taus):.2f} [{low:.2f}, {high:.2f}] in {study.main}"
+        told = f"\nKendall's tau {sum(taus) / len(taus):.2f} [{low:.2f}, {high:.2f}] in {study.main}"
     _plain(right, f"proxy fitness and {form.heading} at full length{told}")
     right.set_xlabel("fitness", fontsize=9)
     right.set_ylabel(form.heading, fontsize=9)
@@ -87,36 +89,45 @@ def draw_curves(findings: "Findings", path: Path) -> None:
     _finish(figure, path)
 
 
-def draw_survival(space: Space, history: History, title: str, path: Path, bins: int = 8) -> None:
-    """Share of each option among the trained candidates over a search; a cross where an option was dropped.
+def draw_survival(space: Space, histories: Sequence[History], title: str, path: Path, bins: int = 8) -> None:
+    """Share of each option among the trained candidates over the course of searches; a cross where one dropped it.
 
     Args:
         space: The space before any drop.
-        history: A history.
+        histories: Histories of the same search with different seeds.
         title: Heading.
         path: The output file.
-        bins: Parts of the search.
+        bins: Parts of a search.
     """
-    trained = [trial for trial in history.trials if trial.trained]
     rows = [(slot, option) for slot in SLOTS for option in space.options(slot)]
-    parts: list[list[Trial]] = [trained[len(trained) * i // bins : len(trained) * (i + 1) // bins] for i in range(bins)]
-    shares = []
-    for slot, option in rows:
-        counts = [Counter(getattr(t.genotype, slot) for t in part)[option] for part in parts]
-        shares.append([count / max(1, len(part)) for count, part in zip(counts, parts, strict=True)])
+    length = min((history.spent for history in histories), default=0)
+    bins = max(1, min(bins, length))
+    edges = [length * (i + 1) // bins for i in range(bins)]
+    parts: list[list[Trial]] = [[] for _ in range(bins)]
     figure, axes = _start(7, ROW * len(rows) + 1.2)
     axis = axes[0][0]
-    axis.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=max(0.5, max(map(max, shares), default=0)))
+    for history in histories:
+        trained = [trial for trial in history.trials if trial.trained]
+        for i, trial in enumerate(trained[:length]):
+            parts[next(place for place, edge in enumerate(edges) if i < edge)].append(trial)
+        for drop in history.drops:
+            spent = sum(t.trained for t in history.trials if t.number < drop.after)
+            place = next((place for place, edge in enumerate(edges) if spent <= edge), bins - 1)
+            axis.plot(place + 0.5, rows.index((drop.slot, drop.option)), "x", color=COLOURS[1], markersize=7)
+    counts = {slot: [Counter(getattr(t.genotype, slot) for t in part) for part in parts] for slot in SLOTS}
+    shares = [
+        [count[option] / max(1, len(part)) for count, part in zip(counts[slot], parts, strict=True)]
+        for slot, option in rows
+    ]
+    axis.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=max(0.5, *map(max, shares)))
+    for i in range(1, len(rows)):
+        if rows[i][0] != rows[i - 1][0]:
+            axis.axhline(i - 0.5, color=MUTED, linewidth=0.8)
     names = [f"{slot}: {option:g}" if isinstance(option, float | int) else f"{slot}: {option}" for slot, option in rows]
     axis.set_yticks(range(len(rows)), names, fontsize=8)
-    edges = [len(trained) * (i + 1) // bins for i in range(bins)]
     axis.set_xticks(range(bins), [str(edge) for edge in edges], fontsize=8)
-    for drop in history.drops:
-        spent = sum(t.trained for t in history.trials if t.number < drop.after)
-        place = next((i for i, edge in enumerate(edges) if edge >= spent), bins - 1)
-        axis.plot(place, rows.index((drop.slot, drop.option)), "x", color=COLOURS[1], markersize=7)
     axis.set_title(title, fontsize=10, color=INK, loc="left")
-    axis.set_xlabel("trainings; darker: a larger share; cross: dropped", fontsize=9)
+    axis.set_xlabel("trainings; darker: a larger share of them; cross: dropped by a search", fontsize=9)
     axis.tick_params(length=0, colors=INK)
     _finish(figure, path)
 
@@ -139,16 +150,20 @@ def draw_pipeline(space: Space, trial: Trial, title: str, path: Path) -> None:
         for i, text in enumerate(boxes):
             empty = i > 0 and steps[i - 1][1] == "none"
             _box(axis, 1 + 2 * i, y, text, MUTED if empty else INK)
-            target = (2 + 2 * i, y) if i < 3 else (8.15, 1.5)
-            _arrow(axis, (1.8 + 2 * i, y), target)
+            target = (1 + 2 * (i + 1) - HALF, y) if i < 3 else (9 - HALF, 1.5)
+            _arrow(axis, (1 + 2 * i + HALF, y), target)
     _box(axis, 9, 1.5, f"{genotype.distance}\nx {genotype.weight:g}", COLOURS[1])
     axis.set_title(title, fontsize=10, color=INK, loc="left")
     _finish(figure, path)
 
 
 def _box(axis: Any, x: float, y: float, text: str, colour: str) -> None:
-    style = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour}
-    axis.text(x, y, text, ha="center", va="center", fontsize=9, color=colour, bbox=style, zorder=3)
+    from matplotlib.patches import FancyBboxPatch
+
+    corner, size = (x - HALF + 0.05, y - 0.45), (2 * HALF - 0.1, 0.9)
+    shape = {"boxstyle": "round,pad=0.05", "facecolor": "white", "edgecolor": colour}
+    axis.add_patch(FancyBboxPatch(corner, *size, **shape))
+    axis.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
 
 
 def _arrow(axis: Any, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -33,7 +33,8 @@ def write_page(findings: "Findings", folder: Path) -> Path:
         seed = min(found, key=lambda s: (found[s].fitness or 0.0, s))
         best, who = found[seed], f"{study.main}, seed {seed}"
         draw_pipeline(study.space, best, f"best of {who}: fitness {best.fitness:.4f}", folder / "pipeline.png")
-        draw_survival(study.space, of[seed], f"options in {who}", folder / "survival.png")
+        title = f"options in {study.main}, {len(of)} searches"
+        draw_survival(study.space, list(of.values()), title, folder / "survival.png")
         parts.append(_image(folder / "pipeline.png", str(best.genotype)))
         parts.append(_image(folder / "survival.png", "share of each option over the search"))
     table = folder / "table.md"

@@ -3,10 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Any
 
-from kdx.core.errors import UserError
 from kdx.core.ranges import OpenFraction, PositiveInt
 from kdx.studies.distillers.history import Drop, Trial
 from kdx.studies.distillers.space import SLOTS, Space
@@ -97,17 +95,13 @@ def worse(own: Sequence[float], count: int) -> float:
 
 
 def without(space: Space, slot: str, option: Any) -> Space | None:
-    """The space without an option; None if the rest has no valid combination."""
+    """The space without an option; None if an input is left without a valid combination."""
     if slot == "input":
         inputs = {name: roles for name, roles in space.inputs.items() if name != option}
         narrower = replace(space, inputs=inputs, vectors=[name for name in space.vectors if name in inputs])
     else:
         narrower = replace(space, **{slot: [o for o in space.options(slot) if o != option]})
-    try:
-        narrower.draw(Random(0))
-    except UserError:
-        return None
-    return narrower
+    return narrower if narrower.complete else None
 
 
 def narrowed(space: Space, drops: Sequence[Drop]) -> Space:

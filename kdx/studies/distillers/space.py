@@ -1,7 +1,7 @@
 """The space of distillers: genotypes, random draws, crossover and mutation."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from random import Random
 from typing import Any
@@ -88,25 +88,36 @@ class Space:
         refuse = wrong_for_vectors if genotype.input in self.vectors else wrong
         return refuse(genotype.chain) is None
 
+    def _combinations(self, name: str) -> Iterator[Genotype]:
+        """Valid genotypes of an input, all with the same weight."""
+        temperatures = [*self.temperature, None]
+        slots = [temperatures if slot == "temperature" else self.options(slot) for slot in SLOTS[1:-1]]
+        for values in itertools.product(*slots):
+            made = Genotype(input=name, weight=self.weight[0], **dict(zip(SLOTS[1:], values, strict=False)))
+            if self.valid(made):
+                yield made
+
     def size(self) -> int:
         """Number of valid genotypes."""
-        count = 0
-        temperatures = [*self.temperature, None]
-        slots = [temperatures if slot == "temperature" else self.options(slot) for slot in SLOTS[:-1]]
-        for values in itertools.product(*slots):
-            count += self.valid(Genotype(**dict(zip(SLOTS, values, strict=False)), weight=self.weight[0]))
-        return count * len(self.weight)
+        return len(self.weight) * sum(1 for name in self.inputs for _ in self._combinations(name))
+
+    @property
+    def complete(self) -> bool:
+        """Whether each input has a valid combination."""
+        return all(next(self._combinations(name), None) is not None for name in self.inputs)
 
     def draw(self, rng: Random) -> Genotype:
-        """A valid genotype, all options of each slot alike.
+        """A valid genotype: an input, all alike, then any of the input's valid combinations.
 
         Raises:
-            UserError: The options have no valid combination among 1,000 draws.
+            UserError: An input has no valid combination among 1,000 draws.
         """
+        chosen = rng.choice(self.options("input"))
         for _ in range(TRIES):
-            drawn = self._settled({slot: rng.choice(self.options(slot)) for slot in SLOTS}, rng)
-            if self.valid(drawn):
-                return drawn
+            drawn = {slot: rng.choice(self.options(slot)) for slot in SLOTS[1:]}
+            found = self._settled({"input": chosen, **drawn}, rng)
+            if self.valid(found):
+                return found
         raise UserError("study.space: no combination of these options can be written; give the slots more options")
 
     def cross(self, one: Genotype, other: Genotype, rng: Random) -> Genotype:

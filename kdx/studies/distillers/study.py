@@ -60,6 +60,7 @@ class Distillers:
         searches: The searches, by name.
         main: Name of the search whose history the page shows.
         rival: Name of the search that `main` is compared with.
+        finalists: Searches whose best trains at full length, and once more as a proxy with the final seeds.
         baselines: Overrides of known methods at full length, by name.
         final_seeds: Seeds of full-length runs; none of them is a seed of a search.
         checked: Number of candidates of `main` and of `rival` that train at full length, evenly spread over the
@@ -85,6 +86,7 @@ class Distillers:
     searches: Mapping[str, Search]
     main: str
     rival: str
+    finalists: Sequence[str]
     baselines: Mapping[str, Sequence[str]]
     final_seeds: Sequence[Count]
     checked: Count
@@ -92,11 +94,10 @@ class Distillers:
     reported: Reported | None
 
     def __post_init__(self):
-        for key in ("main", "rival"):
-            if getattr(self, key) not in self.searches:
-                raise UserError(
-                    f"study.{key} '{getattr(self, key)}' is no search; searches: {', '.join(self.searches)}"
-                )
+        named = [("main", self.main), ("rival", self.rival), *(("finalists", name) for name in self.finalists)]
+        for key, name in named:
+            if name not in self.searches:
+                raise UserError(f"study.{key}: '{name}' is no search; searches: {', '.join(self.searches)}")
         if not self.seeds or not self.final_seeds:
             raise UserError("study.seeds and study.final_seeds need at least one seed each")
         if shared := sorted(set(self.seeds) & set(self.final_seeds)):
@@ -156,7 +157,7 @@ class Distillers:
                 if (best := history.best()) is None:
                     continue
                 method = self.space.method(best.genotype)
-                for other in self.final_seeds:
+                for other in self.final_seeds if name in self.finalists else ():
                     wanted["final"][name, seed, other] = replace(finals[other], method=method)
                     wanted["again"][name, seed, other] = replace(again[other], method=method)
                 if name in (self.main, self.rival):
@@ -184,11 +185,12 @@ class Distillers:
         return validated(self._base(paths, options, [*self.proxy, *own], seed))
 
     def _base(self, paths: Mapping[str, str], options: Options, own: Sequence[str], seed: int) -> RunConfig:
-        """A prepared config; `own` follows the overrides of all runs and those of the seed."""
-        place = options.place(paths)
+        return prepare(compose([*options.place(paths), *self.recipe(own, seed), *options.overrides]))
+
+    def recipe(self, own: Sequence[str], seed: int) -> list[str]:
+        """Overrides of a run: those of all runs, those of its seed, and its own."""
         by_seed = [override.replace("{seed}", str(seed)) for override in self.seed_overrides]
-        recipe = ["method=kdzero", *self.overrides, *by_seed, *own, *options.overrides]
-        return prepare(compose([*place, *recipe]))
+        return ["method=kdzero", *self.overrides, *by_seed, *own]
 
 
 def validated(config: RunConfig) -> RunConfig:
