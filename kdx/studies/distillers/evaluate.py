@@ -95,6 +95,11 @@ def note_times(history: Path, marks: Sequence[float]) -> None:
         file.write(json.dumps([round(b - a, 4) for a, b in pairwise(marks)]) + "\n")
 
 
+def forget_times(history: Path) -> None:
+    """Remove the times of a search that starts over."""
+    _file(history).unlink(missing_ok=True)
+
+
 def _file(history: Path) -> Path:
     """Beside the history, which holds no times."""
     return history.with_suffix(".times")

@@ -11,7 +11,7 @@ from kdx.config.identity import fingerprint
 from kdx.core.ranges import NonNegative, PositiveInt
 from kdx.pool.task import say
 from kdx.runs.results import Result
-from kdx.studies.distillers.evaluate import Evaluator, note_times
+from kdx.studies.distillers.evaluate import Evaluator, forget_times, note_times
 from kdx.studies.distillers.history import History, Trial, load, save
 from kdx.studies.distillers.proposers import Proposal, Proposer, propose_new
 from kdx.studies.distillers.screen import Limits
@@ -87,6 +87,8 @@ def search(settings: Search, seed: int, space: Space, evaluate: Evaluator, path:
     """
     mark = fingerprint([VERSION, seed, repr(settings), repr(space), key])
     history = load(path, mark)
+    if not history.trials:
+        forget_times(path)
     while history.spent < settings.trainings:
         marks = [time.perf_counter()]
         wanted = min(settings.batch, settings.trainings - history.spent)

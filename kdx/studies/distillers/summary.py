@@ -134,8 +134,7 @@ def _correlation(findings: "Findings", name: str) -> list[str]:
     if not taus:
         return []
     mean, (low, high) = sum(taus) / len(taus), interval(groups, 0)
-    verdict = "the fitness is a poor guide to the final metric" if mean < WEAK else "the fitness is a guide"
-    verdict = "not different from 0: " + verdict if low <= 0 <= high else verdict
+    verdict = "the fitness is a poor guide to the final metric" if mean < WEAK or low <= 0 else "the fitness is a guide"
     return [
         f"- Kendall's tau of proxy fitness and {findings.shown[findings.study.metric].heading} at full length, {name}: "
         f"{mean:.2f}, 95 % bootstrap interval {low:.2f} to {high:.2f} ({', '.join(f'{tau:.2f}' for tau in taus)} by "
