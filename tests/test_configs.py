@@ -16,6 +16,7 @@ from kdx.runs.build import build_network, make, untrained
 from kdx.runs.prepare import examine, prepare
 from kdx.studies.chain import Chain
 from kdx.studies.data_free import DataFree
+from kdx.studies.distillers.study import Distillers
 from kdx.studies.grid import Grid
 from kdx.studies.specialists import Specialists
 
@@ -151,6 +152,9 @@ def test_every_study_binds_and_each_of_its_runs_is_a_config(name: str):
         study.check(list(study.links), [])
     if isinstance(study, Specialists):
         study.check([])
+    if isinstance(study, Distillers):
+        for own in (study.proxy, study.vectors, study.final, *study.baselines.values()):
+            prepare(compose(study.recipe(own or (), study.seeds[0])))
     if isinstance(study, DataFree):
         study = study.grid
     if isinstance(study, Grid):

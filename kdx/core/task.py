@@ -48,8 +48,8 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels", "tokens", "boxes", "pixels" or a new kind; terms and methods name those that
-            they fit.
+        kind: "classes", "values", "labels", "tokens", "boxes", "pixels" or a new kind; terms and methods name those
+            that they fit.
         num_outputs: Number of outputs of a network for each example, or for each of its rows.
     """
 
