@@ -1,6 +1,6 @@
 """A study of rows of overrides, each with several seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import ClassVar
@@ -17,6 +17,8 @@ from kdx.studies.until_decided import Key, nth_seed, run_until_decided
 from kdx.tables.manifest import Made
 from kdx.tables.publish import Source, publish
 from kdx.tables.table import Table
+
+Notes = Callable[[Mapping[str, Mapping[int, Result]]], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,9 @@ class Grid:
         Returns:
             A line for each failure.
         """
+        return self._execute(paths, options, lambda _: [])
+
+    def _execute(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
         rows = select(options.rows, list(self.rows), "rows")
         if options.seeds is not None:
             rows = self._compared(rows)
@@ -109,8 +114,27 @@ class Grid:
             for seed, result in of.items()
         ]
         source = Source(type(self).__name__, self.protocol, made)
-        self.present(results, reasons, paths, options, source, seeds, stopped)
+        self.present(results, reasons, paths, options, source, seeds, stopped, notes(results))
         return lines
+
+    def execute_at(
+        self, paths: Mapping[str, str], options: Options, overrides: Sequence[str], scale: str, notes: Notes
+    ) -> list[str]:
+        """`execute` with further overrides of all runs, in files of their own, and further notes.
+
+        Args:
+            paths, options: As in `execute`.
+            overrides: The overrides.
+            scale: Their name, which ends the name of the study.
+            notes: Makes notes from the results by row and seed.
+        """
+        own = replace(
+            self,
+            name=f"{self.name}/{scale}",
+            title=self.title if not overrides else f"{self.title}: scale {scale}",
+            overrides=[*self.overrides, *overrides],
+        )
+        return own._execute(paths, options, notes)
 
     def _compared(self, rows: Sequence[str]) -> list[str]:
         """The rows and the baseline. Raises UserError for a study without comparisons."""
@@ -157,6 +181,7 @@ class Grid:
         source: Source,
         seeds: Mapping[str, Sequence[int]],
         stopped: Mapping[str, str] | None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Write and print the table.
 
@@ -168,6 +193,7 @@ class Grid:
             source: The runs, for the manifest.
             seeds: Seeds of each row.
             stopped: Why each row has no further seeds; None for listed seeds.
+            notes: Further notes, which come first.
         """
         lacking = [_label(row, seed) for row, of in results.items() for seed in seeds[row] if seed not in of]
         table = Table.build(
@@ -183,6 +209,7 @@ class Grid:
             missing=[f"{label}: {reasons.get(label, 'not run')}" for label in lacking],
             varied=self._varied(),
         )
+        table = replace(table, notes=[*notes, *table.notes])
         if self.baseline is not None and not results.get(self.baseline):
             line = f"no differences, since the baseline '{self.baseline}' has no result"
             table = replace(table, notes=[line, *table.notes])
