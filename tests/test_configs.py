@@ -96,7 +96,7 @@ FUNCTIONS = {"styblinski_tang"}
 # studies of encoders, whose runs take a second each to check
 LONG = {"distilbert/sst2", "distilbert/few_labels", "distilbert/goemotions", "tinybert/general"}
 # chosen together with what they are for, or composed with every config
-NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep"}
+NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep", "seeds"}
 GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)
 CHOICES = [f"{group}={name}" for group in GROUPS if group != "teacher" for name in options(group)]
 

@@ -10,7 +10,7 @@ import torch
 from kdx.config.schema import RunConfig
 from kdx.core.tree import leaves
 from kdx.data.loaders import Loaders
-from kdx.data.on_device import OnDevice
+from kdx.data.on_device import device_loader
 from kdx.data.shared_loader import SharedLoader
 from kdx.models.teachers.shared_outputs import SharedOutputs
 from kdx.runs.teacher import Teacher
@@ -50,7 +50,7 @@ class FusedRuns:
 
         def alone() -> Loaders:
             loaders = make()
-            return replace(loaders, train=OnDevice(loaders.train, device))
+            return replace(loaders, train=device_loader(loaders.train, device))
 
         if self.size == 1:
             return alone()
