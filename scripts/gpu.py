@@ -127,7 +127,7 @@ def take(step: Step, out: Path, seconds: float) -> dict[str, Any]:
             status = "done" if code == 0 else f"failed with exit status {code}, see {step.name}.txt"
         except subprocess.TimeoutExpired:
             status = "out of time"
-            os.killpg(process.pid, signal.SIGTERM)
+            process.terminate()  # the trainings' parent passes it on
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:

@@ -90,12 +90,21 @@ class Grid:
         Returns:
             A line for each failure.
         """
+        return self.execute_with(paths, options, lambda _: [])
+
+    def execute_with(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
+        """`execute` with further notes.
+
+        Args:
+            paths, options: As in `execute`.
+            notes: Makes notes from the results by row and seed.
+        """
         if options.scale is not None:
             scale = chosen(self.scales, options.scale)
             place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
             scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={}, claims={})
-            return scaled.execute(paths, replace(options, scale=None))
-        return self._execute(paths, options, lambda _: [])
+            return scaled._execute(paths, replace(options, scale=None), notes)
+        return self._execute(paths, options, notes)
 
     def _execute(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
         rows = select(options.rows, list(self.rows), "rows")
@@ -130,25 +139,6 @@ class Grid:
         source = Source(type(self).__name__, self.protocol, made)
         self.present(results, reasons, paths, options, source, seeds, stopped, notes(results))
         return lines
-
-    def execute_at(
-        self, paths: Mapping[str, str], options: Options, overrides: Sequence[str], scale: str, notes: Notes
-    ) -> list[str]:
-        """`execute` with further overrides of all runs, in files of their own, and further notes.
-
-        Args:
-            paths, options: As in `execute`.
-            overrides: The overrides.
-            scale: Their name, which ends the name of the study.
-            notes: Makes notes from the results by row and seed.
-        """
-        own = replace(
-            self,
-            name=f"{self.name}/{scale}",
-            title=self.title if not overrides else f"{self.title}: scale {scale}",
-            overrides=[*self.overrides, *overrides],
-        )
-        return own._execute(paths, options, notes)
 
     def _compared(self, rows: Sequence[str]) -> list[str]:
         """The rows and the baseline. Raises UserError for a study without comparisons."""

@@ -1,7 +1,7 @@
 """A study that asks whether its rows rank as published ones do."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,18 +21,16 @@ class Ranking:
         published: Published numbers of the rows, the baseline included, by the pair of networks that they are of; null
             where a source has none. All are means of the last epoch. The first pair is the grid's own.
         source: Of the published numbers.
-        scales: Overrides of all runs by the name of a preset; the first one is the default.
 
     Raises:
         UserError: The grid has no baseline, or a published row is none of the grid's.
     """
 
-    accepts: ClassVar[frozenset[str]] = Grid.accepts | {"scale"}
+    accepts: ClassVar[frozenset[str]] = Grid.accepts
 
     grid: Grid
     published: Mapping[str, Mapping[str, float | None]]
     source: str
-    scales: Mapping[str, Sequence[str]]
 
     def __post_init__(self):
         if self.grid.baseline is None:
@@ -42,7 +40,7 @@ class Ranking:
                 raise UserError(f"study.published.{pair}: '{strange[0]}' is no row of study.grid.rows")
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run the grid at a scale; its table ends with a note for each published pair.
+        """Run the grid; its table ends with a note for each published pair.
 
         Args:
             paths: The config's paths.
@@ -51,10 +49,7 @@ class Ranking:
         Returns:
             A line for each failure.
         """
-        name = next(iter(self.scales)) if options.scale is None else options.scale
-        if name not in self.scales:
-            raise UserError(f"scale={name}: this study has {', '.join(self.scales)}")
-        return self.grid.execute_at(paths, options, self.scales[name], name, self.notes)
+        return self.grid.execute_with(paths, options, self.notes)
 
     def notes(self, results: Mapping[str, Mapping[int, Result]]) -> list[str]:
         """A sentence on the rank of the gains for each published pair with three rows in common or more."""

@@ -36,6 +36,7 @@ class Findings:
         again: Winners' proxies with other seeds, likewise.
         checked: Candidates at full length, by search, search's seed and number of the trial.
         baseline: Known methods at full length, by name and seed.
+        recipes: Overrides of these, for the manifest; a winner's method is found, and no override gives it.
     """
 
     study: Distillers
@@ -46,6 +47,7 @@ class Findings:
     again: dict[tuple[str, int, int], Result] = field(default_factory=dict)
     checked: dict[tuple[str, int, int], Result] = field(default_factory=dict)
     baseline: dict[tuple[str, int], Result] = field(default_factory=dict)
+    recipes: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
     @property
     def shown(self) -> Catalogue:
