@@ -35,7 +35,7 @@ BASE = (
     "trainer.log_steps=1",
     "optimizer.lr=0.01",
     "logger=jsonl",
-    "teacher.recipe=['trainer.duration.steps=20']",
+    "teacher.recipe=['trainer.duration.epochs=null','trainer.duration.steps=20','optimizer.lr=0.01']",
 )
 
 
@@ -182,7 +182,7 @@ def test_labels_of_texts_are_learned_and_thresholds_chosen(place: Path, texts):
         "method=binary_kl_labels",
         "dataset.val_fraction=0.25",
         "evals=both_thresholds",
-        "teacher.recipe=['method=bce_labels','trainer.duration.steps=20']",
+        "teacher.recipe=['method=bce_labels','trainer.duration.epochs=null','trainer.duration.steps=20','optimizer.lr=0.01']",
     )
     found = run(config).data["metrics"]["last"]
     for name in ("test/map", "test/jaccard", "thresholds/test/micro_f1", "one_threshold/test/macro_f1"):
