@@ -150,9 +150,11 @@ def test_all_that_should_learn_does_and_nothing_else(scene: Scene, config):
     trainable = {n: p for n, p in scene.method.named_parameters() if p.requires_grad}
     unread = UNREAD.get(config.choices["method"], ("none",))
     intended = {n for n in trainable if not idle(scene.method, n) and not n.startswith(unread)}
-    assert scene.reached == intended
+    # a bias of all keys cancels in the softmax: its gradient is rounding, or 0
+    cancels = {n for n in trainable if n.endswith("key.bias")}
+    assert scene.reached - cancels == intended - cancels
     after = scene.method.state_dict()
-    assert not {n for n in intended if torch.equal(after[n], scene.first[n])}
+    assert not {n for n in intended - cancels if torch.equal(after[n], scene.first[n])}
     optimised = [id(p) for o in optimizers(scene.trainer.update) for g in o.param_groups for p in g["params"]]
     assert sorted(optimised) == sorted(id(p) for p in trainable.values())
 
