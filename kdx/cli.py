@@ -10,6 +10,7 @@ kdx: experiments in knowledge distillation
 
   kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
   kdx study study=NAME [key=value] ...       run the trainings of a study and print its table
+  kdx verify TABLE [cells=3]                 train some runs of a table again and compare them
   kdx status [outputs/...]                   list the runs that are running, failed or waiting; count those done
   kdx report FOLDER ...                      write a page of tables and figures of the runs below folders
   kdx compare A B                            compare two runs, or groups of runs over seeds
@@ -70,6 +71,12 @@ def _study(arguments: list[str]) -> None:
     study(arguments)
 
 
+def _verify(arguments: list[str]) -> None:
+    from kdx.commands.verify import main as verify
+
+    verify(arguments)
+
+
 def _status(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     from kdx.commands.status import main as status
@@ -112,6 +119,7 @@ def _completion(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "study": _study,
+    "verify": _verify,
     "status": _status,
     "report": _report,
     "compare": _compare,

@@ -4,7 +4,8 @@
     python scripts/readme.py --demo     # after running the demo, whose table and picture it copies to outputs/tables/
 
 Generated are the table of methods in configs/method/README.md, the rows of configs/study/zoo/digits.yaml, the demo's
-table in README.md, the line of imports in each room's README.md, and the picture of the rooms in .github/rooms.svg.
+table in README.md, the line of imports in each room's README.md, the picture of the rooms in .github/rooms.svg, and the
+index of claims with their verdicts in outputs/tables/README.md.
 """
 
 import re
@@ -15,8 +16,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from kdx.commands.catalogue import front_matter, methods_markdown
-from kdx.config.layout import config_file, options
+from kdx.config.layout import config_dir, config_file, options
+from kdx.tables.claims.index import index
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "outputs" / "tables"
@@ -126,6 +130,12 @@ def generated() -> Iterator[tuple[Path, str]]:
         path = ROOT / "kdx" / room / "README.md"
         yield path, with_part(path.read_text(), "imports", may_import(room))
     yield ROOT / ".github" / "rooms.svg", picture()
+    yield TABLES / "README.md", index(studies(), TABLES)
+
+
+def studies() -> dict[str, dict]:
+    """The contents of the files in configs/study, by the study's name."""
+    return {name: yaml.safe_load((config_dir() / "study" / f"{name}.yaml").read_text()) for name in options("study")}
 
 
 def run_demo() -> None:
@@ -134,7 +144,7 @@ def run_demo() -> None:
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     table, _, _ = printed.rpartition("\n\n")  # the last line names the files
     (TABLES / "demo.txt").write_text(table.rstrip() + "\n")
-    for suffix in ("md", "csv", "png"):
+    for suffix in ("md", "csv", "png", "manifest.json"):
         shutil.copyfile(DEMO / f"table.{suffix}", TABLES / f"demo.{suffix}")
 
 

@@ -11,7 +11,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import config_dir, options
 from kdx.config.schema import RunConfig
 from kdx.config.validate import check
-from kdx.runs.build import build_network, make
+from kdx.runs.build import build_network, make, untrained
 from kdx.runs.prepare import examine, prepare
 from kdx.studies.chain import Chain
 from kdx.studies.data_free import DataFree
@@ -37,6 +37,10 @@ NEEDS = {
     "dataset=own_values": [*(o.replace("num_classes", "num_outputs") for o in OWN_DATA), *OUTPUTS, "method=mse_kd"],
     "dataset=own_labels": [*OWN_DATA, "method=binary_kl_labels"],
     "dataset=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
+    **{
+        choice: ["student.net.name=resnet18", "teacher.net.name=resnet34"]
+        for choice in ("dataset=imagenet_crop95", "recipe=imagenet_crop95", "recipe=vanilla_a1", "recipe=vanilla_a2")
+    },
     "recipe=imagenet": ["student.net.name=resnet18", "teacher.net.name=resnet34"],
     "optimizer=timm": ["optimizer.name=lion"],
     "dataset=diabetes": ["method=mse_kd"],
@@ -58,8 +62,23 @@ NEEDS = {
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
     "transfer=synthetic": [f"transfer.unlabelled.path='{Path(__file__).parent}'"],
 }
+TEXT = ["dataset=phrases", "recipe=phrases"]
+NEEDS |= {f"student={name}": TEXT for name in ("bag_of_words", "minilm", "minilm_3", "minilm_3x192", "transformers")}
+NEEDS |= {f"recipe={name}": [f"dataset={name}"] for name in ("sst2", "phrases")}
+NEEDS |= {
+    "dataset=text": ["dataset.folder=mine", "dataset.num_classes=3"],
+    "recipe=text": ["dataset=phrases"],
+    "dataset=text_labels": ["dataset.folder=mine", "dataset.num_classes=3", "method=binary_kl_labels"],
+    "transfer=corpus": [*TEXT, f"transfer.unlabelled.path='{__file__}'"],
+    "evals=both_thresholds": ["dataset=multilabel", "method=binary_kl_labels", "dataset.val_fraction=0.2"],
+}
+for name in ("goemotions", "phrase_labels"):
+    NEEDS |= {f"{group}={name}": [f"dataset={name}", "method=binary_kl_labels"] for group in ("dataset", "recipe")}
+NEEDS["recipe=text_labels"] = ["dataset=phrase_labels", "method=binary_kl_labels"]
 # with nothing to learn
 FUNCTIONS = {"styblinski_tang"}
+# studies of encoders, whose runs take a second each to check
+LONG = {"distilbert/sst2", "distilbert/few_labels", "distilbert/goemotions", "tinybert/general"}
 # chosen together with what they are for, or composed with every config
 NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep"}
 GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)
@@ -77,7 +96,7 @@ def test_every_file_belongs_to_a_group_that_is_tested():
     files = {p.relative_to(config_dir()).as_posix() for p in config_dir().rglob("*.yaml")}
     listed = {f"{group}/{name}.yaml" for group in [*GROUPS, *NOT_CHOSEN] for name in options(group)}
     # the part that all students share is no choice
-    tops = {"train.yaml", "study.yaml", "wandb_sweep.yaml"}
+    tops = {"train.yaml", "study.yaml", "verify.yaml", "wandb_sweep.yaml"}
     strange = files - listed - {*tops, "student/base.yaml", "teacher/base.yaml"}
     assert not strange, f"{strange}: a YAML file lies in a folder of configs/, one folder a group"
 
@@ -95,17 +114,20 @@ def test_every_option_composes_and_binds(choice: str, some_file: str):
 @pytest.mark.parametrize("name", options("model"))
 def test_every_network_binds_as_student_and_as_teacher(name: str, some_file: str):
     needs = NEEDS.get(f"student={name}", [])
-    overrides = ["dataset=cifar100", f"student={name}", f"teacher={name}", *needs]
+    data = "dataset=phrases" if needs == TEXT else "dataset=cifar100"
+    overrides = [data, f"student={name}", f"teacher={name}", *(need for need in needs if need != data)]
     config = examine(compose([*overrides, f"teacher.checkpoint={some_file}"]))
     assert config.student.net == config.teacher.net
     with torch.device("meta"):
-        net = build_network(config.student.net, 0)
+        net = build_network(untrained(config.student.net), 0)
     if name not in FUNCTIONS:
-        assert config.student.net["num_classes"] == 100
+        assert config.student.net["num_classes"] == config.dataset["num_classes"]
         assert sum(p.numel() for p in net.parameters()) > 0
 
 
-@pytest.mark.parametrize("name", options("study"))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in options("study")]
+)
 def test_every_study_binds_and_each_of_its_runs_is_a_config(name: str):
     config = compose([f"study={name}"], "study").config
     assert check(config["study"], "study") == []

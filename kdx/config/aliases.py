@@ -91,7 +91,10 @@ MOVED_NAMES: Mapping[str, str] = {
 }
 
 # Full names of modules, classes or functions since the freeze: {"kdx.old.Name": "kdx.new.Name"}. The latest comes last.
-RENAMED: Mapping[str, str] = {}
+RENAMED: Mapping[str, str] = {
+    "kdx.studies.measurements.Predictions": "kdx.studies.measures.predictions.Predictions",
+    "kdx.studies.measurements.Boundaries": "kdx.studies.measures.boundaries.Boundaries",
+}
 
 
 def current_target(target: str) -> str:

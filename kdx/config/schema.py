@@ -27,6 +27,7 @@ class Student:
     checkpoint: str | None
     sha256: str | None
     experiment: str | None
+    checkpoint_share: Probability = 1.0  # for the configs of runs that were finished before this key
 
 
 @dataclass(frozen=True, kw_only=True)

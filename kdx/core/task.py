@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kdx.core.batch import Batch
     from kdx.core.outputs import Outputs
 
-CLASSES, VALUES, LABELS, BOXES = "classes", "values", "labels", "boxes"
+CLASSES, VALUES, LABELS, BOXES, TOKENS = "classes", "values", "labels", "boxes", "tokens"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -47,8 +47,9 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels", "boxes" or a new kind; terms and methods name the kinds that they fit.
-        num_outputs: Number of outputs of a network for each example.
+        kind: "classes", "values", "labels", "boxes", "tokens" or a new kind; terms and methods name the kinds that they
+            fit.
+        num_outputs: Number of outputs of a network for each example, or for each of its rows.
     """
 
     @property
@@ -89,7 +90,11 @@ class Task(Protocol):
         ...
 
     def fidelity(self) -> PairMetric:
-        """A new metric of how closely one network follows another; it is updated with the answers of the two."""
+        """A new metric of how closely one network follows another, updated with `counted` answers of the two."""
+        ...
+
+    def counted(self, answer: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's answers that metrics count, [N, K]."""
         ...
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:

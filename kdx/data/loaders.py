@@ -17,15 +17,16 @@ from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
+from kdx.data.order import Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle
 from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.text.token_set import TokenSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.boxes import BoxAugmentation, scene_views
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
-# views, each uint8 [B, H, W, C] or a nest; positions [B]; numbers of the first view [B] or None; targets that moved
+# views, each uint8 [B, H, W, C] or other inputs; positions [B]; numbers of the first view [B] or None; moved targets
 Bytes = tuple[tuple[Tree, ...], Tensor, Tensor | None, Mapping[str, Tensor]]
 
 
@@ -49,28 +50,33 @@ class _Steps(Dataset):
         self.divided = seed is not None and augmentation.mixing is None and world_size() > 1
         self._epoch: int | None = None
         self._order = torch.arange(len(data))
-        self._draws = Draws(None, None, None)
+        self._draws = [Draws(None, None, None)]
 
     def __getitem__(self, where: tuple[int, int]) -> Bytes:
         epoch, step = where
         if self.seed is not None and epoch != self._epoch:
             self._order = self.order.draw(self.seed, epoch)
-            self._draws = self.augmentation.draw(self.data.pool, self.seed, epoch)
+            self._draws = self.augmentation.draw_repeats(self.data.pool, self.seed, epoch)
             self._epoch = epoch
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        repeat = (step * self.batch_size + torch.arange(len(index))) % len(self._draws)
         if self.divided:
-            index = index[rank() :: world_size()]
+            index, repeat = (part[rank() :: world_size()] for part in (index, repeat))
         if isinstance(self.data, VectorSet):
             return (self.data.vectors[index],), index, None, {}
         if isinstance(self.data, SceneSet):
-            scene = scene_views(self.data, index, self._draws, self.augmentation)
+            scene = scene_views(self.data, index, self._draws[0], self.augmentation)
             return ({"images": scene.images, "sizes": scene.sizes},), index, None, scene.targets
+        if isinstance(self.data, TokenSet):
+            return (self.data.padded(index),), index, self._numbers(index), {}
         assert isinstance(self.data, ImageSet)
-        views = self.augmentation.all_views(self.data, index, self._draws)
-        # views are numbered in the training source alone, not in evaluation sets or images of other sources
+        views = self.augmentation.repeated_views(self.data, index, repeat, self._draws)
+        return views, index, self._numbers(index), {}
+
+    def _numbers(self, index: Tensor) -> Tensor | None:
+        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources."""
         home = self.seed is not None and not self.data.foreign
-        number = self.augmentation.number(self.data.origin[index], self._draws) if home else None
-        return views, index, number, {}
+        return self.augmentation.number(self.data.origin[index], self._draws[0]) if home else None
 
 
 class _Quiet(Dataset):
@@ -90,9 +96,7 @@ class _Loader:
     def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int | None, channels_last: bool):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._steps, self._num_workers = steps, worker_count(num_workers) if steps.data.decodes else 0
-        self._normalize = _normaliser(steps.data, spec)
-        if len(spec.input_shape) != 3:
-            self.memory_format = torch.contiguous_format
+        self._normalize = _normaliser(steps.data, spec, self.memory_format)
         self.batch_size, self.num_examples = steps.batch_size, len(steps.data)
 
     def _batches(self, epoch: int, start: int, stop: int, stride: int = 1) -> Iterator[tuple[int, Batch]]:
@@ -100,15 +104,9 @@ class _Loader:
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         targets = self._steps.data.targets
         for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
-            inputs, *further = map(self._as_inputs, views)
+            inputs, *further = map(self._normalize, views)
             own = {name: moved[name] if name in moved else t[index] for name, t in targets.items()}
             yield step, Batch(inputs, own, index, tuple(further), number)
-
-    def _as_inputs(self, view: Tree) -> Tree:
-        if isinstance(view, Mapping):
-            return {**view, "images": self._as_inputs(view["images"])}
-        assert isinstance(view, Tensor)
-        return self._normalize(view).contiguous(memory_format=self.memory_format)
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -125,11 +123,19 @@ class _Loader:
             yield part
 
 
-def _normaliser(data: ExampleSet, spec: DataSpec) -> Callable[[Tensor], Tensor]:
+def _normaliser(data: ExampleSet, spec: DataSpec, memory_format: torch.memory_format) -> Callable[[Tree], Tree]:
     if not isinstance(data, ImageSet):
         return lambda stored: stored
     c, h, w = spec.input_shape
-    return Normalize((c, h, w), data.scale, spec.mean, spec.std)
+    normalize = Normalize((c, h, w), data.scale, spec.mean, spec.std)
+
+    def apply(stored: Tree) -> Tree:
+        if isinstance(stored, Mapping):
+            return {**stored, "images": apply(stored["images"])}
+        assert isinstance(stored, Tensor)
+        return normalize(stored).contiguous(memory_format=memory_format)
+
+    return apply
 
 
 class TrainLoader(_Loader):
@@ -169,7 +175,7 @@ class TrainLoader(_Loader):
                 f"augmentation.policy and ResizedCrop work on 8-bit images, and this data set gives {data.dtype}; "
                 "choose augmentation=none, shift or standard"
             )
-        order = _order(data, batch_size, mix)
+        order = _order(data, batch_size, mix, augmentation.repeats)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
         if not self.steps_per_epoch:
@@ -191,8 +197,9 @@ class TrainLoader(_Loader):
                 raise DataError("this augmentation moves pixels and not boxes; choose augmentation=boxes or none")
         elif isinstance(augmentation, BoxAugmentation):
             raise DataError("augmentation=boxes needs images with boxes; choose augmentation=standard or none")
-        if isinstance(data, VectorSet) and augmentation != PLAIN:
-            raise DataError("an augmentation changes images, and these inputs are vectors: augmentation=none")
+        if not isinstance(data, ImageSet) and augmentation != PLAIN:
+            what = "vectors" if isinstance(data, VectorSet) else "texts"
+            raise DataError(f"an augmentation changes images, and these inputs are {what}: augmentation=none")
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on, both counted from 0; this process's shares of them."""
@@ -205,11 +212,19 @@ class TrainLoader(_Loader):
             yield batch
 
 
-def _order(data: ExampleSet, batch_size: int, mix: Mix | None) -> Order:
+def _order(data: ExampleSet, batch_size: int, mix: Mix | None, repeats: int) -> Order:
+    if repeats > 1:
+        if mix is not None or data.nearby is not None or not isinstance(data, ImageSet):
+            raise DataError(
+                "augmentation.repeats needs one shuffled set of images, without a second kind of examples or shards"
+            )
+        return Repeated(len(data), repeats)
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
-        return Blend(mix, batch_size)
+        return Blend(mix, batch_size, data.lengths if isinstance(data, TokenSet) else None)
+    if isinstance(data, TokenSet):
+        return ByLength(data.lengths, batch_size)
     return Shuffle(len(data)) if data.nearby is None else GroupedShuffle(data.nearby)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from kdx.core.errors import DamagedError
 from kdx.core.metric import Metric, short
 from kdx.core.task import CLASSES
-from kdx.report.collect import Found, Run
+from kdx.report.collect import Collected, Run
 from kdx.report.curves import Curve, Line, mean_curves, read_curves
 from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
 from kdx.report.knobs import curves
@@ -84,7 +84,7 @@ def sweeps_of(grouped: Grouped) -> list[dict[str, Any]]:
 
 
 def payload(
-    found: Found,
+    found: Collected,
     grouped: Grouped,
     training: Sequence[dict[str, Curve]],
     predicted: Sequence[Predicted | None],

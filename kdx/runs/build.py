@@ -23,11 +23,13 @@ from kdx.data.loaders import Loaders, make_loaders
 from kdx.data.transfer import Transfer
 from kdx.data.views.augment import Augmentation
 from kdx.engine.settings import Settings
+from kdx.models.between import between
 from kdx.models.lazy import has_lazy, materialise
 from kdx.models.own import as_network
+from kdx.models.tap import plain
 from kdx.models.teachers.frozen import Frozen, Statistics
 from kdx.models.teachers.specialists import specialise
-from kdx.models.weights import load_weights
+from kdx.models.weights import load_state, load_weights
 from kdx.runs.checks.notices import notices
 
 UNTRAINED = {"pretrained": False, "weights": None}
@@ -128,7 +130,11 @@ def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
     """The student at the start of its run: weights of a seed or of a file, outputs of a specialist if it is one."""
     net = build_network(config.student.net, stream_seed(config, "seed"), partial(inputs_of, config))
     if weights is not None:
+        fresh = None if config.student.checkpoint_share == 1 else plain(net).state_dict()
+        fresh = None if fresh is None else {name: value.clone() for name, value in fresh.items()}
         _load(net, weights)
+        if fresh is not None:
+            load_state(net, between(fresh, plain(net).state_dict(), config.student.checkpoint_share), str(weights))
     return specialised(net, config.transfer["special_classes"])
 
 

@@ -155,6 +155,8 @@ def _misfits(config: RunConfig, light: Light) -> Iterator[str]:
     """Errors of values that are valid by themselves but contradict each other."""
     yield from cuda_graph_misfits(config, light.settings)
     yield from _smoothed_twice(light.augmentation, config.method)
+    if config.student.checkpoint is None and config.student.checkpoint_share != 1:
+        yield f"student.checkpoint_share={config.student.checkpoint_share:g} needs student.checkpoint, which is null"
     teacher = config.teacher
     if teacher is not None and teacher.optimize == "int8" and light.device.type != "cpu":
         yield f"teacher.optimize=int8 runs on a CPU alone, and this run is on {light.device}; choose bf16"
@@ -233,6 +235,8 @@ def network_name(config: RunConfig, role: Literal["student", "teacher"]) -> str:
 def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
     choices = config.choices
     shared = [f"{group}={choices[group]}" for group in SHARED_CHOICES if choices.get(group)]
+    # data sets inside the data set
+    shared += [f"{group}={choice}" for group, choice in choices.items() if group.startswith("dataset@dataset.")]
     transfer = config.transfer
     own = ["role=teacher", "method=supervised", f"student={choices['teacher']}", f"seed={teacher.seed}"]
     # repeated as overrides, since some configs do not compose without them: ImageFolder's needs a folder
@@ -262,9 +266,12 @@ def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:
-    """Overrides that set a node's plain values and all values of its `_partial_` nodes."""
+    """Overrides that set the plain values of a node and its objects, and all values of its `_partial_` nodes."""
     plain = [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
     made = {k: v for k, v in node.items() if isinstance(v, dict) and v.get("_partial_")}
+    for key, own in node.items():
+        if isinstance(own, dict) and "_target_" in own and key not in made:
+            plain += _assignments(f"{prefix}.{key}", own)
     return plain + [f"++{prefix}.{k}.{key}={_literal(v)}" for k, own in made.items() for key, v in own.items()]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
@@ -11,21 +11,11 @@ from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
-from kdx.tables.publish import publish
-from kdx.tables.table import Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A size of a study.
-
-    Attributes:
-        overrides: Overrides of all runs, after the study's; a row's own come after them.
-        seeds: Seeds of each row; None for the study's.
-    """
-
-    overrides: Sequence[str]
-    seeds: Sequence[int] | None
+from kdx.studies.scales import Preset, chosen, latest, presets
+from kdx.tables.claims.read import check_places, read
+from kdx.tables.manifest import Made
+from kdx.tables.publish import Source, publish
+from kdx.tables.table import TEACHER, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +38,8 @@ class Grid:
             difference to the baseline in the first column, "teacher/test/top1" and the like for a row's teachers on
             test.
         protocol: The epoch whose numbers the table shows.
-        scales: Presets by name, for `scale=`; without it the study runs as it is written.
+        claims: Claims about the table, see `kdx.tables.claims`.
+        scales: Presets by name, for `scale=NAME`; a preset's files lie in the directory `NAME` below the study's.
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
@@ -64,12 +55,11 @@ class Grid:
     teacher_row: bool
     columns: Sequence[str]
     protocol: Protocol
+    claims: Mapping[str, Any] = field(default_factory=dict)
     scales: Mapping[str, Preset] = field(default_factory=dict)
 
     def __post_init__(self):
-        # a config holds them as plain mappings
-        presets = {name: of if isinstance(of, Preset) else Preset(**of) for name, of in self.scales.items()}
-        object.__setattr__(self, "scales", presets)
+        object.__setattr__(self, "scales", presets(self.scales))
         if not self.seeds or not self.rows:
             raise UserError("a study needs at least one seed and one row")
         for key in ("baseline", "cost_row"):
@@ -80,6 +70,8 @@ class Grid:
             raise UserError("the column 'cost' needs study.cost_row, its reference row")
         if "gain" in self.columns and self.baseline is None:
             raise UserError("the column 'gain' needs study.baseline, its reference row")
+        object.__setattr__(self, "claims", read(self.claims))
+        check_places(self.claims, [*self.rows, TEACHER], self.columns)
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, write `table.md`, `table.csv` and `table.png`, and print the table.
@@ -94,16 +86,19 @@ class Grid:
             A line for each failure.
         """
         if options.scale is not None:
-            smaller, narrowed = self.at(options.scale), replace(options, scale=None)
-            return smaller.execute(paths, narrowed)
+            scale = chosen(self.scales, options.scale)
+            place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
+            scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={}, claims={})
+            return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")
         # checks every config before the first run starts
-        configs = {
-            (row, seed): prepare(compose([*place, *self.recipe(self.rows[row], seed), *options.overrides]))
+        recipes = {
+            (row, seed): latest([*self.recipe(self.rows[row], seed), *options.overrides])
             for row in rows
             for seed in self.seeds
         }
+        configs = {key: prepare(compose([*place, *own])) for key, own in recipes.items()}
         labels = {f"{row}, seed {seed}": config for (row, seed), config in configs.items()}
         found, failures = (
             run_all(labels, options.jobs, options.retry, options.together) if options.only is None else look_up(labels)
@@ -115,22 +110,14 @@ class Grid:
             row: {seed: found[label] for seed in self.seeds if (label := f"{row}, seed {seed}") in found}
             for row in rows
         }
-        self.present(results, {failure.label: failure.error for failure in failures}, paths, options)
+        made = [
+            Made(label, row, recipes[row, seed], found[label])
+            for row, seed in recipes
+            if (label := f"{row}, seed {seed}") in found
+        ]
+        source = Source(type(self).__name__, self.protocol, made)
+        self.present(results, {failure.label: failure.error for failure in failures}, paths, options, source)
         return lines
-
-    def at(self, scale: str) -> Self:
-        """The study at a scale, under a name of its own. Raises UserError if there is none of that name."""
-        if scale not in self.scales:
-            known = ", ".join(self.scales) or "none"
-            raise UserError(f"scale={scale}: study={self.name} has other scales: {known}")
-        preset = self.scales[scale]
-        return replace(
-            self,
-            name=f"{self.name}_{scale}",
-            title=f"{self.title} (scale {scale})",
-            overrides=[*self.overrides, *preset.overrides],
-            seeds=self.seeds if preset.seeds is None else preset.seeds,
-        )
 
     def present(
         self,
@@ -138,6 +125,7 @@ class Grid:
         reasons: Mapping[str, str],
         paths: Mapping[str, str],
         options: Options,
+        source: Source,
     ) -> None:
         """Write and print the table.
 
@@ -146,6 +134,7 @@ class Grid:
             reasons: Why runs have no result, by "ROW, seed SEED".
             paths: The config's paths.
             options: Options of the command line.
+            source: The runs, for the manifest.
         """
         lacking = [f"{row}, seed {seed}" for row, of in results.items() for seed in self.seeds if seed not in of]
         table = Table.build(
@@ -165,7 +154,7 @@ class Grid:
             table = replace(table, notes=[line, *table.notes])
         if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
             table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
-        publish(table, paths, self.name)
+        publish(table, paths, self.name, source, claims=self.claims)
 
     def _reference(self, column: str) -> str | None:
         """The reference row of a column; None for a plain measurement."""

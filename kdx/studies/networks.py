@@ -1,21 +1,26 @@
 """A study that compares trained networks by a measurement."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from kdx.config.compose import compose
 from kdx.config.schema import Node, RunConfig
-from kdx.core.batch import Batch
 from kdx.core.errors import UserError
-from kdx.core.metric import Catalogue, Metric
+from kdx.core.files import below
+from kdx.core.metric import Catalogue
 from kdx.core.ranges import Count
+from kdx.runs.prepare import prepare
 from kdx.studies.links import Links
+from kdx.studies.measures.base import Drawn, Measurement
 from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
+from kdx.tables.claims.read import check_places, read
 from kdx.tables.footnotes import footnotes
-from kdx.tables.publish import publish
+from kdx.tables.publish import Source, publish
 from kdx.tables.statistics import ENOUGH, caution
 from kdx.tables.table import Table
 
@@ -24,32 +29,6 @@ Scores = Mapping[str, Mapping[str, float]]  # a number by row and column
 # keys of a data set that choose training examples and leave the test set alone
 TRAINING = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset")
 PLACES = ("root", "index", "download", "verify")
-
-
-@runtime_checkable
-class Measurement(Protocol):
-    """Compares networks on a split.
-
-    Attributes:
-        metrics: How the columns are shown; a column that is missing here is shown as a plain number.
-        notes: Sentences below the table that define its columns.
-    """
-
-    metrics: ClassVar[Sequence[Metric]]
-    notes: ClassVar[Sequence[str]]
-
-    def __call__(self, networks: Mapping[str, nn.Module], batches: Iterable[Batch]) -> Scores:
-        """Measure.
-
-        Args:
-            networks: By name, in evaluation mode, with parameters that may require gradients.
-            batches: Of the split, on the networks' device; can be iterated over several times.
-
-        Returns:
-            A number for each row and column of the study's table, in the order in which the table shows them. A number
-            that is undefined is left out.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +46,12 @@ class Networks:
         seeds: Seeds of each network.
         networks: Overrides of each run, by the name that the measurement sees.
         split: Examples that networks are compared on.
-        measure: The measurement.
+        measure: The measurement. One that draws writes `picture.png`, of the first complete seed.
+        examples: Overrides, after those of all runs, of the data set that networks are compared on: one with the inputs
+            and classes of theirs, such as a domain that some have not seen. None for the networks' own, which must be
+            the same.
+        starts: Networks that also take part with the weights that their training started from, as "NAME at start".
+        claims: Claims about the table, see `kdx.tables.claims`.
 
     Raises:
         UserError: Fewer than one seed or two networks, or see `Links`.
@@ -82,13 +66,19 @@ class Networks:
     networks: Mapping[str, Sequence[str]]
     split: Literal["test", "train", "val"]
     measure: Measurement
+    examples: Sequence[str] | None = None
+    starts: Sequence[str] = ()
+    claims: Mapping[str, Any] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if not self.seeds or len(self.networks) < 2:
             raise UserError("study.networks: a comparison needs at least one seed and two networks")
         links = Links(key="study.networks", overrides=self.overrides, seeds=self.seeds, links=self.networks)
+        for name in self.starts:
+            links.must_exist(name, "study.starts")
         object.__setattr__(self, "_links", links)
+        object.__setattr__(self, "claims", read(self.claims))
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, measure, and write and print the table of the seeds that are complete.
@@ -102,26 +92,44 @@ class Networks:
         """
         place = options.place(paths)
         self.check([*place, *options.overrides])
-        found, lines = self._links.run(list(self.networks), place, options)
+        found, made, lines = self._links.run(list(self.networks), place, options)
         complete = [seed for seed in self.seeds if all((name, seed) in found for name in self.networks)]
         if not complete:
             return lines or ["no seed is complete"]
         scores: dict[int, Scores] = {}
         for seed in complete:
             configs = {name: found[name, seed][0] for name in self.networks}
-            self._must_share_data(configs)
-            data = Evaluation(next(iter(configs.values())))
-            nets = {name: data.student(config, found[name, seed][1].student) for name, config in configs.items()}
-            scores[seed] = self.measure(nets, data.batches(self.split))
+            data = Evaluation(self._data(configs, place, options))
+            nets: dict[str, nn.Module] = {}
+            for name, config in configs.items():
+                nets[name] = data.student(config, found[name, seed][1].student)
+                if name in self.starts:
+                    nets[f"{name} at start"] = data.start(config)
+            examples = data.batches(self.split)
+            scores[seed] = self.measure(nets, examples)
+            if seed == complete[0] and isinstance(self.measure, Drawn):
+                folder = below(Path(paths["outputs"]) / "studies", self.name, "study.name")
+                folder.mkdir(parents=True, exist_ok=True)
+                self.measure.draw(nets, examples, folder / "picture.png")
+                print(f"{folder}/picture.png")
         runs = [result.data for (_, seed), (_, result) in found.items() if seed in complete]
         lacking = {s: [n for n in self.networks if (n, s) not in found] for s in self.seeds if s not in complete}
         missing = [f"missing: seed {seed}: no result of {', '.join(names)}" for seed, names in lacking.items()]
-        publish(self._table(scores, missing, footnotes(runs)), paths, self.name)
+        table = self._table(scores, missing, footnotes(runs))
+        check_places(self.claims, table.values, table.columns)
+        publish(table, paths, self.name, Source(type(self).__name__, "last", made), claims=self.claims)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
         """Raise ConfigError where the overrides of a network make no valid config."""
         self._links.check(list(self.networks), overrides)
+
+    def _data(self, configs: Mapping[str, RunConfig], place: Sequence[str], options: Options) -> RunConfig:
+        """A config with the examples that the networks are compared on."""
+        if self.examples is None:
+            self._must_share_data(configs)
+            return next(iter(configs.values()))
+        return prepare(compose([*place, *self.overrides, "method=supervised", *self.examples, *options.overrides]))
 
     def _must_share_data(self, configs: Mapping[str, RunConfig]) -> None:
         def facts(config: RunConfig) -> Node:
@@ -149,6 +157,7 @@ class Networks:
             *self.measure.notes,
             f"rows: mean ± sample standard deviation (sd) over n seeds {list(scores)} of both networks; {self.split} "
             "examples",
+            *([] if self.examples is None else [f"examples: {' '.join(self.examples)}"]),
             *missing,
             *notes,
         ]

@@ -149,6 +149,12 @@ class Sheet:
     arrows: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def values(self) -> dict[str, dict[str, Mapping[int, float]]]:
+        """Our numbers by row, column and seed."""
+        rows = dict.fromkeys(cell.row for of in self.cells.values() for cell in of)
+        return {r: {c: cell.values for c, of in self.cells.items() for cell in of if cell.row == r} for r in rows}
+
+    @property
     def kept(self) -> set[tuple[str, str]]:
         """Row and column of the gains that survive Holm's correction over the whole table."""
         gains = {(c.row, c.column): c.gain for of in self.cells.values() for c in of if c.gain is not None}

@@ -50,7 +50,7 @@ ALIKE = {"fsp", "kdsvd"}
 STAGES = {"ab", "at", "nst", "ofd", "reviewkd", "semckd", "vid"}
 LAST_MAP = {"catkd", "simkd"}
 TWO_STAGES = {"ab", "fsp", "ft"}
-ON_MAPS = ALIKE | STAGES | LAST_MAP | {"cwd", "fitnet", "ft", "ickd", "mgd"}
+ON_MAPS = ALIKE | STAGES | LAST_MAP | {"cwd", "fitnet", "ft", "ickd", "kdzero", "mgd"}
 REFUSED: dict[tuple[str, str], set[str]] = {
     ("resnet wider", "resnet"): ALIKE,
     ("resnet", "mobilenet"): ALIKE,

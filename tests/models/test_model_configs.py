@@ -13,8 +13,9 @@ from kdx.models.base import Net
 ROOT = Path(__file__).parents[2] / "configs" / "model"
 # libraries' networks, tested in test_build.py
 OPEN = {"timm", "torchvision"}
+TEXT = {"bag_of_words", "minilm", "minilm_3", "minilm_3x192", "transformers"}  # tested in test_text_encoder.py
 FUNCTIONS = {"styblinski_tang"}  # without parameters
-NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS)
+NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS | TEXT)
 
 
 def build(name: str, channels: int, side: int, classes: int) -> nn.Module:

@@ -18,10 +18,14 @@ from torch import nn
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs
+from kdx.core.spec import DataSpec, Images
 from kdx.models.attack import BoundaryAttack
-from kdx.studies.measurements import Boundaries, Predictions, pair
+from kdx.studies.measures.base import pair
+from kdx.studies.measures.boundaries import Boundaries
+from kdx.studies.measures.predictions import Predictions
 from kdx.studies.networks import Networks
 from kdx.studies.options import Options
+from kdx.tasks.classes import Classes
 
 NUM_CLASSES, EXAMPLES = 4, 23
 
@@ -44,6 +48,7 @@ class Split:
         self.inputs = torch.randn(EXAMPLES, 1, 2, 3, generator=g, dtype=torch.float64)
         self.labels = torch.randint(NUM_CLASSES, (EXAMPLES,), generator=g)
         self.reads = 0
+        self.spec = DataSpec(Classes(NUM_CLASSES), Images((1, 2, 3), (0.0,), (1.0,)), EXAMPLES)
 
     def __iter__(self) -> Iterator[Batch]:
         self.reads += 1

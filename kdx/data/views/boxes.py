@@ -40,6 +40,8 @@ class BoxAugmentation(Augmentation):
     def __post_init__(self) -> None:
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two positive numbers in ascending order, got {list(self.scale)}")
+        if self.repeats != 1:
+            raise ValueError("repeats must be 1 for images with boxes, whose views are not repeated within an epoch")
         wrong = [key for key in ("crop", "policy", "mixing") if getattr(self, key) is not None]
         if wrong:
             raise ValueError(f"{wrong[0]} must be null for images with boxes, which it would not move")

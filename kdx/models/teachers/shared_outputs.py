@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
+from kdx.core.derived import stored
 from kdx.core.outputs import Outputs
 from kdx.core.teacher import BatchTeacher
 from kdx.core.tree import Tree, leaves
@@ -78,5 +79,5 @@ def _autocast(device: str) -> tuple[bool, torch.dtype]:
 
 def _versions(outputs: Outputs) -> list[int]:
     """Number of in-place changes of each tensor of the outputs."""
-    own = [t._version for t in (outputs.logits, *outputs.features.values())]
+    own = [t._version for t in (outputs.logits, *stored(outputs.features).values())]
     return own + [version for member in outputs.members for version in _versions(member)]

@@ -9,6 +9,7 @@ from kdx.core.errors import listed
 from kdx.core.task import BOXES, CLASSES, Task
 from kdx.losses.wrappers.over_rows import OverRows
 from kdx.runs.build import Light
+from kdx.runs.checks.text_fit import text_misfits
 from kdx.runs.ensemble_config import misfits
 
 
@@ -26,6 +27,7 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
         channels = config.dataset.get("input_shape", [None])[0]
         if str(net.get("_target_")).startswith("kdx.") and channels not in (None, net.get("in_channels", channels)):
             yield f"{role}.net.in_channels must be {channels} for dataset={name}, found {net['in_channels']}"
+    yield from text_misfits(config, light)
     if task.kind == CLASSES:
         return  # every part of kdx fits classes; own parts are checked once they are built
     needs: dict[str, list[str]] = {}

@@ -1,0 +1,1 @@
+"""Measurements of trained networks; see `kdx.studies.networks`."""
