@@ -276,6 +276,11 @@ def test_errors_of_coco_files_name_the_file(tmp_path: Path):
     coco_files(tmp_path)
     with pytest.raises(DataError, match="no category 'bird'"):
         coco(tmp_path, classes=["bird", "dog"]).load()
+    content = json.loads((tmp_path / "own/annotations/a.json").read_text())
+    content["images"][0]["height"] = 300
+    (tmp_path / "own/annotations/a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"0\.png has 40 x 30 pixels, its annotation another shape"):
+        coco(tmp_path, in_memory=True).load()
     (tmp_path / "own/annotations/a.json").write_text("{}")
     with pytest.raises(DataError, match="no annotation file in COCO's format"):
         coco(tmp_path).load()
