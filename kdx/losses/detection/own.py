@@ -45,8 +45,8 @@ class DetectorTerm(Term):
             absent = [role for role in self.reads if shapes is not None and role not in shapes.features]
             if absent:
                 raise ValueError(
-                    f"{type(self).__name__} reads '{absent[0]}', which the {whose} does not give: detectors of two stages "
-                    "(faster_rcnn) give rpn and regions, those of one stage (retinanet) anchors"
+                    f"{type(self).__name__} reads '{absent[0]}', which the {whose} does not give: two-stage detectors "
+                    "(faster_rcnn) give rpn and regions, one-stage ones (retinanet) anchors"
                 )
 
 
