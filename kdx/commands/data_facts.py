@@ -13,6 +13,7 @@ from kdx.commands.data_text import lengths, samples
 from kdx.core.spec import Images
 from kdx.data.content import UNREADABLE, digest, inputs, is_known, is_repeated
 from kdx.data.dataset import Dataset, WithClasses
+from kdx.data.scenes import SceneDataset
 from kdx.data.sets import DataError, ExampleSet, ImageSet
 from kdx.data.text.dataset import TextDataset
 from kdx.data.text.token_set import TokenSet
@@ -106,7 +107,7 @@ def _read(name: str, data: ExampleSet) -> Part:
 
 
 def _class_names(dataset: Dataset) -> Sequence[str]:
-    return dataset.class_names() if isinstance(dataset, WithClasses) else ()
+    return dataset.class_names() if isinstance(dataset, WithClasses | SceneDataset) else ()
 
 
 def _targets(data: ExampleSet, names: Sequence[str]) -> str:
@@ -116,6 +117,15 @@ def _targets(data: ExampleSet, names: Sequence[str]) -> str:
         if counts[low] == counts[high]:
             return f", {int(counts[low])} of each class"
         return f", from {int(counts[low])} ({names[low]}) to {int(counts[high])} ({names[high]}) a class"
+    if "box_labels" in data.targets:
+        labels = data.targets["box_labels"]
+        counts = labels[labels >= 0].bincount(minlength=len(names)).tolist()
+        low, high = (pick(range(len(names)), key=counts.__getitem__) for pick in (min, max))
+        most, empty = int((labels >= 0).sum(1).max()), int((labels < 0).all(1).sum())
+        return (
+            f", {sum(counts)} objects, from {counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) a class; at "
+            f"most {most} in an image, {empty} images without"
+        )
     if "presence" in data.targets:
         share = data.targets["presence"].float().mean(0)
         return f", a label holds for {float(share.min()):.1%} to {float(share.max()):.1%} of them"

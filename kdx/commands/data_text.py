@@ -54,4 +54,4 @@ def _target(data: ExampleSet, index: int, names: Sequence[str]) -> str:
     if data.has_classes:
         return names[int(data.labels[index])]
     held = data.targets["presence"][index].nonzero().flatten().tolist()
-    return ", ".join(names[label] for label in held) or "no label"
+    return ", ".join(names[int(label)] for label in held) or "no label"

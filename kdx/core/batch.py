@@ -10,6 +10,8 @@ from kdx.core.errors import UserError
 from kdx.core.tree import Tree, leaves, map_tree, split, take
 
 UNLABELLED = -1  # the label of an example that has none
+TOKEN_MASK = "attention_mask"
+"""Input of a text that is not 0 at its tokens and 0 at padding, [B, L]."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ class Batch:
         if isinstance(self.inputs, Tensor):
             return self.inputs
         raise UserError("this method needs inputs that are a single tensor, and this data set gives several")
+
+    @property
+    def token_mask(self) -> Tensor | None:
+        """Mask of the tokens that are not padding, bool [B, L]; None where the inputs are no texts.
+
+        Example:
+            >>> mask = torch.tensor([[1, 1, 0]])
+            >>> Batch({"input_ids": mask, "attention_mask": mask}, {}, torch.arange(1)).token_mask
+            tensor([[ True,  True, False]])
+        """
+        found = self.inputs.get(TOKEN_MASK) if isinstance(self.inputs, Mapping) else None
+        return found != 0 if isinstance(found, Tensor) else None
 
     def target(self, name: str) -> Tensor:
         """The target of a name, a single tensor. Raises UserError with the known names if it is missing."""

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from kdx.core.batch import Batch
     from kdx.core.outputs import Outputs
 
-CLASSES, VALUES, LABELS, BOXES = "classes", "values", "labels", "boxes"
-PIXELS = "pixels"
+CLASSES, VALUES, LABELS, TOKENS = "classes", "values", "labels", "tokens"
+BOXES, PIXELS = "boxes", "pixels"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -48,8 +48,9 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels", "boxes", "pixels" or a new kind; terms and methods name those they fit.
-        num_outputs: Number of outputs of a network for each example.
+        kind: "classes", "values", "labels", "tokens", "boxes", "pixels" or a new kind; terms and methods name those
+            that they fit.
+        num_outputs: Number of outputs of a network for each example, or for each of its rows.
     """
 
     @property
@@ -90,7 +91,11 @@ class Task(Protocol):
         ...
 
     def fidelity(self) -> PairMetric:
-        """A new metric of how closely one network follows another; it is updated with the answers of the two."""
+        """A new metric of how closely one network follows another, updated with `counted` answers of the two."""
+        ...
+
+    def counted(self, answer: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's answers that metrics count, [N, K]."""
         ...
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
 from kdx.data.content import digests, is_known, is_repeated
 from kdx.data.order import Alternation, Mix
-from kdx.data.regime import balanced, stratified
+from kdx.data.regime import balanced, stratified, with_noise
 from kdx.data.sets import DataError, ExampleSet
 from kdx.tasks.classes import Classes
 from kdx.tasks.values import Values
@@ -223,9 +223,20 @@ class WithClasses(Dataset):
 
     Attributes:
         num_classes: Number of classes C.
+        label_noise: Share of the training examples whose label is replaced by another class, drawn uniformly. The
+            validation and test sets keep their labels.
+        label_noise_seed: Seed of this draw, independent of the run's seed.
     """
 
     num_classes: PositiveInt
+    label_noise: PartialFraction = 0.0
+    label_noise_seed: Count = 0
+
+    def pools(self) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
+        train, test, val = super().pools()
+        if self.label_noise:
+            train = train.labelled(with_noise(train.labels, self.num_classes, self.label_noise, self.label_noise_seed))
+        return train, test, val
 
     @property
     def task(self) -> Classes:

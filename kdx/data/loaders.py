@@ -17,9 +17,10 @@ from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
-from kdx.data.order import Alternation, Blend, ByLength, GroupedShuffle, Mix, Order, Shuffle, Turns
+from kdx.data.order import Alternation, Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle, Turns
 from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.text.masked import MaskedSet
 from kdx.data.text.token_set import TokenSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.boxes import BoxAugmentation, scene_views
@@ -50,32 +51,36 @@ class _Steps(Dataset):
         self.divided = seed is not None and augmentation.mixing is None and world_size() > 1
         self._epoch: int | None = None
         self._order = torch.arange(len(data))
-        self._draws = Draws(None, None, None)
+        self._draws = [Draws(None, None, None)]
 
     def __getitem__(self, where: tuple[int, int]) -> Bytes:
         epoch, step = where
         if self.seed is not None and epoch != self._epoch:
             self._order = self.order.draw(self.seed, epoch)
-            self._draws = self.augmentation.draw(self.data.pool, self.seed, epoch)
+            self._draws = self.augmentation.draw_repeats(self.data.pool, self.seed, epoch)
             self._epoch = epoch
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        repeat = (step * self.batch_size + torch.arange(len(index))) % len(self._draws)
         if self.divided:
-            index = index[rank() :: world_size()]
+            index, repeat = (part[rank() :: world_size()] for part in (index, repeat))
         if isinstance(self.data, VectorSet):
             return (self.data.vectors[index],), index, None, {}
         if isinstance(self.data, SceneSet):
-            scene = scene_views(self.data, index, self._draws, self.augmentation)
+            scene = scene_views(self.data, index, self._draws[0], self.augmentation)
             return ({"images": scene.images, "sizes": scene.sizes},), index, None, scene.targets
         if isinstance(self.data, TokenSet):
             return (self.data.padded(index),), index, self._numbers(index), {}
         assert isinstance(self.data, ImageSet)
-        views = self.augmentation.all_views(self.data, index, self._draws)
+        views = self.augmentation.repeated_views(self.data, index, repeat, self._draws)
         return views, index, self._numbers(index), {}
 
     def _numbers(self, index: Tensor) -> Tensor | None:
-        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources."""
-        home = self.seed is not None and not self.data.foreign
-        return self.augmentation.number(self.data.origin[index], self._draws) if home else None
+        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources.
+
+        Hidden tokens differ between epochs, so texts with them have no numbers either.
+        """
+        home = self.seed is not None and not self.data.foreign and not isinstance(self.data, MaskedSet)
+        return self.augmentation.number(self.data.origin[index], self._draws[0]) if home else None
 
 
 class _Quiet(Dataset):
@@ -105,7 +110,10 @@ class _Loader:
         for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
             inputs, *further = map(self._normalize, views)
             own = {name: moved[name] if name in moved else t[index] for name, t in targets.items()}
-            yield step, Batch(inputs, own, index, tuple(further), number)
+            batch = Batch(inputs, own, index, tuple(further), number)
+            if isinstance(self._steps.data, MaskedSet):
+                batch = self._steps.data.hidden(batch, self._steps.seed, epoch)
+            yield step, batch
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -174,7 +182,7 @@ class TrainLoader(_Loader):
                 f"augmentation.policy and ResizedCrop work on 8-bit images, and this data set gives {data.dtype}; "
                 "choose augmentation=none, shift or standard"
             )
-        order = _order(data, batch_size, mix)
+        order = _order(data, batch_size, mix, augmentation.repeats)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
         if not self.steps_per_epoch:
@@ -211,11 +219,19 @@ class TrainLoader(_Loader):
             yield batch
 
 
-def _order(data: ExampleSet, batch_size: int, mix: Mix | Alternation | None) -> Order:
+def _order(data: ExampleSet, batch_size: int, mix: Mix | Alternation | None, repeats: int) -> Order:
+    if repeats > 1:
+        if mix is not None or data.nearby is not None or not isinstance(data, ImageSet):
+            raise DataError(
+                "augmentation.repeats needs one shuffled set of images, without a second kind of examples or shards"
+            )
+        return Repeated(len(data), repeats)
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
-        return Blend(mix, batch_size) if isinstance(mix, Mix) else Turns(mix, batch_size)
+        if isinstance(mix, Alternation):
+            return Turns(mix, batch_size)
+        return Blend(mix, batch_size, data.lengths if isinstance(data, TokenSet) else None)
     if isinstance(data, TokenSet):
         return ByLength(data.lengths, batch_size)
     return Shuffle(len(data)) if data.nearby is None else GroupedShuffle(data.nearby)
@@ -295,6 +311,7 @@ def make_loaders(
 ) -> Loaders:
     """Loaders of a run's splits; see `TrainLoader` and `EvalLoader` for the arguments."""
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
+    unlimited = isinstance(splits.train, MaskedSet)
     return Loaders(
         splits.spec,
         splits,
@@ -314,6 +331,6 @@ def make_loaders(
             for name, part in parts.items()
             if part is not None
         },
-        None if augmentation.num_views is None else splits.train.pool * augmentation.num_views,
+        None if unlimited or augmentation.num_views is None else splits.train.pool * augmentation.num_views,
         augmentation.space(data_seed),
     )

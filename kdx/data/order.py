@@ -82,11 +82,40 @@ class ByLength:
         g = generator(seed, "order", epoch)
         mixed = torch.randperm(len(self), generator=g)
         whole = len(self) // self.batch_size * self.batch_size
-        first, rest = mixed[:whole], mixed[whole:]
-        pool = torch.arange(whole) // (POOL * self.batch_size)
-        alike = (pool * (int(self.lengths.max()) + 1) + self.lengths[first]).argsort(stable=True)
-        batches = first[alike].view(-1, self.batch_size)
-        return torch.cat([batches[torch.randperm(len(batches), generator=g)].flatten(), rest])
+        batches = _alike(mixed[:whole], self.lengths, self.batch_size)
+        return torch.cat([batches[torch.randperm(len(batches), generator=g)].flatten(), mixed[whole:]])
+
+
+def _alike(positions: Tensor, lengths: Tensor, batch_size: int) -> Tensor:
+    """Positions sorted by length within pools of `POOL` batches, int64 [batches, batch_size]."""
+    pool = torch.arange(len(positions)) // (POOL * batch_size)
+    order = (pool * (int(lengths.max()) + 1) + lengths[positions]).argsort(stable=True)
+    return positions[order].view(-1, batch_size)
+
+
+class Repeated:
+    """Repeated augmentation: a random part of the examples, each several times in a row, in as many batches as usual.
+
+    The repeats of an example have views of their own, see `Augmentation.repeats`.
+
+    Args:
+        size: Number of examples, and of positions in an epoch.
+        repeats: Positions of an example; the last example of an epoch may have fewer.
+
+    References:
+        E. Hoffer et al. Augment Your Batch: Improving Generalization Through Instance Repetition. CVPR 2020.
+    """
+
+    def __init__(self, size: int, repeats: int):
+        self.size, self.repeats = size, repeats
+
+    def __len__(self) -> int:
+        return self.size
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Draw the positions, int64 [size]."""
+        shuffled = torch.randperm(self.size, generator=generator(seed, "order", epoch))
+        return shuffled.repeat_interleave(self.repeats)[: self.size]
 
 
 class Mix(NamedTuple):
@@ -111,12 +140,14 @@ class Blend:
         mix: The two kinds and the share. Each batch has at least one example of either kind; the share is rounded to
             whole examples.
         batch_size: Examples in a batch.
+        lengths: Length of each example, int64 [N], to batch examples of similar lengths as `ByLength` does; or None.
 
     Raises:
         DataError: A kind has no examples, or the batch size is below 2.
     """
 
-    def __init__(self, mix: Mix, batch_size: int):
+    def __init__(self, mix: Mix, batch_size: int, lengths: Tensor | None = None):
+        self.lengths = lengths
         self.drawn, self.others = (mask.nonzero().flatten() for mask in (mix.drawn, ~mix.drawn))
         share = mix.share
         if not len(self.drawn) or not len(self.others) or batch_size < 2:
@@ -141,6 +172,13 @@ class Blend:
         rounds = math.ceil(self.needed / len(self.drawn))
         turns = [torch.randperm(len(self.drawn), generator=g) for _ in range(rounds)]
         drawn = self.drawn[torch.cat(turns)[: self.needed]]
+        if self.lengths is not None:
+            count = len(others) // (self.batch_size - self.per_batch)
+            mixed = torch.randperm(count, generator=g)
+            drawn, others = (
+                torch.cat([_alike(part[: count * size], self.lengths, size)[mixed].flatten(), part[count * size :]])
+                for part, size in ((drawn, self.per_batch), (others, self.batch_size - self.per_batch))
+            )
         pairs = zip(drawn.split(self.per_batch), others.split(self.batch_size - self.per_batch), strict=True)
         return torch.cat([part for pair in pairs for part in pair])
 

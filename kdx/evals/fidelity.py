@@ -53,7 +53,8 @@ class Fidelity(SplitEvaluator):
         for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()
             theirs = teacher(step, batch.inputs, partial(self._roles, ours.features.keys()))
-            follows.update(self.task.answer(ours), theirs.logits)
+            answers = self.task.answer(ours), theirs.logits
+            follows.update(*(self.task.counted(answer, batch) for answer in answers))
             for role, feature in theirs.features.items():
                 likeness.setdefault(role, CKA()).update(ours.feature(role), feature)
         alike = {f"cka/{role}": cka for role, cka in likeness.items()}

@@ -40,11 +40,6 @@ class Speed(SplitEvaluator):
     """
 
     tasks = None
-    described = (
-        Metric(name="speed/*/parameters", label="parameters", unit="M", digits=1, better="lower"),
-        Metric(name="speed/*/size", label="size", unit="MB", digits=1, better="lower"),
-        Metric(name="speed/*/ms/*/*", label="time an example", unit="ms", digits=2, better="lower"),
-    )
 
     def __init__(
         self,
@@ -58,6 +53,7 @@ class Speed(SplitEvaluator):
         self.models, self.sizes, self.forms, self.repeats = models, sizes, forms, repeats
         if not sizes or not forms:
             raise UserError("speed needs at least one batch size and one form")
+        self.described = [metric for role in models for metric in _metrics(role, sizes, forms)]
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
@@ -79,16 +75,20 @@ class Speed(SplitEvaluator):
         return found
 
     def _examples(self, size: int) -> Tree:
-        """Inputs of `size` examples, padded to their own longest."""
-        parts: list[Batch] = []
-        for batch in on_device(self.loader, self._device):
-            parts.append(batch)
-            if sum(map(len, parts)) >= size:
-                break
-        first = parts[0]
-        if len(first) < size:
-            raise UserError(f"speed at batches of {size} needs trainer.eval_batch_size and examples of at least {size}")
-        return _trimmed(take(first.inputs, slice(size)))
+        """Inputs of the first examples, padded to their own longest; repeated if the split's batches have fewer."""
+        first: Batch = next(iter(on_device(self.loader, self._device)))
+        return _trimmed(take(first.inputs, torch.arange(size, device=self._device) % len(first)))
+
+
+def _metrics(role: str, sizes: Sequence[int], forms: Sequence[str]) -> Iterator[Metric]:
+    """The metrics of a network; the times of the teacher are named so."""
+    whose = "" if role == "student" else f"{role}'s "
+    yield Metric(name=f"speed/{role}/parameters", label=f"{whose}parameters", unit="M", digits=1, better="lower")
+    yield Metric(name=f"speed/{role}/size", label=f"{whose}size", unit="MB", digits=1, better="lower")
+    for size in sizes:
+        for form in forms:
+            label = f"{whose}time an example, batch {size}, {form}"
+            yield Metric(name=f"speed/{role}/ms/{size}/{form}", label=label, unit="ms", digits=2, better="lower")
 
 
 def _trimmed(inputs: Tree) -> Tree:

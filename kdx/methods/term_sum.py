@@ -108,6 +108,11 @@ class TermSum(Method):
             except ValueError as error:
                 raise UserError(f"the term '{name}' cannot be built for {whom}: {error}") from error
 
+    def counted_rows(self, batch: Batch) -> Mapping[str, Tensor]:
+        terms = {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+        counts = {name: term.counted_rows(batch) for name, term in terms.items()}
+        return {name: count for name, count in counts.items() if count is not None}
+
     def values(
         self,
         student: Outputs,

@@ -50,7 +50,18 @@ from kdx.runs.checks.overlap import overlaps
 from kdx.runs.checks.remarks import abandoned, remarks, resumed
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
-from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    DETECTIONS,
+    DONE,
+    ERROR,
+    PREDICTIONS,
+    RECORD,
+    RESULT,
+    SELECTED_STUDENT,
+    STUDENT,
+)
 from kdx.runs.fused import FusedRuns
 from kdx.runs.leader import leader_first, run_on_leader
 from kdx.runs.lock import PAUSE, LockedError, locked
@@ -314,7 +325,7 @@ def _checkpoints(config: RunConfig, folder: Path, teacher: str | None = None) ->
 def _start_over(config: RunConfig, folder: Path) -> None:
     (folder / DONE).unlink(missing_ok=True)
     _checkpoints(config, folder).clear()
-    for stale in (RESULT, RECORD, STUDENT, SELECTED_STUDENT, PREDICTIONS, ONLINE_ID, ERROR):
+    for stale in (RESULT, RECORD, STUDENT, SELECTED_STUDENT, PREDICTIONS, DETECTIONS, ONLINE_ID, ERROR):
         (folder / stale).unlink(missing_ok=True)
 
 

@@ -90,7 +90,7 @@ class Chain:
         if options.scale is not None:
             scale = chosen(self.scales, options.scale)
             place, own = f"{self.name}/{options.scale}", scale.applied(self.links)
-            scaled = replace(self, name=place, seeds=scale.seeds, links=own, scales={})
+            scaled = replace(self, name=place, seeds=scale.seeds, links=own, scales={}, claims={})
             return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         shown = select(options.rows, list(self._table.rows), "rows")

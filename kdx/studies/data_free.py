@@ -59,7 +59,7 @@ class DataFree:
         grid: Rows of runs.
     """
 
-    accepts: ClassVar[frozenset[str]] = Grid.accepts
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     inversions: Mapping[str, Inversion]
     grid: Grid

@@ -88,7 +88,7 @@ class Grid:
         if options.scale is not None:
             scale = chosen(self.scales, options.scale)
             place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
-            scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={})
+            scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={}, claims={})
             return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         rows = select(options.rows, list(self.rows), "rows")

@@ -22,6 +22,7 @@ from kdx.tables.captions import captions
 from kdx.tables.claims.judge import judge as judge_claims
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.claims.write import section
+from kdx.tables.curves import Curves, draw_curves
 from kdx.tables.examples import outcomes_of
 from kdx.tables.manifest import SUFFIX, Made
 from kdx.tables.metrics import Shown
@@ -57,6 +58,7 @@ class PaperTable:
         reported: Published numbers by a short name of their source.
         notes: Further notes below the table.
         claims: Claims about the table, see `kdx.tables.claims`.
+        curves: The table as a picture; None for none.
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"scale", "rows", "columns"})
@@ -80,6 +82,7 @@ class PaperTable:
     reported: Mapping[str, Reported]
     notes: Sequence[str]
     claims: Mapping[str, Any] = field(default_factory=dict)
+    curves: Curves | None = None
     _printed: Mapping[Place, Printed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -103,6 +106,10 @@ class PaperTable:
         object.__setattr__(self, "_printed", self._read_reported())
         object.__setattr__(self, "claims", read(self.claims))
         check_places(self.claims, self.rows, self.columns)
+        if self.curves is not None:
+            curves: Any = self.curves  # a config holds a plain mapping
+            object.__setattr__(self, "curves", curves if isinstance(curves, Curves) else Curves(**curves))
+            self.curves.check(self.columns)
 
     def _must_exist(self, names: Any, among: Mapping[str, Any], key: str) -> None:
         for name in names:
@@ -204,6 +211,8 @@ class PaperTable:
             columns = [m.metric for c in self.columns if (m := self._measure(c))]
             write_manifest(folder, scale, paths, self.name, source, columns, files)
             names.append(f"{scale}.{SUFFIX}")
+        if self.curves is not None:
+            draw_curves(sheet, self.curves, folder / f"{scale}.png")
         print(text(sheet) + judged)
         print(f"\n{folder}/{', '.join(names)}")
 

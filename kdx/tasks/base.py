@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
 from kdx.core.outputs import Outputs
 from kdx.core.task import Part, Task
@@ -26,6 +27,10 @@ class BaseTask:
     def answer(self, outputs: Outputs) -> Tensor:
         """What a network says about each example: its logits."""
         return outputs.logits
+
+    def counted(self, answer: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's answers that metrics count: all of them."""
+        return answer
 
     def fits(self, part: type[Part] | Part) -> str | None:
         """The reason why a part does not fit this task, in a sentence; None if it fits."""

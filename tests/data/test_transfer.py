@@ -11,9 +11,9 @@ from test_regime import DIGITS
 
 from kdx.core.batch import UNLABELLED
 from kdx.data.loaders import TrainLoader
-from kdx.data.sets import DataError
+from kdx.data.sets import DataError, TensorSet
 from kdx.data.sources.concat import ConcatSet
-from kdx.data.sources.unlabelled_sources import Files, Noise, OtherData
+from kdx.data.sources.unlabelled_sources import Files, Gaussians, Noise, OtherData
 from kdx.data.transfer import Transfer
 from kdx.tasks.classes import Classes
 
@@ -265,3 +265,27 @@ def test_labels_made_up_for_a_rehearsal_lack_what_the_transfer_set_lacks():
         dataset = replace(DIGITS, fraction=0.5)
         ours, real = replace(TRAIN, **changes).marks(1000, Classes(10)), of(dataset, **changes).spec.labels
         assert len(ours) == 1000 and set(ours.tolist()) == set(real.tolist())
+
+
+def test_gaussians_have_the_mean_and_covariance_of_each_class():
+    g = torch.Generator().manual_seed(0)
+    mixing = torch.randn(2, 4, 4, generator=g) * 12
+    pixels = torch.randn(2, 300, 4, generator=g) @ mixing + 128
+    images = pixels.clamp(0, 255).round().to(torch.uint8).view(600, 2, 2, 1)
+    home = TensorSet(images, torch.arange(2).repeat_interleave(300), 255)
+    dataset = synthetic(input_shape=(1, 2, 2), mean=(0.5,), std=(0.2,))
+    found = Gaussians(count=20_000, shrinkage=0.25, seed=0).take(home, dataset)
+    assert len(found) == 20_000 and bool((found.labels == UNLABELLED).all())
+    for label, of in enumerate(found.images.double().flatten(1).split(10_000)):
+        own = images[home.labels == label].double().flatten(1)
+        assert (of.mean(0) - own.mean(0)).abs().max() < 1.5
+        wanted = 0.75 * own.T.cov() + 0.25 * own.T.cov().diag().diag()
+        # sampling and clamping to bytes leave some percent
+        assert (of.T.cov() - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
+def test_gaussians_depend_on_their_seed_and_deal_classes_evenly():
+    home = DIGITS.pools()[0]
+    one, again, other = (Gaussians(count=25, shrinkage=0.1, seed=s).take(home, DIGITS).images for s in (0, 0, 1))
+    assert len(one) == 25 and torch.equal(one, again) and not torch.equal(one, other)
+    assert len(Gaussians(count=None, shrinkage=0.1, seed=0).take(home, DIGITS)) == len(home)

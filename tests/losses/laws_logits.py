@@ -6,7 +6,7 @@ import target_references as targets
 from law_case import Case
 
 from kdx.losses.base.weighting import Confidence, Constant, DropMembers, EntropyShare
-from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL
+from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL, HardBinaryCrossEntropy
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.ctkd import LearnedTemperature
 from kdx.losses.logits.dist import DIST
@@ -19,6 +19,7 @@ from kdx.losses.logits.logit_mse import LogitMSE
 from kdx.losses.logits.mlkd import ClassAlignment, InstanceAlignment, LeastConfident, SampleAlignment
 from kdx.losses.logits.nkd import NKD
 from kdx.losses.logits.ofa import OFA, OFAStages
+from kdx.losses.logits.random_targets import RandomTargets
 from kdx.losses.logits.regression import AbsoluteError, Huber, SquaredError
 from kdx.losses.logits.tfkd import VirtualTeacher
 from kdx.losses.logits.wsld import WSLD
@@ -63,6 +64,9 @@ TERMS = {
     "tv": Case(lambda: TotalVariation(2.0), later.total_variation(2.0), "zero"),
     "bce": Case(lambda: BinaryCrossEntropy(2.0, "mean"), later.binary_cross_entropy(2.0, divisor=5), ""),
     "bce sum": Case(lambda: BinaryCrossEntropy(1.0, "batchmean"), later.binary_cross_entropy(1.0, divisor=1), ""),
+    "hard bce": Case(
+        lambda: HardBinaryCrossEntropy(0.1, "mean"), targets.hard_binary_cross_entropy(0.1, divisor=5), ""
+    ),
     "binary kl": Case(lambda: BinaryKL(2.0, "mean"), later.binary_kl(2.0, divisor=5), "zero"),
     "mse": Case(lambda: SquaredError(), targets.squared_error, ""),
     "l1": Case(lambda: AbsoluteError(), targets.absolute_error, ""),
@@ -71,6 +75,7 @@ TERMS = {
     "label ce": Case(lambda: LabelCrossEntropy("mean"), targets.label_cross_entropy(divisor=5), ""),
     "label ce sum": Case(lambda: LabelCrossEntropy("batchmean"), targets.label_cross_entropy(divisor=1), ""),
     "wsld": Case(lambda: WSLD(4.0), later.wsld(4.0), "", differentiable=False),
+    "random targets": Case(lambda: RandomTargets(0.0, 0.15), later.random_targets(0.15), ""),
     "virtual teacher": Case(
         lambda: VirtualTeacher(0.9, 20.0, "distribution"), later.virtual_distribution(0.9, 20.0), ""
     ),

@@ -68,6 +68,16 @@ def wsld(temperature: float) -> Reference:
     return over_logits(row)
 
 
+def random_targets(temperature: float) -> Reference:
+    """Without noise."""
+
+    def row(z: list[float], v: list[float], y: int) -> float:
+        p = softmax([float(c == y) for c in range(len(z))], temperature)
+        return -math.fsum(a * math.log(b) for a, b in zip(p, softmax(z, 1.0), strict=True))
+
+    return over_logits(row)
+
+
 def virtual_distribution(correct: float, temperature: float) -> Reference:
     def row(z: list[float], v: list[float], y: int) -> float:
         p = [correct if c == y else (1 - correct) / (len(z) - 1) for c in range(len(z))]

@@ -44,6 +44,7 @@ STEMS = [
         r"^_target_: .*\.(Distill|SimKD|InputGradients)$", (config_dir() / "method" / f"{stem}.yaml").read_text(), re.M
     )
     and re.search("feature|relation|gradient", front_matter(config_dir() / "method" / f"{stem}.yaml")["needs"])
+    and "texts" not in front_matter(config_dir() / "method" / f"{stem}.yaml")["needs"]
 ]
 # same channels, map by map
 ALIKE = {"fsp", "kdsvd"}

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from kdx.models.cifar.plane import Plane
-from kdx.models.small import MLP, SmallCNN
+from kdx.models.small import MLP, DropoutCNN, SmallCNN
 
 
 def mlp(hidden=(30, 30), dropout=0.0, activation="relu", shape=(1, 8, 8)) -> MLP:
@@ -100,3 +101,20 @@ def test_plane_refusals():
         plane(stages=())
     with pytest.raises(ValueError, match="images"):
         plane(shape=(64,))
+
+
+def test_the_dropout_cnn_is_that_of_pytorchs_example():
+    net = DropoutCNN(widths=(32, 64), hidden=128, dropouts=(0.25, 0.5), num_classes=10, input_shape=(1, 28, 28)).eval()
+    assert sum(p.numel() for p in net.parameters()) == 1_199_882  # as the example prints
+    x = torch.randn(3, 1, 28, 28)
+    first, second = net.convs
+    maps = F.conv2d(F.conv2d(x, first.weight, first.bias).relu(), second.weight, second.bias).relu()
+    hidden = (F.max_pool2d(maps, 2).flatten(1) @ net.hidden.weight.T + net.hidden.bias).relu()
+    out = net(x)
+    assert torch.allclose(out.features["stage2"], maps, atol=1e-6)
+    assert torch.allclose(out.features["pooled"], hidden, atol=1e-5)
+    assert torch.allclose(out.logits, hidden @ net.fc.weight.T + net.fc.bias, atol=1e-5)
+    net.train()
+    assert not torch.equal(net(x).logits, net(x).logits)
+    with pytest.raises(ValueError, match="at least 6 x 6 pixels"):
+        DropoutCNN(widths=(2, 2), hidden=3, dropouts=(0.0, 0.0), num_classes=2, input_shape=(1, 5, 8))

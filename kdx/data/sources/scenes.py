@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kdx.core.ranges import Count, Fraction, NonNegative, PositiveInt
+from kdx.core.ranges import Count, Fraction, NonNegative, PartialFraction, PositiveInt
 from kdx.core.seed import derive
 from kdx.data.scenes import Objects, SceneDataset, SceneSet, padded
 from kdx.data.sets import DataError
@@ -39,7 +39,7 @@ class SyntheticScenes(SceneDataset):
     test_size: PositiveInt
     objects: Sequence[Count]
     sizes: Sequence[Fraction]
-    overlap: Fraction
+    overlap: PartialFraction
     noise: NonNegative
     seed: Count
 

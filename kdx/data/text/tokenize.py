@@ -14,6 +14,7 @@ from torch import Tensor
 from kdx.core.distributed import is_leader
 from kdx.core.errors import reason
 from kdx.core.files import atomic_write
+from kdx.core.notice import notice
 from kdx.core.pretrained import TokenizerFile, tokenizer_file
 from kdx.data.sets import DataError
 
@@ -62,13 +63,12 @@ def encode(
     file = cache / f"tokens-{key_of(texts, second, tokenizer.fingerprint, length)}.safetensors"
     found = _load(file)
     if found is None:
-        found = _encode(texts, second, _tokenizer(tokenizer, length))
+        found = _encode(texts, second, load_tokenizer(tokenizer, length))
         _save(file, found)
     if found.cut and is_leader():
-        print(
-            f"kdx: {found.cut} of {len(texts)} texts of {name} have more than {length} tokens and lose their end "
-            "(dataset.max_length)",
-            file=sys.stderr,
+        notice(
+            f"{found.cut} of {len(texts)} texts of {name} have more than {length} tokens and lose their end "
+            "(dataset.max_length)"
         )
     return found
 
@@ -80,7 +80,7 @@ def decode(ids: Sequence[int], reference: str) -> str:
         ids: The ids.
         reference: The tokenizer, as `dataset.tokenizer` names it.
     """
-    tokenizer = _tokenizer(tokenizer_file(reference, "dataset.tokenizer"), len(ids) + 3)
+    tokenizer = load_tokenizer(tokenizer_file(reference, "dataset.tokenizer"), len(ids) + 3)
     return tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
@@ -99,7 +99,8 @@ def key_of(texts: Sequence[str], second: Sequence[str] | None, fingerprint: str,
     return content.hexdigest()[:24]
 
 
-def _tokenizer(file: TokenizerFile, length: int) -> Any:
+def load_tokenizer(file: TokenizerFile, length: int) -> Any:
+    """The tokenizer of a file, which cuts texts at `length` tokens. Raises DataError if it is missing or damaged."""
     if find_spec("tokenizers") is None:
         raise DataError("data sets of text need tokenizers, which is not installed: pip install 'kdx[text]'")
     from tokenizers import Tokenizer

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdx.core.ranges import Fraction, PartialFraction
+from kdx.core.ranges import PartialFraction
 from kdx.core.seed import generator
 from kdx.data.encoded import resized
 from kdx.data.scenes import SceneSet
@@ -35,7 +35,7 @@ class BoxAugmentation(Augmentation):
     brightness: PartialFraction
     contrast: PartialFraction
     saturation: PartialFraction
-    min_visible: Fraction
+    min_visible: PartialFraction
 
     def __post_init__(self) -> None:
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:

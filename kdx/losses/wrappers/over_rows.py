@@ -1,7 +1,7 @@
 """A logits term on tokens, pixels or regions: its rows are the examples of the inner term."""
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
+from kdx.core.task import CLASSES
 from kdx.core.tree import take
 from kdx.losses.base.term import Term
+from kdx.losses.base.tokens import Average
 from kdx.losses.base.wrapper import Wrapper
 
-Average = Literal["example", "all"]
 LABELS = "labels"
 MASK = "mask"
 """Target, or role of the student's feature, that is True at the rows that count, bool [B, L], [B, H, W] or [N]."""
@@ -27,9 +28,10 @@ class OverRows(Wrapper):
 
     The inner term is called once, on all counted rows [N, V], as if each row were an example. Labels [B, L] belong to
     the tokens and labels [B, H, W] to the pixels; labels [B] and other targets belong to all rows of an example. Where
-    logits are [N, V], `Outputs.owner` [N] holds the example of each row. A row counts where the target "mask" and the
-    student's feature "mask" are True, if there are any, and, if the inner term skips unlabelled examples, the row has
-    a label. An example without a counted row has the value 0 and is left out of the mean over the batch.
+    logits are [N, V], `Outputs.owner` [N] holds the example of each row. A row counts where the target "mask", the
+    student's feature "mask" and the mask of a text's tokens are True, if there are any, and, if the inner term skips
+    unlabelled examples, the row has a label. An example without a counted row has the value 0 and is left out of the
+    mean over the batch.
 
     Args:
         term: A term on logits, such as KD, DKD, DIST or CrossEntropy.
@@ -77,13 +79,22 @@ class OverRows(Wrapper):
             raise ValueError(f"{name} relates the rows of a batch to each other; set chunk to null")
         self.average: Average = average
         self.chunk = chunk
-        # the number of counted rows in the whole batch scales every value of 'all'
+        # the number of counted rows scales every value of 'all'; `build` finds whether the batch alone states it
         self.divisible = average == "example"
+        self._stated = False
         self.reads_logits, self.skips_unlabelled = False, False
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         rows = _row_shapes(student, "student"), None if teacher is None else _row_shapes(teacher, "teacher")
-        self.term.build(*rows, spec)
+        if spec.task.kind == CLASSES and len(student.logits) == 1:
+            raise ValueError(
+                "OverRows applies a term to each token or region of an example, and this student gives one vector of "
+                "logits per example: use the term itself"
+            )
+        each = spec.task.each_row
+        self.term.build(*rows, spec if each is None else replace(spec, task=each))
+        self._stated = len(student.logits) == 2 and MASK not in student.features
+        self.divisible |= self._stated
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: Progress) -> Tensor:
         owner, size = _owners(student, batch), len(batch)
@@ -94,8 +105,7 @@ class OverRows(Wrapper):
             )
         examples = row_batch(batch, owner)
         masks = [student.features[MASK]] if MASK in student.features else []
-        masks += [batch.target(MASK)] if MASK in batch.targets else []
-        masks += [examples.labels >= 0] if self.term.skips_unlabelled else []
+        masks += self._masks(batch, examples.labels if self.term.skips_unlabelled else None)
         kept = torch.stack([mask.flatten() for mask in masks]).all(0).nonzero().squeeze(1) if masks else None
 
         def values(rows: Tensor | None) -> Tensor:
@@ -109,7 +119,23 @@ class OverRows(Wrapper):
         sums, counts = (_per_example(x, kept, owner, shape) for x in (found, torch.ones_like(found)))
         if self.average == "all":
             return sums * (size / counts.sum().clamp(min=1))
-        return sums / counts.clamp(min=1) * (size / (counts > 0).sum().clamp(min=1))
+        return sums / counts.clamp(min=1) * (size / (counts > 0).to(counts).sum().clamp(min=1))
+
+    def counted_rows(self, batch: Batch) -> Tensor | None:
+        """Counted rows, or examples that have some; None where all rows count, or an output says which do."""
+        masks = self._masks(batch, batch.labels if self.term.skips_unlabelled else None) if self._stated else []
+        if not masks:
+            return None
+        masks = torch.broadcast_tensors(*(mask if mask.ndim == 2 else mask[:, None] for mask in masks))
+        kept = torch.stack(masks).all(0)
+        return kept.sum() if self.average == "all" else kept.any(1).sum()
+
+    @staticmethod
+    def _masks(batch: Batch, labels: Tensor | None) -> list[Tensor]:
+        """The masks of rows that a batch has."""
+        found = [] if batch.token_mask is None else [batch.token_mask]
+        found += [batch.target(MASK)] if MASK in batch.targets else []
+        return found + ([] if labels is None else [labels >= 0])
 
     def _in_chunks(self, values: Callable[[Tensor | None], Tensor], kept: Tensor | None, owner: Tensor) -> Tensor:
         if self.chunk is None or self.chunk >= len(owner if kept is None else kept):

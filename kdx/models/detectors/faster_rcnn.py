@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdx.core.outputs import Outputs
-from kdx.core.ranges import Fraction, OpenFraction, Positive, PositiveInt
+from kdx.core.ranges import OpenFraction, PartialFraction, Positive, PositiveInt
 from kdx.models.base import Net
 from kdx.models.detectors.backbone import Pyramid, Weights, backbone
 from kdx.models.detectors.detect import detections
@@ -50,7 +50,7 @@ class Sampling:
     region_positive: OpenFraction
     region_batch: PositiveInt
     region_share: OpenFraction
-    min_score: Fraction
+    min_score: PartialFraction
     detection_nms: OpenFraction
     max_detections: PositiveInt
 

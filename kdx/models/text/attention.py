@@ -1,8 +1,9 @@
 """Attention scores and probabilities from captured queries and keys."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -65,28 +66,23 @@ def scores(query: Tensor, key: Tensor) -> Tensor:
         return query @ key.transpose(2, 3) / math.sqrt(query.shape[3])
 
 
-def attention_rules(layers: int) -> dict[str, Callable[[Tensor], Rule]]:
-    """For each role of scores and probabilities, a function of the attention mask [B, L] that gives its rule."""
-    rules: dict[str, Callable[[Tensor], Rule]] = {}
+def attention_rules(layers: int, mask: Tensor) -> dict[str, Rule]:
+    """Rules that compute scores and probabilities of each layer, by role.
+
+    Args:
+        layers: Number of layers.
+        mask: Attention mask of the batch, [B, L].
+    """
+    rules: dict[str, Rule] = {}
     for k in range(1, layers + 1):
-        rules[f"attention.{k}"] = _scores_of(k)
-        rules[f"attention_probs.{k}"] = _probabilities_of(k)
+        rules[f"attention.{k}"] = partial(_scores, k)
+        rules[f"attention_probs.{k}"] = partial(_probabilities, k, mask)
     return rules
 
 
-def _scores_of(k: int) -> Callable[[Tensor], Rule]:
-    def rule(stored: Mapping[str, Tensor]) -> Tensor:
-        return scores(stored[f"query.{k}"], stored[f"key.{k}"])
-
-    return lambda mask: rule
+def _scores(k: int, stored: Mapping[str, Tensor]) -> Tensor:
+    return scores(stored[f"query.{k}"], stored[f"key.{k}"])
 
 
-def _probabilities_of(k: int) -> Callable[[Tensor], Rule]:
-    def with_mask(mask: Tensor) -> Rule:
-        def rule(stored: Mapping[str, Tensor]) -> Tensor:
-            raw = scores(stored[f"query.{k}"], stored[f"key.{k}"])
-            return raw.masked_fill(mask[:, None, None] == 0, -math.inf).softmax(3)
-
-        return rule
-
-    return with_mask
+def _probabilities(k: int, mask: Tensor, stored: Mapping[str, Tensor]) -> Tensor:
+    return _scores(k, stored).masked_fill(mask[:, None, None] == 0, -math.inf).softmax(3)

@@ -92,7 +92,7 @@ class TextEncoder(nn.Module):
         self.fc = nn.Linear(width, num_classes)
         self.pooling, self.max_positions, self.tokenizer = pooling, max_positions, tokenizer
         self.heads = None if projections is None else projections.heads
-        self._rules = {} if projections is None else attention_rules(len(layers))
+        self._depth = len(layers)
         self._reads_types = "token_type_ids" in inspect.signature(encoder.forward).parameters
         self._tape = _Tape()
         embeddings = getattr(encoder, "embeddings", None)
@@ -102,7 +102,7 @@ class TextEncoder(nn.Module):
             layer.register_forward_hook(_Hook(self._tape, f"hidden.{k}"))
             for name, module in {} if projections is None else projections.of(layer).items():
                 module.register_forward_hook(_Hook(self._tape, f"{name}.{k}"))
-        self._last = f"hidden.{len(layers)}"
+        self._last = f"hidden.{self._depth}"
 
     @property
     def head(self) -> nn.Linear:
@@ -142,7 +142,7 @@ class TextEncoder(nn.Module):
         if self.dense is not None:
             pooled = self.dense(pooled).tanh()
         features["pooled"] = pooled
-        rules = {role: rule(mask) for role, rule in self._rules.items()}
+        rules = attention_rules(self._depth, mask) if self.heads else {}
         return Outputs(self.fc(self.dropout(pooled)), Derived(features, rules))
 
 

@@ -44,7 +44,9 @@ def text_misfits(config: RunConfig, light: Light) -> Iterator[str]:
 
 def too_long(nets: Mapping[str, nn.Module], inputs: InputSpec) -> Iterator[str]:
     """A line for each network, by its key, that reads fewer tokens than the longest texts have."""
-    for key, net in nets.items() if isinstance(inputs, Tokens) else ():
+    if not isinstance(inputs, Tokens):
+        return
+    for key, net in nets.items():
         most = getattr(net, "max_positions", None)
         if most is not None and inputs.length > most:
             yield f"{key} reads at most {most} tokens, and dataset.max_length is {inputs.length}; lower it to {most}"

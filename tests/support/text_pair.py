@@ -1,0 +1,38 @@
+"""A pair of small encoders and texts of made-up tokens, for tests."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdx.core.batch import TOKEN_MASK
+from kdx.core.spec import DataSpec
+from kdx.tasks.tokens import MaskedTokens
+
+VOCABULARY, LENGTH = 11, 6
+PAIR = (
+    {"vocabulary": VOCABULARY, "width": 8, "heads": 2, "layers": 2},
+    {"vocabulary": VOCABULARY, "width": 8, "heads": 4, "layers": 4},
+)
+"""Sizes of a student and of its teacher."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of `LENGTH` positions."""
+
+    shape = (LENGTH,)
+
+    def fake(self, size: int, device: torch.device | str) -> dict[str, Tensor]:
+        ones = torch.ones(size, LENGTH, dtype=torch.int64, device=device)
+        return {"input_ids": ones, TOKEN_MASK: ones}
+
+
+SPEC = DataSpec(MaskedTokens(VOCABULARY, LENGTH), Texts(), 100)
+
+
+def lines(size: int) -> dict[str, Tensor]:
+    """Random texts of 2 tokens to all, padded by token 0."""
+    lengths = torch.arange(size) % (LENGTH - 1) + 2
+    mask = (torch.arange(LENGTH) < lengths[:, None]).long()
+    return {"input_ids": torch.randint(1, VOCABULARY, (size, LENGTH)) * mask, TOKEN_MASK: mask}
