@@ -64,7 +64,6 @@ NEEDS = {
     **{f"dataset={name}": ["method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
     **{f"method={name}": ["dataset=open_scenes"] for name in ("ovd_base", "ovd_pis", "ovd_rkd", "ovd_rkd_pis")},
     **{f"{group}=open_scenes": ["dataset=open_scenes", "method=ovd_base"] for group in ("recipe", "dataset")},
-    "evals=open_vocabulary": ["dataset=open_scenes", "method=ovd_base"],
     "transfer=unlabelled": ["dataset.fraction=0.1"],
     "transfer=specialist": ["transfer.special_classes=[3,8]"],
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
