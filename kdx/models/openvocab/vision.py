@@ -50,8 +50,8 @@ def cut(images: Tensor, boxes: Tensor, side: int) -> Tensor:
 class MiniVision:
     """Settings of a `CropNet` that learns from crops of objects of all classes: it stands for a model like CLIP.
 
-    Its loss is SigLIP's without a bias, as a detector's is: each crop and each name are a binary problem. Crops are tight
-    or loose. How well it recognises objects follows from `steps`, and is measured and stored with its embeddings.
+    Its loss is SigLIP's without a bias, as a detector's is: each crop and each name are a binary problem. Crops are
+    tight or loose. How well it recognises objects follows from `steps`, and is measured and stored with its embeddings.
 
     Attributes:
         steps: Steps of Adam.
