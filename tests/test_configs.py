@@ -62,9 +62,19 @@ NEEDS = {
     **{f"method={name}": ["dataset=shape_masks"] for name in ("pixel_ce", "pixel_cwd", "pixel_kd", "pixel_skd")},
     **{f"recipe={name}": [f"dataset={name}", "method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
     **{f"dataset={name}": ["method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
+    **{f"recipe={name}": [f"dataset={name}", "method=ovd_base"] for name in ("open_coco", "open_coco128")},
+    **{f"dataset={name}": ["method=ovd_base"] for name in ("open_coco", "open_coco128")},
+    **{
+        f"student={name}": [
+            "dataset=open_scenes",
+            "method=detect_kd",
+            "student.net.encoder=stored",
+            "teacher.net.encoder=stored",
+        ]
+        for name in ("open_rcnn", "open_rcnn_small")
+    },
     **{f"method={name}": ["dataset=open_scenes"] for name in ("ovd_base", "ovd_pis", "ovd_rkd", "ovd_rkd_pis")},
     **{f"{group}=open_scenes": ["dataset=open_scenes", "method=ovd_base"] for group in ("recipe", "dataset")},
-    "evals=open_vocabulary": ["dataset=open_scenes", "method=ovd_base"],
     "transfer=unlabelled": ["dataset.fraction=0.1"],
     "transfer=specialist": ["transfer.special_classes=[3,8]"],
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
@@ -94,7 +104,15 @@ NEEDS["recipe=text_labels"] = ["dataset=phrase_labels", "method=binary_kl_labels
 # with nothing to learn
 FUNCTIONS = {"styblinski_tang"}
 # studies of encoders, whose runs take a second each to check
-LONG = {"distilbert/sst2", "distilbert/few_labels", "distilbert/goemotions", "tinybert/general"}
+LONG = {
+    "ovd/shapes_strong",
+    "ovd/shapes_ablations",
+    "ovd/coco_stages",
+    "distilbert/sst2",
+    "distilbert/few_labels",
+    "distilbert/goemotions",
+    "tinybert/general",
+}
 # chosen together with what they are for, or composed with every config
 NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep", "seeds"}
 GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)

@@ -14,6 +14,7 @@ from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.losses.base.term import Term
 from kdx.losses.detection.own import DetectorTerm
+from kdx.losses.openvocab.classes import SeenClasses
 from kdx.losses.openvocab.region_distillation import EmbeddingL1
 from kdx.methods.detect import Detect, learning_inputs
 from kdx.methods.term_sum import temperature_report
@@ -56,6 +57,8 @@ class OpenVocabulary(Detect):
             if not isinstance(term, DetectorTerm):
                 raise UserError(f"method.terms.{name}: {type(term).__name__} is no term of a detector")
             own[name] = term
+            if isinstance(term, SeenClasses):
+                term.leave_out(spec.task.novel)
         self._on_boxes = [name for name, term in own.items() if term.on_boxes]
         self._on_images = [name for name, term in own.items() if term.on_images]
         self._distils = any(isinstance(term, EmbeddingL1) for term in own.values())

@@ -44,24 +44,18 @@ def seen_class_loss(logits: Tensor, labels: Tensor, seen: Tensor, owner: Tensor,
 
 
 class SeenClasses(DetectorTerm):
-    """Classes of the regions of scenes with boxes; novel classes are not compared.
-
-    Args:
-        novel: Positions of the classes without boxes.
-    """
+    """Classes of the regions of scenes with boxes; classes that are left out are not compared."""
 
     reads = ("regions",)
     seen: Tensor
 
-    def __init__(self, novel: Sequence[int]):
-        super().__init__()
-        self.novel = list(novel)
-
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         super().build(student, teacher, spec)
-        seen = torch.ones(spec.task.num_outputs, dtype=torch.bool)
-        seen[self.novel] = False
-        self.register_buffer("seen", seen, persistent=False)
+        self.register_buffer("seen", torch.ones(spec.task.num_outputs, dtype=torch.bool), persistent=False)
+
+    def leave_out(self, novel: Sequence[int]) -> None:
+        """Leave out the classes at these positions, which have no boxes."""
+        self.seen[list(novel)] = False
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         labels = target(student, "regions.labels")

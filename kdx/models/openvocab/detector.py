@@ -41,6 +41,10 @@ class OpenVocabularyRCNN(FasterRCNN):
         self.classifier: TextClassifier = classifier
         self.regressor = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
 
+    @property
+    def head(self) -> nn.Linear:
+        raise AttributeError("the classifier of class names is not one linear layer")
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
         outputs = super().forward(inputs)
         if "proposals" not in inputs:

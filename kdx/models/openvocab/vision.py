@@ -26,7 +26,6 @@ class CropNet(nn.Module):
             layers += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.ReLU()]
         self.body, self.side = nn.Sequential(*layers), side
         self.project = nn.Linear(4 * width, text.shape[1], bias=False)
-        self.bias = nn.Parameter(torch.zeros(()))
         self.text = text
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -51,8 +50,8 @@ def cut(images: Tensor, boxes: Tensor, side: int) -> Tensor:
 class MiniVision:
     """Settings of a `CropNet` that learns from crops of objects of all classes: it stands for a model like CLIP.
 
-    Its loss is SigLIP's: each crop and each name are a binary problem. Crops are tight or loose. How well it
-    recognises objects follows from `steps`, and is measured and stored with its embeddings.
+    Its loss is SigLIP's without a bias, as a detector's is: each crop and each name are a binary problem. Crops are
+    tight or loose. How well it recognises objects follows from `steps`, and is measured and stored with its embeddings.
 
     Attributes:
         steps: Steps of Adam.
@@ -95,7 +94,7 @@ class MiniVision:
                 box = objects[chosen]
                 centre, half = (box[:, :2] + box[:, 2:]) / 2, grown * (box[:, 2:] - box[:, :2]) / 2
                 crops = cut(images[owner[chosen]], torch.cat([centre - half, centre + half], 1)[:, None], self.side)
-                logits = self.scale * net(crops) @ text.T + net.bias
+                logits = self.scale * net(crops) @ text.T
                 wanted = F.one_hot(classes[chosen], len(names)).float()
                 loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(1).mean()
                 optimizer.zero_grad()
