@@ -89,7 +89,8 @@ def searches(findings: "Findings") -> list[str]:
         shares = [f"{100 * part / whole:.1f} %" for part in parts]
         lines += [
             f"The searches took {whole:.0f} s: {shares[0]} in runs, {shares[1]} in proposals and checks before "
-            f"training (networks and data for them included), {shares[2]} elsewhere.",
+            f"training (networks and data for them included), {shares[2]} elsewhere. By their own clocks, steps and "
+            f"evaluations of these runs took {findings.own_seconds():.0f} s; the rest sets them up and exports them.",
             "",
         ]
     drops = [
