@@ -58,6 +58,7 @@ demo: $(READY)  ## two minutes: train a teacher, distill it, print the table
 .PHONY: bench
 bench: $(READY)  ## measure the training loop's speed on this machine
 	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench_text.py
 
 .PHONY: zoo-networks
 zoo-networks: $(READY)  ## try every network of timm and torchvision with every method that reads features (resumes)

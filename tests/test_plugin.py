@@ -40,7 +40,7 @@ def config(outputs: Path, *overrides: str) -> RunConfig:
     return prepare(compose(["dataset=bars", "method=logit_cosine", *SHORT, f"paths.outputs={outputs}", *overrides]))
 
 
-@pytest.mark.parametrize("in_memory", ["true", "false"])
+@pytest.mark.parametrize("in_memory", ["true", pytest.param("false", marks=pytest.mark.slow)])
 def test_it_trains_resumes_exports_and_loads_into_the_plain_module(tmp_path: Path, in_memory: str):
     from my_parts.data import Bars
     from my_parts.network import PlainCNN

@@ -70,7 +70,8 @@ def _unmeasured(arguments: Sequence[str], composed: Composed) -> list[str]:
     """An error if a search maximises a metric of a validation split that no run cuts."""
     given = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith("hydra.sweeper.metric=")]
     metric = given[-1] if given and given[-1] not in ("null", "") else "val/"
-    if "val" not in metric.split("/") or composed.config["dataset"].get("val_fraction") != 0:
+    dataset = composed.config["dataset"]
+    if "val" not in metric.split("/") or dataset.get("val_fraction") != 0 or dataset.get("val") is not None:
         return []
     return [
         "a search measures on a validation split, and there is none: dataset.val_fraction=0.2 cuts a validation split"

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from kdx.commands.data_picture import draw
+from kdx.commands.data_text import lengths, samples
 from kdx.core.spec import Images
 from kdx.data.content import UNREADABLE, digest, inputs, is_known, is_repeated
-from kdx.data.dataset import Dataset, LabelledImages
+from kdx.data.dataset import Dataset, WithClasses
+from kdx.data.scenes import SceneDataset
 from kdx.data.sets import DataError, ExampleSet, ImageSet
+from kdx.data.text.dataset import TextDataset
+from kdx.data.text.token_set import TokenSet
 
 CLOSE = 0.005  # configured and measured statistics that differ by less are equal up to rounding and cropping
 LISTED = 3  # most examples that a line names
@@ -61,6 +65,8 @@ def describe(dataset: Dataset, folder: Path) -> Iterator[str]:
     yield from _rows("duplicates", _duplicates(parts, _class_names(dataset)))
     yield from _rows("inputs", _statistics(dataset, parts[0]))
     yield from _rows("odd", _odd(parts))
+    if isinstance(train, TokenSet) and isinstance(dataset, TextDataset):
+        yield from _rows("samples", samples(dataset, train, _class_names(dataset)))
     if isinstance(train, ImageSet):
         file = folder / f"{dataset.name.replace('/', '_')}.png"
         yield _row("pictures", str(draw(train, _class_names(dataset), file)))
@@ -88,6 +94,8 @@ def _read(name: str, data: ExampleSet) -> Part:
         if row is None:
             continue
         digests[index] = digest(row)
+        if isinstance(data, TokenSet):
+            continue  # ids of tokens have no mean
         values = row.reshape(-1, row.shape[-1]).astype(np.float64) if row.ndim == 3 else row[None].astype(np.float64)
         total, squares, count = total + values.sum(0), squares + (values**2).sum(0), count + len(values)
         if row.ndim == 3 and (values == values[0]).all():
@@ -99,7 +107,7 @@ def _read(name: str, data: ExampleSet) -> Part:
 
 
 def _class_names(dataset: Dataset) -> Sequence[str]:
-    return dataset.class_names() if isinstance(dataset, LabelledImages) else ()
+    return dataset.class_names() if isinstance(dataset, WithClasses | SceneDataset) else ()
 
 
 def _targets(data: ExampleSet, names: Sequence[str]) -> str:
@@ -109,6 +117,15 @@ def _targets(data: ExampleSet, names: Sequence[str]) -> str:
         if counts[low] == counts[high]:
             return f", {int(counts[low])} of each class"
         return f", from {int(counts[low])} ({names[low]}) to {int(counts[high])} ({names[high]}) a class"
+    if "box_labels" in data.targets:
+        labels = data.targets["box_labels"]
+        counts = labels[labels >= 0].bincount(minlength=len(names)).tolist()
+        low, high = (pick(range(len(names)), key=counts.__getitem__) for pick in (min, max))
+        most, empty = int((labels >= 0).sum(1).max()), int((labels < 0).all(1).sum())
+        return (
+            f", {sum(counts)} objects, from {counts[low]} ({names[low]}) to {counts[high]} ({names[high]}) a class; at "
+            f"most {most} in an image, {empty} images without"
+        )
     if "presence" in data.targets:
         share = data.targets["presence"].float().mean(0)
         return f", a label holds for {float(share.min()):.1%} to {float(share.max()):.1%} of them"
@@ -162,6 +179,9 @@ def _relabelled(part: Part, rows: np.ndarray, other: Part, places: np.ndarray, n
 
 def _statistics(dataset: Dataset, train: Part) -> Iterator[str]:
     facts = dataset.inputs
+    if isinstance(train.data, TokenSet):
+        yield from lengths(train.data)
+        return
     if not isinstance(facts, Images):
         yield f"mean {_numbers(train.mean)}, deviation {_numbers(train.std)}"
         return

@@ -1,4 +1,4 @@
-"""A picture of samples: one row for each class, with its name."""
+"""A picture of samples: one row for each class, with its name; boxes are drawn where there are some."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import torch
 
 from kdx.core.seed import generator
 from kdx.data.sets import DataError, ImageSet
+from kdx.runs.drawn import outline
 
 COLUMNS, ROWS = 10, 25  # images of a class, and classes, that are drawn at most
 SIDE = 64  # smallest side of an image in the picture, in pixels
@@ -40,6 +41,9 @@ def draw(data: ImageSet, names: Sequence[str], path: Path) -> Path:
             pixels = _shown(data, index)
             if pixels is not None:
                 image = Image.fromarray(pixels).resize((w * times, h * times), Image.Resampling.NEAREST)
+                if "boxes" in data.targets:
+                    boxes, labels = data.targets["boxes"][index], data.targets["box_labels"][index]
+                    outline(image, boxes * times, labels, names)
                 sheet.paste(image, (LABEL + column * step_x, number * step_y))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

@@ -99,6 +99,13 @@ def _choose(config_name: str, choosing: Sequence[str], problems: list[str]) -> t
     return good, known, again
 
 
+INPUTS = {
+    "dataset.input_shape": "; this network reads images or vectors, and the data set has texts",
+    "dataset.tokenizer": "; this network reads texts, and the data set has none",
+}
+"""Explanations of keys that only some data sets have."""
+
+
 def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
     """One line for an error of Hydra or OmegaConf.
 
@@ -122,7 +129,8 @@ def explain(error: Exception, override: str, cfg: DictConfig | None) -> str:
         return f"'{given}' gives several values: a sweep needs -m, a list is written {shown(key)}=[a,b]"
     if found := re.search(r"Interpolation key '([^']+)' not found", text):
         where = given or _full_key(text)
-        return f"'{where}' refers to '{shown(found[1])}', which does not exist in this config"
+        hint = next((text for key, text in INPUTS.items() if found[1].startswith(key)), "")
+        return f"'{where}' refers to '{shown(found[1])}', which does not exist in this config{hint}"
     if found := re.search(r"You must specify '([^']+)'", text):
         return _choose_one(found[1])
     unknown = r"is not in struct|Could not override|Could not delete|Could not append"

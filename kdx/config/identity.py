@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "dataset.index",
     "dataset.download",
     "dataset.verify",
+    "dataset.cache",
     "dataset.source.root",
     "dataset.source.download",
     "dataset.source.verify",
@@ -61,7 +62,14 @@ NOT_IDENTITY = (
 # Keys that change results, but repeat others: `teacher.training` holds the full config of the teacher's own training.
 REPEATED = ("teacher.recipe",)
 # Keys that were added since names were frozen, with the value at which they change nothing; left out at this value.
-NEUTRAL = {"dataset.max_examples": None, "dataset.drop_duplicates": False, "student.checkpoint_share": 1.0}
+NEUTRAL = {
+    "dataset.max_examples": None,
+    "dataset.drop_duplicates": False,
+    "dataset.label_noise": 0.0,
+    "dataset.label_noise_seed": 0,
+    "augmentation.repeats": 1,
+    "student.checkpoint_share": 1.0,
+}
 # Seeds distinguish repetitions of one experiment.
 SEEDS = ("seed", "data_seed")
 

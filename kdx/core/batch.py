@@ -10,6 +10,8 @@ from kdx.core.errors import UserError
 from kdx.core.tree import Tree, leaves, map_tree, split, take
 
 UNLABELLED = -1  # the label of an example that has none
+TOKEN_MASK = "attention_mask"
+"""Input of a text that is not 0 at its tokens and 0 at padding, [B, L]."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,9 @@ class Batch:
     Attributes:
         inputs: A tensor or a nest of tensors that a network reads, usually images [B, C, H, W], already normalised.
         targets: Targets by name, as the task defines them: `labels` and `soft_labels` for classes, `values` [B, K] for
-            regression, `presence` [B, C] for several labels an example.
+            regression, `presence` [B, C] for several labels an example, `labels` [B, H, W] for a class of each pixel;
+            `boxes` [B, N, 4], `box_labels`, `crowd` and `areas` [B, N] and `scales` [B, 2] for objects, see
+            `kdx.tasks.boxes`.
         index: Position of each example in its data set, int64 [B]; memory banks are keyed by it.
         views: Further views of the same examples, each like `inputs`, where an augmentation makes them.
         view: Number of each input among all views of the source's training set, int64 [B]: equal numbers mean equal
@@ -82,6 +86,18 @@ class Batch:
         if isinstance(self.inputs, Tensor):
             return self.inputs
         raise UserError("this method needs inputs that are a single tensor, and this data set gives several")
+
+    @property
+    def token_mask(self) -> Tensor | None:
+        """Mask of the tokens that are not padding, bool [B, L]; None where the inputs are no texts.
+
+        Example:
+            >>> mask = torch.tensor([[1, 1, 0]])
+            >>> Batch({"input_ids": mask, "attention_mask": mask}, {}, torch.arange(1)).token_mask
+            tensor([[ True,  True, False]])
+        """
+        found = self.inputs.get(TOKEN_MASK) if isinstance(self.inputs, Mapping) else None
+        return found != 0 if isinstance(found, Tensor) else None
 
     def target(self, name: str) -> Tensor:
         """The target of a name, a single tensor. Raises UserError with the known names if it is missing."""

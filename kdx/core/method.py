@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
@@ -67,6 +67,14 @@ class Method(nn.Module):
         """
         raise NotImplementedError
 
+    def counted_rows(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Number of rows, such as tokens, over which a term's mean runs, by term, each a scalar.
+
+        Terms that are means over examples are left out. An update that splits a batch weights the others by rows, so
+        that the sum over the parts is the mean over all rows.
+        """
+        return {}
+
     def relating(self) -> str | None:
         """Class name of a part, or of the method, that needs the whole batch at once; None if there is none."""
         parts = (m for m in self.modules() if not getattr(m, "divisible", True))
@@ -98,11 +106,13 @@ class Evaluator:
 
     Attributes:
         tasks: Kinds of tasks that it can measure, see `kdx.core.task.Part`; None for all.
+        reads_one_tensor: Whether it changes or differentiates the inputs, which must then be one tensor.
         described: Display settings of its metrics. A name is a pattern, see `Metric`.
         every: Epochs between two evaluations; None evaluates only at the end of the run.
     """
 
     tasks: ClassVar[Kinds | None] = ONLY_CLASSES
+    reads_one_tensor: ClassVar[bool] = False
     described: Sequence[Metric] = ()
     every: float | None
 
@@ -113,3 +123,10 @@ class Evaluator:
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
         """Measurements by full metric name, such as "test/top1"."""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a resumed run, of an evaluator that remembers earlier evaluations: plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a `state_dict`."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from kdx.core.derived import Derived
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -44,7 +46,8 @@ class Outputs:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Outputs":
         late = self.features if isinstance(self.features, _InFull) else None
-        changed = {role: change(f) for role, f in (self.features if late is None else late.raw).items()}
+        given = self.features if late is None else late.raw
+        changed = given.map(change) if isinstance(given, Derived) else {role: change(f) for role, f in given.items()}
         features = changed if late is None else _InFull(changed)
         members = tuple(m._map(change) for m in self.members)
         return Outputs(change(self.logits), features, members, self.owner)

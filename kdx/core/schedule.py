@@ -198,6 +198,16 @@ class Ramp(Schedule):
         return self.start + (self.end - self.start) * min(max(x, 0.0), 1.0)
 
 
+class Geometric(Schedule):
+    """`start * factor^e` after `e` whole schedule epochs, at most `limit`."""
+
+    def __init__(self, start: NonNegative, factor: Positive, limit: NonNegative = math.inf):
+        self.start, self.factor, self.limit = start, factor, limit
+
+    def __call__(self, progress: Progress) -> float:
+        return min(self.start * self.factor**progress.epoch, self.limit)
+
+
 class Between(Schedule):
     """`value` from schedule epoch `since` up to, not including, `until`; 0 elsewhere."""
 

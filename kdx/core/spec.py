@@ -22,7 +22,7 @@ class InputSpec(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def fake(self, size: int, device: torch.device | str) -> Tree:
-        """A batch of zeros, to probe the shapes of a network."""
+        """A made-up batch, to probe the shapes of a network: zeros, or ids of tokens."""
         ...
 
 
@@ -40,8 +40,20 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def fake(self, size: int, device: torch.device | str) -> Tensor:
+    def fake(self, size: int, device: torch.device | str) -> Tree:
         return torch.zeros(size, *self.shape, device=device)
+
+
+@dataclass(frozen=True)
+class Scenes(Images):
+    """Images of any size, padded at the right and the bottom to one shape; the padding is about 0 when normalised.
+
+    A network reads a mapping: "images" [B, C, H, W] and "sizes", the height and width without padding, int64 [B, 2].
+    """
+
+    def fake(self, size: int, device: torch.device | str) -> Tree:
+        sizes = torch.tensor(self.shape[1:], device=device).expand(size, 2).contiguous()
+        return {"images": torch.zeros(size, *self.shape, device=device), "sizes": sizes}
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,39 @@ class Vectors:
 
     def fake(self, size: int, device: torch.device | str) -> Tensor:
         return torch.zeros(size, self.size, device=device)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token sequences: a mapping of `input_ids` and `attention_mask`, int64 [B, L], and `token_type_ids` for pairs.
+
+    `attention_mask` is 1 for a token and 0 for padding, which comes last. L is the longest sequence of a batch, so it
+    differs between batches.
+
+    Attributes:
+        vocab_size: Number of token ids.
+        length: Most tokens of a sequence.
+        pad_id: Id that fills up shorter sequences.
+        tokenizer: Fingerprint of the tokenizer; networks with another one do not fit.
+        pairs: Whether examples are pairs of texts, so that batches have `token_type_ids` (0 first, 1 second text).
+    """
+
+    vocab_size: int
+    length: int
+    pad_id: int
+    tokenizer: str
+    pairs: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    def fake(self, size: int, device: torch.device | str) -> dict[str, Tensor]:
+        """Short sequences of different ids."""
+        length = min(self.length, 16)
+        ids = torch.arange(size * length, device=device).view(size, length) % self.vocab_size
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return inputs | ({"token_type_ids": torch.zeros_like(ids)} if self.pairs else {})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from kdx.core.batch import Batch
     from kdx.core.outputs import Outputs
 
-CLASSES, VALUES, LABELS = "classes", "values", "labels"
+CLASSES, VALUES, LABELS, TOKENS = "classes", "values", "labels", "tokens"
+BOXES, PIXELS = "boxes", "pixels"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -47,8 +48,9 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels" or a new kind; terms and methods name the kinds that they fit.
-        num_outputs: Number of outputs of a network for each example.
+        kind: "classes", "values", "labels", "tokens", "boxes", "pixels" or a new kind; terms and methods name those
+            that they fit.
+        num_outputs: Number of outputs of a network for each example, or for each of its rows.
     """
 
     @property
@@ -56,6 +58,11 @@ class Task(Protocol):
 
     @property
     def num_outputs(self) -> int: ...
+
+    @property
+    def each_row(self) -> Task | None:
+        """The task of a row, where logits are rows of each example, as [B, L, V] of tokens; else None."""
+        ...
 
     @property
     def described(self) -> Sequence[Metric]:
@@ -79,8 +86,16 @@ class Task(Protocol):
         """Predictions and targets for the metrics. Raises UserError if targets are missing."""
         ...
 
+    def answer(self, outputs: Outputs) -> Tensor:
+        """What a network says about each example, [B, ...]: its logits, or its detections."""
+        ...
+
     def fidelity(self) -> PairMetric:
-        """A new metric of how closely one network follows another; it is updated with the logits of the two."""
+        """A new metric of how closely one network follows another, updated with `counted` answers of the two."""
+        ...
+
+    def counted(self, answer: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's answers that metrics count, [N, K]."""
         ...
 
     def together(self, logits: Sequence[Tensor]) -> Tensor:
@@ -88,7 +103,7 @@ class Task(Protocol):
         ...
 
     def predictions(self, outputs: Outputs) -> Mapping[str, Tensor]:
-        """Per-example outputs to keep."""
+        """Per-example outputs to keep, from outputs whose logits are the answer."""
         ...
 
     def kept_targets(self, batch: Batch) -> Mapping[str, Tensor]:

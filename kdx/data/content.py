@@ -1,19 +1,20 @@
 """Examples by content: equal inputs have equal digests, in any data set and under any name."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.text.token_set import TokenSet
 
 CHUNK = 1024  # examples read at a time
 UNREADABLE = np.uint64(0)  # stands for an input that cannot be read; no digest has this value
 
 
 def digests(data: ExampleSet, unreadable: Callable[[int, DataError], None] | None = None) -> np.ndarray:
-    """A digest of each input, uint64 [N]: of its pixels as the set stores them, or of its numbers.
+    """A digest of each input, uint64 [N]: of its pixels as the set stores them, of its numbers, or of its token ids.
 
     Args:
         data: The examples.
@@ -70,9 +71,11 @@ def _inputs(
     yield from rows
 
 
-def _rows(data: ExampleSet, indices: torch.Tensor) -> np.ndarray:
+def _rows(data: ExampleSet, indices: torch.Tensor) -> Iterable[np.ndarray]:
     if isinstance(data, VectorSet):
         return data.vectors[indices].numpy()
+    if isinstance(data, TokenSet):
+        return [data.row(i) for i in indices.tolist()]
     assert isinstance(data, ImageSet)
     source, rows = data.rows(indices)
     return source[rows]

@@ -12,8 +12,8 @@ from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
 from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
 from kdx.data.content import digests, is_known, is_repeated
-from kdx.data.order import Mix
-from kdx.data.regime import balanced, stratified
+from kdx.data.order import Alternation, Mix
+from kdx.data.regime import balanced, stratified, with_noise
 from kdx.data.sets import DataError, ExampleSet
 from kdx.tasks.classes import Classes
 from kdx.tasks.values import Values
@@ -27,10 +27,10 @@ class Splits:
         spec: Facts of the training set.
         train: Training examples.
         test: The source's whole test set.
-        val: Part of the source's training set, not in `train`; None if `val_fraction` is 0.
+        val: The source's own validation set, or a part of its training set that is not in `train`; None without either.
         train_subset: A class-balanced part of the labelled examples of `train`, or of all examples if none is
             labelled, for evaluators, without augmentation.
-        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
+        mix: Two kinds of examples, mixed in each batch or in batches that alternate; None for one order of all.
     """
 
     spec: DataSpec
@@ -38,7 +38,7 @@ class Splits:
     test: ExampleSet
     val: ExampleSet | None
     train_subset: ExampleSet
-    mix: Mix | None = None
+    mix: Mix | Alternation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,20 @@ class Dataset:
         """The source's whole training set and test set."""
         raise NotImplementedError
 
+    @property
+    def has_own_val(self) -> bool:
+        """Whether the source has a validation set of its own."""
+        return False
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there is a validation set: the source's own, or a share of the training set."""
+        return self.has_own_val or bool(self.val_fraction)
+
+    def own_val(self) -> ExampleSet | None:
+        """The source's own validation set; None if it has none."""
+        return None
+
     def files(self) -> Mapping[str, Sequence[str]]:
         """Paths of the data files by the folder that they are listed under; empty for generated or missing data.
 
@@ -102,7 +116,12 @@ class Dataset:
         """
         expected = self.inputs.shape
         train, test = self.load()
-        for split, data in (("training", train), ("test", test)):
+        own = self.own_val()
+        if own is not None and self.val_fraction:
+            raise DataError(f"{self.name} has a validation set of its own; set dataset.val_fraction=0")
+        for split, data in (("training", train), ("test", test), ("validation", own)):
+            if data is None:
+                continue
             if not len(data):
                 raise DataError(f"the {split} set of {self.name} is empty")
             self.check(split, data)
@@ -114,7 +133,7 @@ class Dataset:
         if self.drop_duplicates:
             train = self._without_duplicates(train, test)
         if not self.val_fraction:
-            return train, test, None
+            return train, test, own
         strata = train.strata
         held = stratified(strata, self.val_fraction, self.val_seed, "val_fraction")
         if int(strata[~held].unique().numel()) < int(strata.unique().numel()):
@@ -142,7 +161,9 @@ class Dataset:
             )
         return train.subset((~dropped).nonzero().flatten())
 
-    def seen(self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | None = None) -> Splits:
+    def seen(
+        self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | Alternation | None = None
+    ) -> Splits:
         """The splits of a run that trains on `train`."""
         strata = train.strata
         among = (strata >= 0).nonzero().flatten()
@@ -197,14 +218,25 @@ class ImageDataset(Dataset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledImages(ImageDataset):
-    """A data set of images with one class each.
+class WithClasses(Dataset):
+    """A data set with one class for each example.
 
     Attributes:
         num_classes: Number of classes C.
+        label_noise: Share of the training examples whose label is replaced by another class, drawn uniformly. The
+            validation and test sets keep their labels.
+        label_noise_seed: Seed of this draw, independent of the run's seed.
     """
 
     num_classes: PositiveInt
+    label_noise: PartialFraction = 0.0
+    label_noise_seed: Count = 0
+
+    def pools(self) -> tuple[ExampleSet, ExampleSet, ExampleSet | None]:
+        train, test, val = super().pools()
+        if self.label_noise:
+            train = train.labelled(with_noise(train.labels, self.num_classes, self.label_noise, self.label_noise_seed))
+        return train, test, val
 
     @property
     def task(self) -> Classes:
@@ -222,6 +254,11 @@ class LabelledImages(ImageDataset):
                 f"the {split} set of {self.name} has the label {wrong}, "
                 f"outside 0..{self.num_classes - 1} (num_classes is {self.num_classes})"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages(WithClasses, ImageDataset):
+    """A data set of images with one class each."""
 
 
 def standardised_values(num_outputs: int, mean: Sequence[float], std: Sequence[float]) -> Values:

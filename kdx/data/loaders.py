@@ -15,15 +15,20 @@ from torch.utils.data import DataLoader, Dataset
 from kdx.core.batch import Batch
 from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
+from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, GroupedShuffle, Mix, Order, Shuffle
+from kdx.data.order import Alternation, Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle, Turns
+from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.text.masked import MaskedSet
+from kdx.data.text.token_set import TokenSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
+from kdx.data.views.boxes import BoxAugmentation, scene_views
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
-# views, each uint8 [B, H, W, C]; positions [B]; numbers of the first view [B] or None
-Bytes = tuple[tuple[Tensor, ...], Tensor, Tensor | None]
+# views, each uint8 [B, H, W, C] or other inputs; positions [B]; numbers of the first view [B] or None; moved targets
+Bytes = tuple[tuple[Tree, ...], Tensor, Tensor | None, Mapping[str, Tensor]]
 
 
 class _Steps(Dataset):
@@ -46,25 +51,36 @@ class _Steps(Dataset):
         self.divided = seed is not None and augmentation.mixing is None and world_size() > 1
         self._epoch: int | None = None
         self._order = torch.arange(len(data))
-        self._draws = Draws(None, None, None)
+        self._draws = [Draws(None, None, None)]
 
     def __getitem__(self, where: tuple[int, int]) -> Bytes:
         epoch, step = where
         if self.seed is not None and epoch != self._epoch:
             self._order = self.order.draw(self.seed, epoch)
-            self._draws = self.augmentation.draw(self.data.pool, self.seed, epoch)
+            self._draws = self.augmentation.draw_repeats(self.data.pool, self.seed, epoch)
             self._epoch = epoch
         index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
+        repeat = (step * self.batch_size + torch.arange(len(index))) % len(self._draws)
         if self.divided:
-            index = index[rank() :: world_size()]
+            index, repeat = (part[rank() :: world_size()] for part in (index, repeat))
         if isinstance(self.data, VectorSet):
-            return (self.data.vectors[index],), index, None
+            return (self.data.vectors[index],), index, None, {}
+        if isinstance(self.data, SceneSet):
+            scene = scene_views(self.data, index, self._draws[0], self.augmentation)
+            return ({"images": scene.images, "sizes": scene.sizes},), index, None, scene.targets
+        if isinstance(self.data, TokenSet):
+            return (self.data.padded(index),), index, self._numbers(index), {}
         assert isinstance(self.data, ImageSet)
-        views = self.augmentation.all_views(self.data, index, self._draws)
-        # views are numbered in the training source alone, not in evaluation sets or images of other sources
-        home = self.seed is not None and not self.data.foreign
-        number = self.augmentation.number(self.data.origin[index], self._draws) if home else None
-        return views, index, number
+        views = self.augmentation.repeated_views(self.data, index, repeat, self._draws)
+        return views, index, self._numbers(index), {}
+
+    def _numbers(self, index: Tensor) -> Tensor | None:
+        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources.
+
+        Hidden tokens differ between epochs, so texts with them have no numbers either.
+        """
+        home = self.seed is not None and not self.data.foreign and not isinstance(self.data, MaskedSet)
+        return self.augmentation.number(self.data.origin[index], self._draws[0]) if home else None
 
 
 class _Quiet(Dataset):
@@ -84,18 +100,20 @@ class _Loader:
     def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int | None, channels_last: bool):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._steps, self._num_workers = steps, worker_count(num_workers) if steps.data.decodes else 0
-        self._normalize = _normaliser(steps.data, spec)
-        if len(spec.input_shape) != 3:
-            self.memory_format = torch.contiguous_format
+        self._normalize = _normaliser(steps.data, spec, self.memory_format)
         self.batch_size, self.num_examples = steps.batch_size, len(steps.data)
 
     def _batches(self, epoch: int, start: int, stop: int, stride: int = 1) -> Iterator[tuple[int, Batch]]:
         where = [(epoch, step) for step in range(start, stop, stride)]
         parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
         targets = self._steps.data.targets
-        for (_, step), (views, index, number) in zip(where, parts, strict=True):
-            inputs, *further = (self._normalize(v).contiguous(memory_format=self.memory_format) for v in views)
-            yield step, Batch(inputs, {name: t[index] for name, t in targets.items()}, index, tuple(further), number)
+        for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
+            inputs, *further = map(self._normalize, views)
+            own = {name: moved[name] if name in moved else t[index] for name, t in targets.items()}
+            batch = Batch(inputs, own, index, tuple(further), number)
+            if isinstance(self._steps.data, MaskedSet):
+                batch = self._steps.data.hidden(batch, self._steps.seed, epoch)
+            yield step, batch
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -112,11 +130,19 @@ class _Loader:
             yield part
 
 
-def _normaliser(data: ExampleSet, spec: DataSpec) -> Callable[[Tensor], Tensor]:
+def _normaliser(data: ExampleSet, spec: DataSpec, memory_format: torch.memory_format) -> Callable[[Tree], Tree]:
     if not isinstance(data, ImageSet):
         return lambda stored: stored
     c, h, w = spec.input_shape
-    return Normalize((c, h, w), data.scale, spec.mean, spec.std)
+    normalize = Normalize((c, h, w), data.scale, spec.mean, spec.std)
+
+    def apply(stored: Tree) -> Tree:
+        if isinstance(stored, Mapping):
+            return {**stored, "images": apply(stored["images"])}
+        assert isinstance(stored, Tensor)
+        return normalize(stored).contiguous(memory_format=memory_format)
+
+    return apply
 
 
 class TrainLoader(_Loader):
@@ -133,7 +159,7 @@ class TrainLoader(_Loader):
         num_workers: Processes that decode files, see `worker_count`; sets in memory use none.
         drop_last: Whether to leave out a short last batch.
         channels_last: Memory format of the inputs.
-        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
+        mix: Two kinds of examples, mixed in each batch or in batches that alternate; None for one order of all.
 
     Raises:
         DataError: An epoch has no batch, or the augmentation does not fit the data.
@@ -149,14 +175,14 @@ class TrainLoader(_Loader):
         num_workers: int | None,
         drop_last: bool,
         channels_last: bool,
-        mix: Mix | None = None,
+        mix: Mix | Alternation | None = None,
     ):
         if augmentation.needs_bytes and data.dtype != np.uint8:
             raise DataError(
                 f"augmentation.policy and ResizedCrop work on 8-bit images, and this data set gives {data.dtype}; "
                 "choose augmentation=none, shift or standard"
             )
-        order = _order(data, batch_size, mix)
+        order = _order(data, batch_size, mix, augmentation.repeats)
         super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
         if not self.steps_per_epoch:
@@ -171,27 +197,48 @@ class TrainLoader(_Loader):
                 f"each of {world_size()} processes needs an example of every batch; the batch_size is {batch_size}, "
                 f"and the last batch of an epoch has {self.last_batch} (trainer.drop_last=true leaves it out)"
             )
-        self._length, self._spec, self._seed = len(order), spec, data_seed
-        self._mixing = augmentation.mixing
-        if isinstance(data, VectorSet) and augmentation != PLAIN:
-            raise DataError("an augmentation changes images, and these inputs are vectors: augmentation=none")
+        self._length, self._mixing = len(order), augmentation.mixing
+        self.data, self.spec, self.augmentation, self.order, self.seed = data, spec, augmentation, order, data_seed
+        if isinstance(data, SceneSet):
+            if augmentation != PLAIN and not isinstance(augmentation, BoxAugmentation):
+                raise DataError("this augmentation moves pixels and not boxes; choose augmentation=boxes or none")
+        elif isinstance(augmentation, BoxAugmentation):
+            raise DataError("augmentation=boxes needs images with boxes; choose augmentation=standard or none")
+        if not isinstance(data, ImageSet) and augmentation != PLAIN:
+            what = "vectors" if isinstance(data, VectorSet) else "texts"
+            raise DataError(f"an augmentation changes images, and these inputs are {what}: augmentation=none")
+
+    @property
+    def divided(self) -> bool:
+        """Whether this process reads only its share of a batch."""
+        return self._steps.divided
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on, both counted from 0; this process's shares of them."""
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
-                batch = self._mixing.apply(batch, self._spec.num_classes, self._seed, epoch, step)
+                batch = self._mixing.apply(batch, self.spec.num_classes, self.seed, epoch, step)
                 batch = batch.share(rank(), world_size())
-            elif self._steps.divided:
+            elif self.divided:
                 batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch
 
 
-def _order(data: ExampleSet, batch_size: int, mix: Mix | None) -> Order:
+def _order(data: ExampleSet, batch_size: int, mix: Mix | Alternation | None, repeats: int) -> Order:
+    if repeats > 1:
+        if mix is not None or data.nearby is not None or not isinstance(data, ImageSet):
+            raise DataError(
+                "augmentation.repeats needs one shuffled set of images, without a second kind of examples or shards"
+            )
+        return Repeated(len(data), repeats)
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
-        return Blend(mix, batch_size)
+        if isinstance(mix, Alternation):
+            return Turns(mix, batch_size)
+        return Blend(mix, batch_size, data.lengths if isinstance(data, TokenSet) else None)
+    if isinstance(data, TokenSet):
+        return ByLength(data.lengths, batch_size)
     return Shuffle(len(data)) if data.nearby is None else GroupedShuffle(data.nearby)
 
 
@@ -269,6 +316,7 @@ def make_loaders(
 ) -> Loaders:
     """Loaders of a run's splits; see `TrainLoader` and `EvalLoader` for the arguments."""
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
+    unlimited = isinstance(splits.train, MaskedSet)
     return Loaders(
         splits.spec,
         splits,
@@ -288,6 +336,6 @@ def make_loaders(
             for name, part in parts.items()
             if part is not None
         },
-        None if augmentation.num_views is None else splits.train.pool * augmentation.num_views,
+        None if unlimited or augmentation.num_views is None else splits.train.pool * augmentation.num_views,
         augmentation.space(data_seed),
     )

@@ -57,6 +57,37 @@ def special(labels: Tensor, classes: Sequence[int], num_classes: int) -> Tensor:
     return places[labels]
 
 
+def with_noise(labels: Tensor, num_classes: int, share: float, seed: int) -> Tensor:
+    """Labels of which a share is replaced by other classes, drawn uniformly, int64 [N].
+
+    For one seed, the examples that a smaller share replaces are among those of a larger one, with the same new labels.
+    Unlabelled examples (-1) stay unlabelled.
+
+    Args:
+        labels: Class indices, int64 [N].
+        num_classes: C, at least 2.
+        share: Share of the N examples, rounded to whole examples.
+        seed: Seed of the draw.
+
+    Raises:
+        DataError: There is one class only.
+
+    Example:
+        >>> int((with_noise(torch.arange(10), 10, 0.3, seed=0) != torch.arange(10)).sum())
+        3
+    """
+    if num_classes < 2:
+        raise DataError("label_noise needs at least two classes")
+    draws = generator(seed, "label_noise")
+    order = torch.randperm(len(labels), generator=draws)
+    steps = torch.randint(1, num_classes, labels.shape, generator=draws)
+    chosen = order[: math.floor(share * len(labels) + 0.5 + 1e-9)]
+    chosen = chosen[labels[chosen] >= 0]
+    noisy = labels.clone()
+    noisy[chosen] = (labels[chosen] + steps[chosen]) % num_classes
+    return noisy
+
+
 def balanced(labels: Tensor, count: int, seed: int, purpose: str) -> Tensor:
     """Positions of `count` examples with class counts that differ by at most one, ascending, int64.
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from kdx.core.batch import UNLABELLED
 from kdx.core.ranges import Count, OpenFraction, PartialFraction, Probability
 from kdx.core.task import CLASSES, Task
-from kdx.data.dataset import Dataset, ImageDataset, Splits
+from kdx.data.dataset import Dataset, Splits
 from kdx.data.order import Mix
 from kdx.data.regime import special, stratified
-from kdx.data.sets import DataError, ExampleSet, ImageSet
-from kdx.data.sources.concat import ConcatSet
+from kdx.data.sets import DataError, ExampleSet
+from kdx.data.sources.concat import concatenated
 from kdx.data.sources.unlabelled_sources import Source
 from kdx.tasks.classes import Classes
 
@@ -35,7 +35,7 @@ class Transfer:
             gives both the whole set. It has no effect on a teacher with given weights.
         held_out_seed: Seed of the share.
         part: Part of the training set that the run uses; the teacher's own training uses "rest".
-        unlabelled: "rest" for the examples outside `dataset.fraction`, images of another source, or None.
+        unlabelled: "rest" for the examples outside `dataset.fraction`, examples of another source, or None.
         labelled_share: Labelled part of each batch; an epoch is then one pass over the unlabelled examples. 0 leaves
             out the labelled examples, None shuffles all examples together.
         omit_classes: Classes without examples in the transfer set.
@@ -149,10 +149,8 @@ class Transfer:
             if self.omit_classes or self.only_classes is not None:
                 share = share.subset(self._keeps(share.labels).nonzero().flatten())
             if self.unlabelled is not None:
-                assert isinstance(share, ImageSet) and isinstance(train, ImageSet)  # it has classes, see `misfits`
-                assert isinstance(dataset, ImageDataset)
-                images = self.unlabelled.take(train, dataset)
-                share = ConcatSet((images,) if self.labelled_share == 0 else (share, images))
+                others = self.unlabelled.take(train, dataset)
+                share = concatenated((others,) if self.labelled_share == 0 else (share, others))
             train = share
         if not len(train):
             raise DataError("the transfer set is empty: no example of these classes is left to learn from")

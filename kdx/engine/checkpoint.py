@@ -8,6 +8,7 @@ import torch
 
 from kdx.core.errors import UserError, shown
 from kdx.core.files import atomic_write
+from kdx.core.notice import notice
 
 FORMAT = 3
 
@@ -18,10 +19,11 @@ class Checkpoints:
     Args:
         folder: Directory of a run's checkpoints.
         run: Identity of the run, which each checkpoint records.
+        teacher: Checksum of the teacher's weights, which each checkpoint records; None without a teacher.
     """
 
-    def __init__(self, folder: Path, run: str):
-        self.run = run
+    def __init__(self, folder: Path, run: str, teacher: str | None = None):
+        self.run, self.teacher = run, teacher
         self.last, self.previous = folder / "last.pt", folder / "previous.pt"
 
     def save(self, state: dict[str, Any]) -> None:
@@ -29,7 +31,7 @@ class Checkpoints:
         self.last.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_write(self.last, keep=self.previous) as file:
-                torch.save({"format": FORMAT, "run": self.run, **state}, file)
+                torch.save({"format": FORMAT, "run": self.run, "teacher": self.teacher, **state}, file)
         except RuntimeError as error:
             # torch reports a full disk as a RuntimeError about its archive; the OSError is its context
             if isinstance(full := error.__context__, OSError):
@@ -40,7 +42,8 @@ class Checkpoints:
         """The newest state, or None if the run has no checkpoint.
 
         Raises:
-            UserError: Both files are damaged, or another run or another version of kdx wrote them.
+            UserError: Both files are damaged, another run or another version of kdx wrote them, or the student was
+                trained with other weights of its teacher.
         """
         damaged = []
         for path in (self.last, self.previous):
@@ -59,6 +62,13 @@ class Checkpoints:
                     f"{path} is a checkpoint of the run {shown(str(other))}, not of this run ({self.run}); put its own "
                     "checkpoint back, or restart the run with fresh=true"
                 )
+            if (former := state.get("teacher", self.teacher)) != self.teacher:  # missing in older checkpoints
+                raise UserError(
+                    f"{path} is of a teacher with the sha256 {str(former)[:12]}, and the teacher's weights now have "
+                    f"{str(self.teacher)[:12]}; put the former weights back, or restart the run with fresh=true"
+                )
+            if damaged:
+                notice(f"damaged checkpoint: {damaged[0]}; the run continues from {path}, which is older")
             return state
         if damaged:
             raise UserError(f"damaged checkpoint: {', '.join(damaged)}; fresh=true restarts the run")

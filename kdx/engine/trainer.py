@@ -186,6 +186,7 @@ class Trainer:
         meter, rng = self.meter.state_dict(), all_gather_values(get_rng_state())
         if not is_leader():
             return
+        kept = {name: state for name, of in self.evaluators.items() if (state := of.state_dict())}
         self.checkpoints.save(
             {
                 "meter": meter,
@@ -194,6 +195,7 @@ class Trainer:
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "selection": self.selection.state_dict(),
                 "rng": rng[0],
+                **({"evaluators": kept} if kept else {}),
                 # of the other processes
                 **({"further_rng": rng[1:]} if len(rng) > 1 else {}),
                 "step": self.clock.step,
@@ -236,6 +238,8 @@ class Trainer:
             self.ema.load_state_dict(state["ema"])
         self.meter.load_state_dict(state["meter"])
         self.selection.load_state_dict(state["selection"])
+        for name, own in state.get("evaluators", {}).items():
+            self.evaluators[name].load_state_dict(own)
         self.clock.step, self.examples = state["step"], state["examples"]
         self.seconds, self.step_seconds = state["seconds"], state["step_seconds"]
         self.together = max(self.together, state["together"])

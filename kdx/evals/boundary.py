@@ -33,6 +33,7 @@ class Boundary(SplitEvaluator):
     """
 
     needs_teacher = True
+    reads_one_tensor = True
     described = (
         Metric(name="boundary/*/magsim", label="MagSim", digits=3, better="higher"),
         Metric(name="boundary/*/angsim", label="AngSim", digits=3, better="higher"),

@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
+from kdx.core.task import Task
+from kdx.core.tree import Tree
 from kdx.data.loaders import EvalLoader
 from kdx.metrics.cka import as_vectors
 from kdx.models.teachers.sharded import is_sharded
@@ -40,10 +42,11 @@ class CachedOutputs:
             parameter or buffer empties its cache. Outputs of a sharded network are never cached.
         loader: The split's batches; only those of an `EvalLoader` are cached, since these are equal in each pass, as is
             their division among processes.
+        task: States what is kept of the outputs, see `Task.answer`.
     """
 
-    def __init__(self, net: nn.Module, loader: Iterable[Batch]):
-        self.net = net
+    def __init__(self, net: nn.Module, loader: Iterable[Batch], task: Task):
+        self.net, self.task = net, task
         self._memory: _Memory | None = None
         self._known: dict[int, Outputs] = {}
         frozen = not any(p.requires_grad for p in net.parameters())
@@ -53,7 +56,7 @@ class CachedOutputs:
                 self._memory = _memories[net] = _Memory(_state(net))
             self._known = self._memory.splits.setdefault(loader, {})
 
-    def __call__(self, step: int, inputs: Tensor, roles: Roles) -> Outputs:
+    def __call__(self, step: int, inputs: Tree, roles: Roles) -> Outputs:
         """The network's outputs for a batch, in full precision.
 
         Args:
@@ -62,7 +65,7 @@ class CachedOutputs:
             roles: Selects features from the names of all.
 
         Returns:
-            The logits, and each selected feature as one float64 vector per example, see `as_vectors`.
+            The answer as logits, and each selected feature as one float64 vector per example, see `as_vectors`.
         """
         known = self._known.get(step)
         if known is not None and self._memory is not None:
@@ -71,7 +74,7 @@ class CachedOutputs:
                 return Outputs(known.logits, {role: known.features[role] for role in chosen})
         outputs = self.net(inputs).float()
         chosen = roles(outputs.features.keys())
-        said = Outputs(outputs.logits, {role: as_vectors(outputs.feature(role)) for role in chosen})
+        said = Outputs(self.task.answer(outputs), {role: as_vectors(outputs.feature(role)) for role in chosen})
         if self._memory is not None:
             self._memory.names = tuple(outputs.features)
             self._keep(self._memory, step, said)

@@ -28,6 +28,7 @@ class Derivatives(SplitEvaluator):
 
     tasks = frozenset({CLASSES, VALUES})
     needs_teacher = True
+    reads_one_tensor = True
     described = (
         Metric(name="derivatives/*/rmse", label="RMSE of the output", digits=2, better="lower", shown=True),
         Metric(name="derivatives/*/jacobian_rmse", label="RMSE of the slope", digits=2, better="lower", shown=True),

@@ -47,13 +47,14 @@ class Fidelity(SplitEvaluator):
 
     @torch.no_grad()
     def run(self, models: Mapping[str, nn.Module]) -> dict[str, float]:
-        student, teacher = network(models, "student"), CachedOutputs(network(models, "teacher"), self.loader)
+        student, teacher = network(models, "student"), CachedOutputs(network(models, "teacher"), self.loader, self.task)
         follows = self.task.fidelity()
         likeness: dict[str, CKA] = {}
         for step, batch in enumerate(self.share(student, teacher.net)):
             ours = student(batch.inputs).float()
-            theirs = teacher(step, batch.input_tensor, partial(self._roles, ours.features.keys()))
-            follows.update(ours.logits, theirs.logits)
+            theirs = teacher(step, batch.inputs, partial(self._roles, ours.features.keys()))
+            answers = self.task.answer(ours), theirs.logits
+            follows.update(*(self.task.counted(answer, batch) for answer in answers))
             for role, feature in theirs.features.items():
                 likeness.setdefault(role, CKA()).update(ours.feature(role), feature)
         alike = {f"cka/{role}": cka for role, cka in likeness.items()}

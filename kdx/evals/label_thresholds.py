@@ -16,7 +16,8 @@ from kdx.metrics.multilabel import LabelDecisions, LabelRanking
 
 
 class LabelThresholds(SplitEvaluator):
-    """Measures `thresholds/{split}/micro_f1`, `macro_f1` and `hamming`, at thresholds chosen by F1 on another split.
+    """Measures `thresholds/{split}/micro_f1`, `macro_f1`, `hamming` and `jaccard`, at thresholds chosen by F1 on
+    another split; with one threshold for all labels, the names begin with `one_threshold/`.
 
     Args:
         choose_on: Split on which thresholds are chosen, such as "val" (dataset.val_fraction cuts one), other than
@@ -32,7 +33,8 @@ class LabelThresholds(SplitEvaluator):
 
     tasks = frozenset({LABELS})
     described = tuple(
-        replace(metric, name=f"thresholds/*/{metric.name}", label=f"{metric.label} at chosen thresholds")
+        replace(metric, name=f"{prefix}/*/{metric.name}", label=f"{metric.label} at {what}")
+        for prefix, what in (("thresholds", "chosen thresholds"), ("one_threshold", "one chosen threshold"))
         for metric in LabelDecisions.described
     )
 
@@ -60,7 +62,8 @@ class LabelThresholds(SplitEvaluator):
         decisions = LabelDecisions(torch.tensor(list(chosen.values()), dtype=torch.float64))
         self._measure(net, self.loader, decisions)
         found = computed({"decisions": decisions}, decisions.compute, net)
-        return {f"thresholds/{self.split}/{name}": value for name, value in found.items()}
+        prefix = "thresholds" if self._per_label else "one_threshold"
+        return {f"{prefix}/{self.split}/{name}": value for name, value in found.items()}
 
     def _measure(self, net: nn.Module, loader: Iterable[Batch], metric: PairMetric) -> None:
         for batch in on_device(dealt(loader, net), self._device):

@@ -31,11 +31,11 @@ def predictions(
         `predictions`, as "{role}/{name}".
     """
     columns: dict[str, list[Tensor]] = {}
-    cached = {role: CachedOutputs(net, loader) for role, net in models.items()}
+    cached = {role: CachedOutputs(net, loader, task) for role, net in models.items()}
     for step, batch in enumerate(on_device(dealt(loader, *models.values()), device)):
         row = dict(task.kept_targets(batch))
         for role, net in cached.items():
-            kept = task.predictions(net(step, batch.input_tensor, lambda names: ()))
+            kept = task.predictions(net(step, batch.inputs, lambda names: ()))
             row |= {f"{role}/{name}": column for name, column in kept.items()}
         for name, column in row.items():
             columns.setdefault(name, []).append(column)

@@ -27,6 +27,7 @@ class Robustness(SplitEvaluator):
         own: loaders, device, task, split and every, as in `SplitEvaluator`.
     """
 
+    reads_one_tensor = True
     described = (
         Metric(name="robustness/*/fgsm", label="top-1 under FGSM", unit="%", digits=2, better="higher"),
         Metric(name="robustness/*/pgd", label="top-1 under PGD", unit="%", digits=2, better="higher"),

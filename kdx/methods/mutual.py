@@ -16,7 +16,7 @@ from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.losses.logits.cross_entropy import CrossEntropy
-from kdx.losses.online.peer_term import Exchange
+from kdx.losses.online.peer_term import PeerTerm
 from kdx.methods.term_sum import check_names, temperature_report, temperatures_in_use
 from kdx.models.branch import Branch, Branched
 from kdx.models.probe import probe
@@ -61,7 +61,7 @@ class Mutual(Method):
         student: nn.Module,
         peers: Sequence[nn.Module],
         spec: DataSpec,
-        exchange: Exchange,
+        exchange: PeerTerm,
         weights: Mapping[str, Weight],
         temperature: Positive | Schedule | None,
         label_smoothing: PartialFraction | Schedule,

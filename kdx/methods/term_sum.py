@@ -19,6 +19,8 @@ def check_names(terms: Iterable[str], weights: Iterable[str]) -> None:
     stray = set(terms) ^ set(weights)
     if stray:
         raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
+    if taken := [name for name in terms if hasattr(nn.ModuleDict, name)]:
+        raise UserError(f"a term cannot be called '{taken[0]}'; torch reserves that name, choose another")
 
 
 def temperatures_in_use(
@@ -107,6 +109,11 @@ class TermSum(Method):
                 term.build(*shapes, spec)
             except ValueError as error:
                 raise UserError(f"the term '{name}' cannot be built for {whom}: {error}") from error
+
+    def counted_rows(self, batch: Batch) -> Mapping[str, Tensor]:
+        terms = {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+        counts = {name: term.counted_rows(batch) for name, term in terms.items()}
+        return {name: count for name, count in counts.items() if count is not None}
 
     def values(
         self,

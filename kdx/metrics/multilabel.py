@@ -60,11 +60,12 @@ def f1(hits: Tensor, predicted: Tensor, positives: Tensor) -> Tensor:
 
 
 class LabelDecisions(StreamingMetric):
-    """Micro F1, macro F1 and Hamming score at fixed thresholds, as "micro_f1", "macro_f1" and "hamming".
+    """F1, Hamming and Jaccard scores at fixed thresholds, as "micro_f1", "macro_f1", "hamming" and "jaccard".
 
     Micro F1 counts all decisions together. Macro F1 is the mean over all C labels, where a label that neither holds nor
     is predicted has F1 0, as in scikit-learn by default. The Hamming score is the share of right decisions, 1 minus
-    the Hamming loss.
+    the Hamming loss. The Jaccard score is the mean over examples of the labels that are predicted and hold, over those
+    that are predicted or hold; 1 where there are none. Some code calls it Hamming score.
 
     Args:
         thresholds: As in `decide`.
@@ -73,13 +74,14 @@ class LabelDecisions(StreamingMetric):
         >>> metric = LabelDecisions(thresholds=0.0)
         >>> metric.update(torch.tensor([[1.0, -1.0], [2.0, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
         >>> {name: round(value, 4) for name, value in metric.compute().items()}
-        {'micro_f1': 0.8, 'macro_f1': 0.8333, 'hamming': 0.75}
+        {'micro_f1': 0.8, 'macro_f1': 0.8333, 'hamming': 0.75, 'jaccard': 0.75}
     """
 
     described = (
         Metric(name="micro_f1", label="micro F1", unit="%", digits=2, better="higher", shown=True),
         Metric(name="macro_f1", label="macro F1", unit="%", digits=2, better="higher", shown=True),
         Metric(name="hamming", label="Hamming score", unit="%", digits=2, better="higher"),
+        Metric(name="jaccard", label="Jaccard score", unit="%", digits=2, better="higher"),
     )
 
     def __init__(self, thresholds: Tensor | float):
@@ -94,6 +96,8 @@ class LabelDecisions(StreamingMetric):
         self.add("predicted", predicted.sum(0))
         self.add("positives", wanted.sum(0))
         self.add("right", (predicted == wanted).sum(0))
+        both, either = (predicted & wanted).sum(1), (predicted | wanted).sum(1)
+        self.add("overlap", torch.where(either > 0, both.double() / either.clamp(min=1), 1.0).sum())
 
     def compute(self) -> dict[str, float]:
         counts = [self.total(name) for name in ("hits", "predicted", "positives")]
@@ -101,6 +105,7 @@ class LabelDecisions(StreamingMetric):
             "micro_f1": float(f1(*(count.sum() for count in counts))),
             "macro_f1": float(f1(*counts).mean()),
             "hamming": float((self.total("right") / self.total("examples")).mean()),
+            "jaccard": float(self.total("overlap") / self.total("examples")),
         }
 
 

@@ -54,9 +54,9 @@ def timm_model(
     arch, _, tag = name.partition(".")
     hub = ":" in name or "/" in name  # the name of a model hub, which timm cannot check offline
     if not hub and not timm.is_model(arch):
-        raise ValueError(_unknown("timm", name, timm.list_models()))
+        raise ValueError(unknown("timm", name, timm.list_models()))
     if tag and not hub and name not in (tags := timm.list_pretrained(f"{arch}.*")):
-        raise ValueError(_unknown("timm", name, tags))
+        raise ValueError(unknown("timm", name, tags))
     # timm drops arguments that are None; many of its models accept neither of these
     drops = {"drop_rate": drop_rate or None, "drop_path_rate": drop_path_rate or None}
     try:
@@ -101,7 +101,7 @@ def torchvision_model(
 
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(_unknown("torchvision", name, known))
+        raise ValueError(unknown("torchvision", name, known))
     if weights is not None and weights != "DEFAULT":
         offered = [w.name for w in models.get_model_weights(name)]
         if weights not in offered:
@@ -123,7 +123,7 @@ def torchvision_model(
     return Tapped(net, stages, path, strict=taps is not None)
 
 
-def _unknown(library: str, name: str, known: Iterable[str]) -> str:
+def unknown(library: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(name, names, n=5, cutoff=0.5) or difflib.get_close_matches(name, names, 3, 0.0)
     return f"{library} has no model '{name}'; the closest names: {', '.join(close) or 'none'}"

@@ -77,6 +77,32 @@ class MLP(Net):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
+class Linear(Net):
+    """Softmax regression: one linear layer on the flattened input.
+
+    Features: `pooled`, the flattened input [B, D].
+    Initialisation: zeros, so that runs differ in their data order alone.
+
+    Args:
+        num_classes: Number of classes, C.
+        input_shape: Shape of one input, which is flattened.
+    """
+
+    def __init__(self, num_classes: PositiveInt, input_shape: Sequence[int]):
+        super().__init__()
+        self.fc = nn.Linear(math.prod(input_shape), num_classes)
+        nn.init.zeros_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.fc
+
+    def forward(self, x: Tensor) -> Outputs:
+        flat = x.flatten(1)
+        return Outputs(self.fc(flat), {"pooled": flat})
+
+
 class SmallCNN(Net):
     """3x3 convolutions with batch norm and ReLU, each followed by a 2x2 max pool; a hidden layer; a classifier.
 

@@ -83,7 +83,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class Collected:
     """Contents of some directories.
 
     Attributes:
@@ -99,13 +99,13 @@ class Found:
     problems: list[str]
 
 
-def collect(places: Sequence[Path]) -> Found:
+def collect(places: Sequence[Path]) -> Collected:
     """Read all finished runs below some directories.
 
     Raises:
         UserError: A place is not a directory, or there is no finished run.
     """
-    found = Found([], [], [], [])
+    found = Collected([], [], [], [])
     for folder in sorted(set(_folders(places)), key=lambda f: f.name):
         if not is_done(folder):
             found.unfinished.append(folder)

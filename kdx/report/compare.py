@@ -11,7 +11,7 @@ import yaml
 from kdx.config.identity import differences, experiment
 from kdx.config.past import read_config
 from kdx.core.errors import UserError, did_you_mean, printable, reason
-from kdx.report.collect import Found, Run, collect, read
+from kdx.report.collect import Collected, Run, collect, read
 from kdx.report.verdicts import report
 from kdx.runs.folder import CONFIG, DONE
 from kdx.runs.results import Protocol
@@ -115,7 +115,7 @@ def look(side: str, beside: bool, problems: list[str]) -> tuple[list[Run], list[
     return _by_seed(found.runs), _lacking(found, None)
 
 
-def _lacking(found: Found, like: Run | None) -> list[str]:
+def _lacking(found: Collected, like: Run | None) -> list[str]:
     """A line for each run without a result, of the experiment of a run if one is given."""
     lines = []
     for folder in found.unfinished:

@@ -123,6 +123,11 @@ function drawPredictions() {
   if (confusion) host.append(confusion.matrix ? heatmap(confusion) : pairs(confusion));
 }
 
+function drawPictures() {
+  const have = ranked(state.metric).filter((i) => data.pictures[i]);
+  section("pictures", have.length)?.append(...have.map((i) => el("figure", {}, el("figcaption", {}, data.groups[i].label), el("img", { src: data.pictures[i], alt: `objects and detections, ${data.groups[i].label}` }))));
+}
+
 const percent = (share, sign) => (sign && share > 0 ? "+" : share < 0 ? "\u2212" : "") + Math.abs(100 * share).toFixed(1) + " %";
 
 function heatmap({ classes, matrix }) {

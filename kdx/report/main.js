@@ -51,7 +51,7 @@ const runTable = table(byId("runs"), {
   rows: () => visible.flatMap((i) => runsOf[i]), key: (i) => "every" + i, sort: { key: "label", direction: 1 },
 });
 
-watchers.push(refilter, groupTable, () => { if (byId("every").open) runTable(); }, drawSweeps, drawTraining, drawTradeoffs, drawPredictions, () => {
+watchers.push(refilter, groupTable, () => { if (byId("every").open) runTable(); }, drawSweeps, drawTraining, drawTradeoffs, drawPredictions, drawPictures, () => {
   byId("shown").textContent = visible.length === data.groups.length ? count(visible.length, "group") : `${visible.length} of ${count(data.groups.length, "group")}`;
   const few = visible.some((i) => data.groups[i].n < 3) ? " Where n is below 3 the spread says little." : "";
   const bold = data.groups.some((g) => g.chosen)

@@ -1,6 +1,7 @@
 """The page's data as JSON values."""
 
 import math
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 from kdx.core.errors import DamagedError
 from kdx.core.metric import Metric, short
 from kdx.core.task import CLASSES
-from kdx.report.collect import Found, Run
+from kdx.report.collect import Collected, Run
 from kdx.report.curves import Curve, Line, mean_curves, read_curves
 from kdx.report.groups import COSTS, PROTOCOLS, Group, Grouped
 from kdx.report.knobs import curves
 from kdx.report.predicted import Predicted, read_predicted
+from kdx.runs.folder import DETECTIONS
 from kdx.tables.footnotes import PROTOCOLS as PROTOCOL_NAMES
 from kdx.tables.metrics import Shown
 from kdx.tables.statistics import Summary
@@ -37,6 +39,16 @@ def predictions_of(grouped: Grouped, problems: list[str]) -> list[Predicted | No
 def _has_classes(run: Run) -> bool:
     task = run.result.data.get("task")  # missing in older results, all of classes
     return (task is None or task["kind"] == CLASSES) and "num_classes" in run.config["dataset"]
+
+
+def pictures_of(grouped: Grouped) -> dict[int, str]:
+    """The drawn detections of the first run of each group, as addresses that hold the picture itself."""
+    found = {}
+    for i, group in enumerate(grouped.groups):
+        path = group.runs[0].result.folder / DETECTIONS
+        if path.is_file():
+            found[i] = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
+    return found
 
 
 def curves_of(grouped: Grouped, problems: list[str]) -> list[dict[str, Curve]]:
@@ -72,7 +84,7 @@ def sweeps_of(grouped: Grouped) -> list[dict[str, Any]]:
 
 
 def payload(
-    found: Found,
+    found: Collected,
     grouped: Grouped,
     training: Sequence[dict[str, Curve]],
     predicted: Sequence[Predicted | None],
@@ -102,6 +114,7 @@ def payload(
         "configs": _configs([run for _, run in runs]),
         "sweeps": sweeps_of(grouped),
         "training": _by_metric(training),
+        "pictures": pictures_of(grouped),
         "reliability": {i: p.reliability() for i, p in enumerate(predicted) if p is not None},
         "confusion": {i: d for i, p in enumerate(predicted) if p is not None and (d := p.difference()) is not None},
     }

@@ -29,6 +29,7 @@ from kdx.runs.build import Light, start_student, untrained
 from kdx.runs.checks.networks import random_inputs
 from kdx.runs.checks.travel import check_export
 from kdx.runs.checksums import write_checksums
+from kdx.runs.drawn import draw_detections
 from kdx.runs.folder import ERROR, RESULT, SELECTED_STUDENT, STUDENT
 from kdx.runs.leader import run_on_leader
 from kdx.runs.prepare import network_name
@@ -99,6 +100,7 @@ def _write(
 ) -> Result:
     student, task = trainer.deliverable, loaders.spec.task
     save_predictions(folder, predicted)
+    draw_detections(folder, task, loaders.splits.test, predicted)
     data = {
         "name": folder.name,
         "identity": identity(config),

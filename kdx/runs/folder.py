@@ -11,6 +11,7 @@ RECORD = "metrics.jsonl"  # one line per event
 STUDENT = "student.safetensors"  # the student at the last step
 SELECTED_STUDENT = "student_val.safetensors"  # the student that was best on the validation split
 PREDICTIONS = "predictions.safetensors"  # predictions on the test split
+DETECTIONS = "detections.png"  # some test images with objects and detections, where the task has boxes
 RESULT = "result.json"
 SOURCES = "sources.json"  # fingerprints of the data and of the user's own modules
 CHECKPOINTS = "checkpoints"

@@ -11,6 +11,7 @@ from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
 from kdx.core.files import as_file_name, atomic_write
+from kdx.core.tree import map_tree
 from kdx.data.content import digests
 from kdx.data.loaders import Loaders
 from kdx.data.sets import ExampleSet
@@ -135,7 +136,7 @@ def agrees(teacher: Frozen, loaders: Loaders, device: torch.device) -> bool:
     The memo's batches have other sizes and hold an example at another position.
     """
     batch = next(iter(loaders.train.epoch(0)))
-    inputs = batch.input_tensor.to(device)
+    inputs = map_tree(lambda t: t.to(device), batch.inputs)
     whole = teacher(inputs).logits
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
     sizes = {min(size, len(batch)) for size in (MIN_BATCH, MIN_BATCH + 1, 2 * MIN_BATCH + 5)}

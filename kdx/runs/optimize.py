@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
+from kdx.core.tree import Tree, leaves, map_tree
 from kdx.data.loaders import Loaders
 from kdx.metrics.deviation import TEMPERATURES, Deviation
 from kdx.models.teachers.frozen import Frozen
@@ -33,32 +33,36 @@ def optimized(
     if how == "exact":
         return exact, {"optimize": how}
     with torch.no_grad():
-        seen = [exact.renormalise(x.to(device)) for x in _examples(loaders, 0, count)]
+        seen = [exact.renormalise(_to(x, device)) for x in _examples(loaders, 0, count)]
         fast = Frozen(optimize(exact.net, how, seen), None, None)
         fast.scale, fast.shift = exact.scale, exact.shift
-        found, speed = _compare(exact, fast, [x.to(device) for x in _examples(loaders, 1, count)])
+        found, speed = _compare(exact, fast, [_to(x, device) for x in _examples(loaders, 1, count)])
     _gate(how, found, settings.max_kl, settings.min_agreement)
     return fast, {"optimize": how, "deviation": found, "speed": round(speed, 2)}
 
 
-def _examples(loaders: Loaders, epoch: int, count: int) -> Iterator[Tensor]:
+def _examples(loaders: Loaders, epoch: int, count: int) -> Iterator[Tree]:
     for batch in loaders.train.epoch(epoch):
-        yield batch.input_tensor
+        yield batch.inputs
         count -= len(batch)
         if count <= 0:
             return
 
 
-def _compare(exact: Frozen, fast: Frozen, batches: list[Tensor]) -> tuple[dict[str, float], float]:
+def _to(x: Tree, device: torch.device) -> Tree:
+    return map_tree(lambda t: t.to(device), x)
+
+
+def _compare(exact: Frozen, fast: Frozen, batches: list[Tree]) -> tuple[dict[str, float], float]:
     """The deviation, and the speed-up on this machine."""
     deviation, seconds = Deviation(), {exact: 0.0, fast: 0.0}
     for i, x in enumerate(batches):
-        logits = {}
+        logits, device = {}, next(leaves(x)).device
         for net in seconds:
-            began = _clock(x.device)
+            began = _clock(device)
             logits[net] = net(x).logits
             # the first call includes warm-up
-            seconds[net] += _clock(x.device) - began if i or len(batches) == 1 else 0.0
+            seconds[net] += _clock(device) - began if i or len(batches) == 1 else 0.0
         deviation.update(logits[exact], logits[fast])
     return deviation.compute(), seconds[exact] / max(seconds[fast], 1e-9)
 

@@ -266,7 +266,7 @@ def _teacher_training(config: RunConfig, teacher: Member) -> RunConfig:
 
 
 def _assignments(prefix: str, node: Config) -> list[str]:
-    """Overrides of the plain values of a node and of objects in it, and of all values of its `_partial_` nodes."""
+    """Overrides that set the plain values of a node and its objects, and all values of its `_partial_` nodes."""
     plain = [f"{prefix}.{k}={_literal(v)}" for k, v in node.items() if k != "_target_" and not isinstance(v, dict)]
     made = {k: v for k, v in node.items() if isinstance(v, dict) and v.get("_partial_")}
     for key, own in node.items():

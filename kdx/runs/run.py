@@ -50,7 +50,18 @@ from kdx.runs.checks.overlap import overlaps
 from kdx.runs.checks.remarks import abandoned, remarks, resumed
 from kdx.runs.export import export_run, folder_of, name, save_selected
 from kdx.runs.fill import weights_file
-from kdx.runs.folder import CHECKPOINTS, CONFIG, DONE, ERROR, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
+from kdx.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    DETECTIONS,
+    DONE,
+    ERROR,
+    PREDICTIONS,
+    RECORD,
+    RESULT,
+    SELECTED_STUDENT,
+    STUDENT,
+)
 from kdx.runs.fused import FusedRuns
 from kdx.runs.leader import leader_first, run_on_leader
 from kdx.runs.lock import PAUSE, LockedError, locked
@@ -149,7 +160,9 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     if config.teacher is not None and config.teacher.shard:
         assert teacher is not None and isinstance(teacher.network, Frozen)
         shard(teacher.network.net, light.device)
-    trainer = build_trainer(config, folder, light, loaders, method)
+    trainer = build_trainer(
+        config, folder, light, loaders, method, None if teacher is None else teacher.facts["sha256"]
+    )
     for view in views(trainer.log.lines()) if is_leader() else ():
         trainer.log.add_view(view)
     summary = None
@@ -243,8 +256,20 @@ def _set_up_torch(light: Light) -> None:
         torch.use_deterministic_algorithms(light.settings.deterministic)
 
 
-def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loaders, method: Method) -> Trainer:
-    """The trainer of a run, resumed from the last checkpoint in its directory if there is one."""
+def build_trainer(
+    config: RunConfig,
+    folder: Path,
+    light: Light,
+    loaders: Loaders,
+    method: Method,
+    teacher: str | None = None,
+) -> Trainer:
+    """The trainer of a run, resumed from the last checkpoint in its directory if there is one.
+
+    Args:
+        config, folder, light, loaders, method: Of the run.
+        teacher: Checksum of the teacher's weights.
+    """
     settings = light.settings
     evaluators = build_evaluators(config.evals, loaders, light.device)
     task = loaders.spec.task
@@ -262,7 +287,7 @@ def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loader
     if settings.cuda_graph:
         update = Graphed(update, CudaRecorder(light.device))
     clock = settings.clock(loaders.train)
-    checkpoints = _checkpoints(config, folder)
+    checkpoints = _checkpoints(config, folder, teacher)
     state = checkpoints.load()
     keeps, plain = light.logger.keeps_record and is_leader(), config.plain()
     log = Log(folder / RECORD if keeps else None, state["log"] if state else 0)
@@ -293,14 +318,14 @@ def build_trainer(config: RunConfig, folder: Path, light: Light, loaders: Loader
     return trainer
 
 
-def _checkpoints(config: RunConfig, folder: Path) -> Checkpoints:
-    return Checkpoints(folder / CHECKPOINTS, identity(config))
+def _checkpoints(config: RunConfig, folder: Path, teacher: str | None = None) -> Checkpoints:
+    return Checkpoints(folder / CHECKPOINTS, identity(config), teacher)
 
 
 def _start_over(config: RunConfig, folder: Path) -> None:
     (folder / DONE).unlink(missing_ok=True)
     _checkpoints(config, folder).clear()
-    for stale in (RESULT, RECORD, STUDENT, SELECTED_STUDENT, PREDICTIONS, ONLINE_ID, ERROR):
+    for stale in (RESULT, RECORD, STUDENT, SELECTED_STUDENT, PREDICTIONS, DETECTIONS, ONLINE_ID, ERROR):
         (folder / stale).unlink(missing_ok=True)
 
 

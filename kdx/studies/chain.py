@@ -1,13 +1,15 @@
 """A study of runs that start from each other's results, such as assistants and generations."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from kdx.runs.results import Protocol
 from kdx.studies.grid import Grid
 from kdx.studies.links import Links
 from kdx.studies.options import Options, select
+from kdx.studies.scales import Preset, chosen, presets
+from kdx.tables.publish import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +28,13 @@ class Chain:
         columns: As in `Grid`.
         protocol: The epoch whose numbers the table shows.
         claims: Claims about the table, see `kdx.tables.claims`.
+        scales: As in `Grid`.
 
     Raises:
         UserError: A link or a row does not exist, or links need each other.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
 
     name: str
     title: str
@@ -43,10 +46,12 @@ class Chain:
     columns: Sequence[str]
     protocol: Protocol
     claims: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[str, Preset] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
     _table: Grid = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "scales", presets(self.scales))
         links = Links(key="study.links", overrides=self.overrides, seeds=self.seeds, links=self.links)
         rows = list(self.links) if self.rows is None else self.rows
         for label in rows:
@@ -82,11 +87,16 @@ class Chain:
         Returns:
             A line for each failure.
         """
+        if options.scale is not None:
+            scale = chosen(self.scales, options.scale)
+            place, own = f"{self.name}/{options.scale}", scale.applied(self.links)
+            scaled = replace(self, name=place, seeds=scale.seeds, links=own, scales={}, claims={})
+            return scaled.execute(paths, replace(options, scale=None))
         place = options.place(paths)
         shown = select(options.rows, list(self._table.rows), "rows")
         wanted = self._links.with_needs(shown)
         self.check(wanted, [*place, *options.overrides])
-        found, lines = self._links.run(wanted, place, options)
+        found, made, lines = self._links.run(wanted, place, options)
         results = {
             label: {seed: found[label, seed][1] for seed in self.seeds if (label, seed) in found} for label in shown
         }
@@ -94,7 +104,9 @@ class Chain:
             return lines or ["no run has a result"]
         names = [f"{label}, seed {seed}" for label in shown for seed in self.seeds]
         told = {name: line.partition(": ")[2] for name in names for line in lines if line.startswith(f"{name}: ")}
-        self._table.present(results, told, paths, options)
+        source = Source(type(self).__name__, self.protocol, made)
+        seeds = {label: list(self.seeds) for label in shown}
+        self._table.present(results, told, paths, options, source, seeds, None)
         return lines
 
     def check(self, labels: Sequence[str], overrides: Sequence[str]) -> None:

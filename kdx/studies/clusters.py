@@ -22,15 +22,17 @@ from kdx.runs.export import folder_of
 from kdx.runs.fill import weights_file
 from kdx.runs.prepare import network_name, prepare
 from kdx.runs.provenance import commit
-from kdx.runs.results import finished, write_json
+from kdx.runs.results import Result, finished, write_json
 from kdx.runs.run import run
 from kdx.studies.options import Options
 from kdx.studies.trained import Batches, Evaluation
 from kdx.tables.footnotes import commit as shown
+from kdx.tables.manifest import Made
+from kdx.tables.publish import Source, write_manifest
 
 
 @dataclass(frozen=True)
-class Found:
+class ConfusableSets:
     """Sets of confusable classes.
 
     Attributes:
@@ -67,7 +69,7 @@ class Clustering:
     steps: PositiveInt
 
     @torch.no_grad()
-    def find(self, network: nn.Module, batches: Batches) -> Found:
+    def find(self, network: nn.Module, batches: Batches) -> ConfusableSets:
         """The sets of a network in evaluation mode, from its predictions on the batches of `split`."""
         covariance, right, seen = Covariance(), 0, 0
         limit = None if self.examples is None else -(-self.examples // batches.batch_size)
@@ -79,7 +81,7 @@ class Clustering:
         found = confusable_classes(
             covariance.matrix(), self.clusters, self.components, self.seed, self.restarts, self.steps
         )
-        return Found(found, seen, right / seen)
+        return ConfusableSets(found, seen, right / seen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +115,9 @@ class Clusters(Clustering):
             options: Options of the command line; `overrides` follow the study's own.
         """
         place = options.place(paths)
-        config = prepare(compose([*place, *self.overrides, *options.overrides]))
-        weights = self._weights(config, options)
+        own = [*self.overrides, *options.overrides]
+        config = prepare(compose([*place, *own]))
+        weights, result = self._weights(config, options)
         if weights is None:
             return ["the network is not trained yet"]
         data = Evaluation(config)
@@ -139,17 +142,23 @@ class Clusters(Clustering):
             },
             "code": commit(),
         }
-        self._write(below(Path(paths["outputs"]) / "studies", self.name, "study.name"), found.sets, names, facts)
+        folder = below(Path(paths["outputs"]) / "studies", self.name, "study.name")
+        text = self._write(folder, found.sets, names, facts)
+        if result is not None:  # given weights have no run to repeat
+            label = network_name(config, "student")
+            source = Source(type(self).__name__, "last", [Made(label, label, own, result)])
+            write_manifest(folder, "clusters", paths, self.name, source, [], {"md": text})
         return []
 
-    def _weights(self, config: RunConfig, options: Options) -> Path | None:
+    def _weights(self, config: RunConfig, options: Options) -> tuple[Path | None, Result | None]:
+        """The network's weights, and the run that trained them; None for each that is not there."""
         given = config.student.checkpoint
         if given is not None:
-            return weights_file(given, "student.checkpoint")
+            return weights_file(given, "student.checkpoint"), None
         result = finished(folder_of(config)) if options.only else run(config)
-        return None if result is None else result.student
+        return (None, None) if result is None else (result.student, result)
 
-    def _write(self, folder: Path, found: list[list[int]], names: list[str], facts: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, found: list[list[int]], names: list[str], facts: Mapping[str, Any]) -> str:
         lines = [", ".join(names[label] for label in classes) for classes in found]
         points = "the columns of their covariance"
         if self.components is not None:
@@ -180,3 +189,4 @@ class Clusters(Clustering):
         )
         print("\n".join([self.title, *(f"{i:>4}  {line}" for i, line in enumerate(lines, 1)), "", *notes]))
         print(f"\n{folder}/clusters.md, clusters.json")
+        return "\n".join(text)

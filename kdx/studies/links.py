@@ -11,6 +11,8 @@ from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.studies.options import Options
+from kdx.studies.scales import latest
+from kdx.tables.manifest import Made
 
 SEED = "seed"
 # a word in braces; Hydra's mappings in braces have a colon
@@ -87,13 +89,13 @@ class Links:
         """Raise ConfigError where the overrides of a run make no valid config; directories of others are not needed."""
         for label in labels:
             try:
-                prepare(compose([*self._filled(label, self.seeds[0], None), *overrides]))
+                prepare(compose(latest([*self._filled(label, self.seeds[0], None), *overrides])))
             except ConfigError as error:
                 raise ConfigError([f"{label}: {line}" for line in error.problems]) from None
 
     def run(
         self, labels: Sequence[str], place: Sequence[str], options: Options
-    ) -> tuple[dict[Key, tuple[RunConfig, Result]], list[str]]:
+    ) -> tuple[dict[Key, tuple[RunConfig, Result]], list[Made], list[str]]:
         """Run what is missing, round by round; with `only=render` nothing runs.
 
         Args:
@@ -102,13 +104,16 @@ class Links:
             options: Options of the command line.
 
         Returns:
-            Config and result of each run that has one, and a line for each failure.
+            Config and result of each run that has one; the same runs with their overrides, for the manifest; and a
+            line for each failure.
         """
         found: dict[Key, tuple[RunConfig, Result]] = {}
+        made: list[Made] = []
         lines: list[str] = []
         for links in self.order():
             configs: dict[str, RunConfig] = {}
             places: dict[str, Key] = {}
+            recipes: dict[str, list[str]] = {}
             for label in [link for link in links if link in labels]:
                 for seed in self.seeds:
                     missing = [need for need in self.needs(label) if (need, seed) not in found]
@@ -118,13 +123,14 @@ class Links:
                         continue
                     name = f"{label}, seed {seed}"
                     folders = {need: str(found[need, seed][1].folder.absolute()) for need in self.needs(label)}
-                    own = self._filled(label, seed, folders)
-                    configs[name] = prepare(compose([*place, *own, *options.overrides]))
+                    recipes[name] = latest([*self._filled(label, seed, folders), *options.overrides])
+                    configs[name] = prepare(compose([*place, *recipes[name]]))
                     places[name] = label, seed
             run = look_up(configs) if options.only else run_all(configs, options.jobs, options.retry, options.together)
             found |= {places[name]: (configs[name], result) for name, result in run[0].items()}
+            made += [Made(name, places[name][0], recipes[name], result) for name, result in run[0].items()]
             lines += map(str, run[1])
-        return found, lines
+        return found, made, lines
 
     def _filled(self, label: str, seed: int, folders: Mapping[str, str] | None) -> list[str]:
         """A run's overrides. Without folders, weights of other runs become ones that are trained or not given."""

@@ -20,7 +20,7 @@ from kdx.studies.options import Options
 from kdx.studies.trained import Evaluation
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.footnotes import footnotes
-from kdx.tables.publish import publish
+from kdx.tables.publish import Source, publish
 from kdx.tables.statistics import ENOUGH, caution
 from kdx.tables.table import Table
 
@@ -92,7 +92,7 @@ class Networks:
         """
         place = options.place(paths)
         self.check([*place, *options.overrides])
-        found, lines = self._links.run(list(self.networks), place, options)
+        found, made, lines = self._links.run(list(self.networks), place, options)
         complete = [seed for seed in self.seeds if all((name, seed) in found for name in self.networks)]
         if not complete:
             return lines or ["no seed is complete"]
@@ -117,7 +117,7 @@ class Networks:
         missing = [f"missing: seed {seed}: no result of {', '.join(names)}" for seed, names in lacking.items()]
         table = self._table(scores, missing, footnotes(runs))
         check_places(self.claims, table.values, table.columns)
-        publish(table, paths, self.name, claims=self.claims)
+        publish(table, paths, self.name, Source(type(self).__name__, "last", made), claims=self.claims)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:

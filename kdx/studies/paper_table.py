@@ -22,9 +22,12 @@ from kdx.tables.captions import captions
 from kdx.tables.claims.judge import judge as judge_claims
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.claims.write import section
+from kdx.tables.curves import Curves, draw_curves
 from kdx.tables.examples import outcomes_of
+from kdx.tables.manifest import SUFFIX, Made
 from kdx.tables.metrics import Shown
 from kdx.tables.paper_cells import GRAIN, Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
+from kdx.tables.publish import Source, write_manifest
 from kdx.tables.render import csv, latex, markdown, text
 from kdx.tables.statistics import Comparison, Summary, compare
 
@@ -55,6 +58,7 @@ class PaperTable:
         reported: Published numbers by a short name of their source.
         notes: Further notes below the table.
         claims: Claims about the table, see `kdx.tables.claims`.
+        curves: The table as a picture; None for none.
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"scale", "rows", "columns"})
@@ -78,6 +82,7 @@ class PaperTable:
     reported: Mapping[str, Reported]
     notes: Sequence[str]
     claims: Mapping[str, Any] = field(default_factory=dict)
+    curves: Curves | None = None
     _printed: Mapping[Place, Printed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -101,6 +106,10 @@ class PaperTable:
         object.__setattr__(self, "_printed", self._read_reported())
         object.__setattr__(self, "claims", read(self.claims))
         check_places(self.claims, self.rows, self.columns)
+        if self.curves is not None:
+            curves: Any = self.curves  # a config holds a plain mapping
+            object.__setattr__(self, "curves", curves if isinstance(curves, Curves) else Curves(**curves))
+            self.curves.check(self.columns)
 
     def _must_exist(self, names: Any, among: Mapping[str, Any], key: str) -> None:
         for name in names:
@@ -176,17 +185,36 @@ class PaperTable:
             results, failures = runs.run(wanted, options)
         else:
             results, failures = look_up(wanted)
-        sheet = self._sheet(name, runs, look_up(dict(runs.configs.values()))[0] | results, failures)
-        self._write(sheet, below(Path(paths["outputs"]) / "tables", self.name, "study.name"), name)
+        results = look_up(dict(runs.configs.values()))[0] | results
+        sheet = self._sheet(name, runs, results, failures)
+        made = [
+            Made(label, ", ".join(place), [*self._overrides(place, scale, options), f"seed={seed}"], results[label])
+            for (place, seed), (label, _) in runs.configs.items()
+            if label in results
+        ]
+        source = Source(type(self).__name__, self.protocol, made)
+        self._write(sheet, below(Path(paths["outputs"]) / "tables", self.name, "study.name"), name, paths, source)
         return [*runs.problems, *map(str, failures)]
 
-    def _write(self, sheet: Sheet, folder: Path, scale: str) -> None:
+    def _overrides(self, place: Place, scale: Scale, options: Options) -> list[str]:
+        found = self.recipe(*place, scale, options.overrides)
+        return found if isinstance(found, list) else []
+
+    def _write(self, sheet: Sheet, folder: Path, scale: str, paths: Mapping[str, str], source: Source) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         judged = "\n".join(section(judge_claims(self.claims, sheet.values, fractions=False)))
-        for suffix, written in (("md", markdown(sheet) + judged), ("tex", latex(sheet)), ("csv", csv(sheet))):
+        files = {"md": markdown(sheet) + judged, "tex": latex(sheet), "csv": csv(sheet)}
+        for suffix, written in files.items():
             (folder / f"{scale}.{suffix}").write_text(written)
+        names = [f"{scale}.{suffix}" for suffix in files]
+        if source.made:
+            columns = [m.metric for c in self.columns if (m := self._measure(c))]
+            write_manifest(folder, scale, paths, self.name, source, columns, files)
+            names.append(f"{scale}.{SUFFIX}")
+        if self.curves is not None:
+            draw_curves(sheet, self.curves, folder / f"{scale}.png")
         print(text(sheet) + judged)
-        print(f"\n{folder}/{scale}.md, {scale}.tex, {scale}.csv")
+        print(f"\n{folder}/{', '.join(names)}")
 
     def _sheet(self, scale: str, runs: TableRuns, results: Mapping[str, Result], failures: Sequence[Failure]) -> Sheet:
         failed = {failure.label for failure in failures}

@@ -23,9 +23,10 @@ from kdx.studies.trained import Evaluation
 from kdx.studies.trained import logits as test_logits
 from kdx.tables.footnotes import footnotes, pipes
 from kdx.tables.gains import legend, show_gain
+from kdx.tables.manifest import Made
 from kdx.tables.metrics import Shown
 from kdx.tables.multiplicity import survivors
-from kdx.tables.publish import publish
+from kdx.tables.publish import Source, publish
 from kdx.tables.statistics import compare
 from kdx.tables.table import Table
 
@@ -97,17 +98,20 @@ class Specialists:
         place = options.place(paths)
         self.check([*place, *options.overrides])
         found: dict[Key, Result] = {}
+        made: list[Made] = []
         lines: list[str] = []
 
         def run(recipes: Mapping[Key, Sequence[str]]) -> dict[Key, RunConfig]:
-            configs = {
-                (label, seed): prepare(compose([*place, *self.overrides, f"seed={seed}", *own, *options.overrides]))
+            full = {
+                (label, seed): [*self.overrides, f"seed={seed}", *own, *options.overrides]
                 for (label, seed), own in recipes.items()
             }
+            configs = {key: prepare(compose([*place, *overrides])) for key, overrides in full.items()}
             names = {f"{label}, seed {seed}": (label, seed) for label, seed in configs}
             named = {name: configs[key] for name, key in names.items()}
             done = look_up(named) if options.only else run_all(named, options.jobs, options.retry, options.together)
             found.update({names[name]: result for name, result in done[0].items()})
+            made.extend(Made(name, names[name][0], full[names[name]], result) for name, result in done[0].items())
             lines.extend(map(str, done[1]))
             return configs
 
@@ -148,7 +152,9 @@ class Specialists:
         for seed in [seed for seed in self.seeds if seed not in complete]:
             wanting = [row for row in (GENERALIST, AGAIN, OF_GENERALIST, OF_Q) if (row, seed) not in found]
             missing.append(f"missing: seed {seed}: no result of {', '.join(wanting)}")
-        self._present(scores, inside, missing, [r.data for (_, seed), r in found.items() if seed in complete], paths)
+        source = Source(type(self).__name__, "last", made)
+        runs = [r.data for (_, seed), r in found.items() if seed in complete]
+        self._present(scores, inside, missing, runs, paths, source)
         return lines
 
     def check(self, overrides: Sequence[str]) -> None:
@@ -201,6 +207,7 @@ class Specialists:
         missing: Sequence[str],
         runs: Sequence[Mapping[str, object]],
         paths: Mapping[str, str],
+        source: Source,
     ) -> None:
         columns = ("test/top1", "inside/test/top1", "test/nll")
         first, known = next(iter(scores.values())), Shown([])
@@ -229,7 +236,7 @@ class Specialists:
         table = Table.of(self.title, columns, values, len(self.seeds), notes, known)
         header = ["seed", "cluster", "test examples", "generalist inside %", "its specialist inside %"]
         clusters = [pipes(header), "|--:|:--|--:|--:|--:|", *map(pipes, inside)]
-        publish(table, paths, self.name, clusters)
+        publish(table, paths, self.name, source, clusters)
 
 
 def _special(classes: Sequence[int]) -> list[str]:

@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from kdx.core.batch import Batch
 from kdx.core.metric import Metric
-from kdx.core.task import Part
+from kdx.core.outputs import Outputs
+from kdx.core.task import Part, Task
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,19 @@ class BaseTask:
     @property
     def kind(self) -> str:
         raise NotImplementedError
+
+    @property
+    def each_row(self) -> Task | None:
+        """The task of a row; None where logits are one vector per example."""
+        return None
+
+    def answer(self, outputs: Outputs) -> Tensor:
+        """What a network says about each example: its logits."""
+        return outputs.logits
+
+    def counted(self, answer: Tensor, batch: Batch) -> Tensor:
+        """The rows of a network's answers that metrics count: all of them."""
+        return answer
 
     def fits(self, part: type[Part] | Part) -> str | None:
         """The reason why a part does not fit this task, in a sentence; None if it fits."""

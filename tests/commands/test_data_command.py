@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from door import command
 from PIL import Image
+from words import write_tokenizer
 
 
 @pytest.fixture
@@ -82,3 +83,23 @@ def test_configured_statistics_are_compared(capsys, tmp_path):
 def test_a_wrong_command_is_one_line(capsys, arguments, code, error):
     said = command(capsys, "data", *arguments)
     assert said.code == code and len(said.err) == 1 and error in said.err[0]
+
+
+def test_texts_are_shown_with_their_lengths_and_padding(capsys, tmp_path):
+    rows = "".join(f"{'film ' * (1 + i % 7)}\t{i % 2}\n" for i in range(80))
+    for part in ("train", "test"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{part}.tsv").write_text("text\tlabel\n" + rows)
+    write_tokenizer(tmp_path / "words")
+    given = (f"dataset.tokenizer={tmp_path}/words", f"paths.data={tmp_path}", "dataset.folder=mine")
+    more = ("dataset.num_classes=2", "dataset.max_length=8", f"paths.outputs={tmp_path}")
+    found = command(capsys, "data", "text", *given, *more)
+    assert found.code == 0, found.err
+    assert "training    80 examples, 40 of each class" in found.out
+    counts = [min(8, 3 + i % 7) for i in range(80)]
+    assert (
+        f"{sum(counts) / 80:.1f} tokens a text, half of them up to 6, the longest 8 (dataset.max_length=8)" in found.out
+    )
+    assert "of a training epoch's positions are padding in batches of 32" in found.out
+    assert "1: film film" in found.out or "0: film film" in found.out
+    assert any("11 of 80 texts of mine have more than 8 tokens" in line for line in found.err)

@@ -190,3 +190,29 @@ def test_what_does_not_fit_is_refused_in_a_sentence(source, said):
 def test_training_and_test_set_must_be_of_one_kind():
     with pytest.raises(DataError, match="gives float32 inputs, its test set uint8"):
         own(TensorDataset(FLOATS, LABELS), TensorDataset(BYTES, LABELS)).splits()
+
+
+class Relabelled(Pairs):
+    """Its items have other labels than `targets`, as under torchvision's `target_transform`."""
+
+    def __init__(self, items, target_transform=None):
+        super().__init__(items)
+        self.targets, self.target_transform, self.reads = [label for _, label in items], target_transform, 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        pixels, label = self.items[i]
+        return pixels, label if self.target_transform is None else self.target_transform(label)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_labels_are_those_of_the_items_not_of_the_attribute(in_memory: bool):
+    items = list(zip(BYTES, LABELS.tolist(), strict=True))
+    changed = Relabelled(items, lambda label: 2 - label)
+    train = own(changed, in_memory=in_memory).splits().train
+    assert train.labels.tolist() == [2 - label for label in LABELS.tolist()]
+
+    plain = Relabelled(items)
+    assert own(plain, in_memory=in_memory).splits().train.labels.tolist() == LABELS.tolist()
+    if not in_memory:
+        assert plain.reads < 2 * len(items)  # `targets` served, without a pass over the items

@@ -44,9 +44,11 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(two: Checkpoints):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
-def test_a_file_cut_short_falls_back_on_the_one_before(two: Checkpoints, share: float):
+def test_a_file_cut_short_falls_back_on_the_one_before_and_says_so(two: Checkpoints, share: float, capsys):
     os.truncate(two.last, int(two.last.stat().st_size * share))
     assert two.load()["step"] == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"damaged checkpoint: {two.last}" in line and f"continues from {two.previous}" in line
 
 
 def test_flipped_bits_are_noticed(two: Checkpoints):

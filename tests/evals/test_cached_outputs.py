@@ -136,7 +136,7 @@ def test_nothing_outlives_network_and_split():
 
 def test_what_is_said_of_a_batch():
     split, net = loader(), teacher()
-    ask = CachedOutputs(net, split)
+    ask = CachedOutputs(net, split, Classes(4))
     for step, batch in enumerate(split):
         full = net(batch.inputs)
         said = ask(step, batch.inputs, lambda names: sorted(names))

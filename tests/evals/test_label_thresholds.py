@@ -50,10 +50,11 @@ def test_thresholds_come_from_validation_and_scores_from_test(splits, per_label:
     thresholds = best_thresholds(*whole(splits["val"]), per_label)
     logits, presence = whole(splits["test"])
     predicted = (logits.double() >= thresholds).numpy()
+    prefix = "thresholds" if per_label else "one_threshold"
     for average in ("micro", "macro"):
         expected = f1_score(presence.numpy(), predicted, average=average)
-        assert found[f"thresholds/test/{average}_f1"] == pytest.approx(expected)
-    assert found.keys() == {f"thresholds/test/{name}" for name in ("micro_f1", "macro_f1", "hamming")}
+        assert found[f"{prefix}/test/{average}_f1"] == pytest.approx(expected)
+    assert found.keys() == {f"{prefix}/test/{name}" for name in ("micro_f1", "macro_f1", "hamming", "jaccard")}
 
 
 def test_the_measured_split_is_not_used_to_choose(splits):

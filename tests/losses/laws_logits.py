@@ -6,7 +6,7 @@ import target_references as targets
 from law_case import Case
 
 from kdx.losses.base.weighting import Confidence, Constant, DropMembers, EntropyShare
-from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL
+from kdx.losses.logits.binary import BinaryCrossEntropy, BinaryKL, HardBinaryCrossEntropy
 from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.ctkd import LearnedTemperature
 from kdx.losses.logits.dist import DIST
@@ -64,6 +64,9 @@ TERMS = {
     "tv": Case(lambda: TotalVariation(2.0), later.total_variation(2.0), "zero"),
     "bce": Case(lambda: BinaryCrossEntropy(2.0, "mean"), later.binary_cross_entropy(2.0, divisor=5), ""),
     "bce sum": Case(lambda: BinaryCrossEntropy(1.0, "batchmean"), later.binary_cross_entropy(1.0, divisor=1), ""),
+    "hard bce": Case(
+        lambda: HardBinaryCrossEntropy(0.1, "mean"), targets.hard_binary_cross_entropy(0.1, divisor=5), ""
+    ),
     "binary kl": Case(lambda: BinaryKL(2.0, "mean"), later.binary_kl(2.0, divisor=5), "zero"),
     "mse": Case(lambda: SquaredError(), targets.squared_error, ""),
     "l1": Case(lambda: AbsoluteError(), targets.absolute_error, ""),

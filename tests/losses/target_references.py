@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from loss_references import Reference
+from loss_references import Reference, over_logits
 from torch import Tensor
 
 from kdx.core.batch import Batch
@@ -41,3 +41,13 @@ def label_cross_entropy(divisor: int) -> Reference:
         return -(y * math.log(p) + (1 - y) * math.log(1 - p))
 
     return over_targets("presence", cell, divisor)
+
+
+def hard_binary_cross_entropy(label_smoothing: float, divisor: int) -> Reference:
+    def row(z: list[float], v: list[float], y: int) -> float:
+        target = [label_smoothing / len(z) + (1 - label_smoothing) * (c == y) for c in range(len(z))]
+        right = [1 / (1 + math.exp(-x)) for x in z]
+        cells = [-(t * math.log(p) + (1 - t) * math.log(1 - p)) for t, p in zip(target, right, strict=True)]
+        return math.fsum(cells) / divisor
+
+    return over_logits(row)

@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from kdx.losses.logits.binary import binary_cross_entropy, binary_divergence
+from kdx.core.batch import Batch
+from kdx.core.outputs import Outputs
+from kdx.core.schedule import Progress
+from kdx.losses.logits.binary import HardBinaryCrossEntropy, binary_cross_entropy, binary_divergence
 from kdx.losses.logits.kd import kl_divergence
+
+START = Progress(0, 100, 10)
 
 
 @pytest.fixture
@@ -55,3 +60,26 @@ def test_labels_do_not_compete():
     cells = [binary_divergence(x[:, :1], v[:, :1], 1.0, "batchmean") for x in (z, more)]
     whole = [binary_divergence(x, v, 1.0, "batchmean") for x in (z, more)]
     torch.testing.assert_close(whole[0] - whole[1], cells[0] - cells[1])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_hard_binary_cross_entropy_is_timms(logits, smoothing: float):
+    from timm.loss.binary_cross_entropy import BinaryCrossEntropy as Timms
+
+    z, labels = logits[0], torch.tensor([0, 4, 2, 2, 1, 3])
+    batch = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6))
+    rows = HardBinaryCrossEntropy(smoothing, "mean")(Outputs(z), None, batch, START)
+    torch.testing.assert_close(rows.mean(), Timms(smoothing=smoothing)(z, labels).double())
+    soft = torch.rand(6, 5).double().softmax(1)
+    mixed = Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6), soft_labels=soft)
+    rows = HardBinaryCrossEntropy(0.0, "batchmean")(Outputs(z), None, mixed, START)
+    torch.testing.assert_close(rows.mean(), 5 * Timms(smoothing=0.0)(z, soft))
+
+
+def test_hard_binary_cross_entropy_leaves_out_unlabelled_examples(logits):
+    z, labels = logits[0], torch.tensor([0, -1, 2, -1, 1, -1])
+    term, known = HardBinaryCrossEntropy(0.1, "mean"), labels >= 0
+    rows = term(Outputs(z), None, Batch.of_classes(torch.zeros(6, 1), labels, torch.arange(6)), START)
+    part = Batch.of_classes(torch.zeros(3, 1), labels[known], torch.arange(3))
+    torch.testing.assert_close(rows.mean(), term(Outputs(z[known]), None, part, START).mean())
+    assert rows[~known].abs().max() == 0

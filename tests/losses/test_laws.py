@@ -1,16 +1,17 @@
-"""The laws that every term obeys. A new term joins by a line in `laws_logits` or in `laws_features`."""
+"""The laws that every term obeys. A new term joins by a line in `laws_logits`, `laws_features` or `laws_texts`."""
 
 import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import laws_composed
 import laws_features
 import laws_logits
-import loss_references as reference
+import laws_texts
 import pytest
 import torch
-from law_case import CLASSES, SPEC, START, STUDENT, TEACHER, Case, Headed, build
+from law_case import CLASSES, START, Case, Headed, build, pair
 from torch import Tensor
 
 from kdx.core.batch import Batch
@@ -19,22 +20,13 @@ from kdx.core.tree import take
 from kdx.losses.base.term import Term
 
 FULL = "decorate the loss's function with @full_precision of kdx/losses/base/numerics.py"
-TERMS = {**laws_logits.TERMS, **laws_features.TERMS}
+TERMS = {**laws_logits.TERMS, **laws_features.TERMS, **laws_composed.TERMS, **laws_texts.TERMS}
 
 
 @pytest.fixture(params=TERMS)
 def case(request: pytest.FixtureRequest) -> Case:
     torch.manual_seed(0)
     return TERMS[request.param]
-
-
-def pair(size: int = 6) -> tuple[Outputs, Outputs, Batch]:
-    labels = torch.arange(size) % CLASSES
-    drawn = torch.Generator().manual_seed(size)
-    values, presence = (make(size, CLASSES, generator=drawn).double() for make in (torch.randn, torch.rand))
-    outputs = (reference.random_outputs(size, CLASSES, shapes) for shapes in (STUDENT, TEACHER))
-    batch = Batch.of_classes(torch.zeros(size, 1), labels, torch.arange(size))
-    return *outputs, batch.with_targets(values=values, presence=presence)
 
 
 def some(batch: Batch, rows: Tensor | slice) -> Batch:
@@ -74,15 +66,15 @@ def is_trained(term: Term) -> bool:
 
 
 def test_one_value_an_example(case: Case):
-    student, teacher, batch = pair()
-    rows = build(case, STUDENT, TEACHER)(student, teacher, batch, START)
+    student, teacher, batch = pair(case)
+    rows = build(case, case.student, case.teacher)(student, teacher, batch, START)
     assert rows.shape == (6,)
     assert rows.dtype == torch.float64
 
 
 def test_equals_the_loop(case: Case):
-    student, teacher, batch = pair()
-    term = build(case, STUDENT, TEACHER)
+    student, teacher, batch = pair(case)
+    term = build(case, case.student, case.teacher)
     rows = term(student, teacher, batch, START).tolist()
     assert rows == pytest.approx(case.loop(term, student, teacher, batch), rel=1e-6)
 
@@ -92,8 +84,8 @@ def test_gradient_equals_finite_differences(case: Case, fast: bool):
     """The whole Jacobian takes minutes for all terms; a random projection of it shows any error all the same."""
     if not case.differentiable:
         pytest.skip("holds a part of its value constant")
-    student, teacher, batch = pair(4)
-    term = build(case, STUDENT, TEACHER)
+    student, teacher, batch = pair(case, 4)
+    term = build(case, case.student, case.teacher)
 
     def rows(*values: Tensor) -> Tensor:
         return term(Outputs(values[0], dict(zip(student.features, values[1:], strict=True))), teacher, batch, START)
@@ -102,8 +94,8 @@ def test_gradient_equals_finite_differences(case: Case, fast: bool):
 
 
 def test_gradient_reaches_the_student_alone(case: Case):
-    student, teacher, batch = pair()
-    student, teacher, term = leaves(student), leaves(teacher), build(case, STUDENT, TEACHER)
+    student, teacher, batch = pair(case)
+    student, teacher, term = leaves(student), leaves(teacher), build(case, case.student, case.teacher)
     term(student, teacher, batch, START).mean().backward()
     assert not gradients(teacher)
     assert sum(g.abs().sum().item() for g in gradients(student)) > 0
@@ -111,8 +103,8 @@ def test_gradient_reaches_the_student_alone(case: Case):
 
 
 def test_declares_what_it_reads(case: Case):
-    student, teacher, batch = pair()
-    term = build(case, STUDENT, TEACHER)
+    student, teacher, batch = pair(case)
+    term = build(case, case.student, case.teacher)
     expected = term(student, teacher, batch, START)
     mine = Outputs(student.logits, {role: student.features[role] for role in term.student_roles()})
     theirs = Outputs(teacher.logits, {role: teacher.features[role] for role in term.teacher_roles()})
@@ -124,12 +116,12 @@ def test_refuses_logits_of_tokens(case: Case):
     term = case.make()
     if not term.reads_logits:
         pytest.skip("reads no logits")
-    tokens = Shapes((7, CLASSES), STUDENT), Shapes((7, CLASSES), TEACHER)
-    term.attach(*(Headed(shapes["pooled"][0], CLASSES, torch.float64) for shapes in (STUDENT, TEACHER)))
+    tokens = Shapes((7, CLASSES), case.student), Shapes((7, CLASSES), case.teacher)
+    term.attach(*(Headed(shapes["pooled"][0], CLASSES, torch.float64) for shapes in (case.student, case.teacher)))
     with pytest.raises(ValueError, match=r"student's logits are \[B, 7, 5\].*OverRows"):
-        term.build(*tokens, SPEC)
-    student, teacher, batch = pair()
-    term = build(case, STUDENT, TEACHER)
+        term.build(*tokens, case.spec)
+    student, teacher, batch = pair(case)
+    term = build(case, case.student, case.teacher)
     wrong = Outputs(student.logits[:, None].expand(-1, 7, -1), student.features)
     with pytest.raises(ValueError, match=r"student's logits are \[6, 7, 5\].*OverRows"):
         term(wrong, teacher, batch, START)
@@ -139,8 +131,8 @@ def test_refuses_logits_of_tokens(case: Case):
 
 
 def test_a_term_that_reads_no_logits_does_not_change_with_them(case: Case):
-    student, teacher, batch = pair()
-    term = build(case, STUDENT, TEACHER)
+    student, teacher, batch = pair(case)
+    term = build(case, case.student, case.teacher)
     if term.reads_logits:
         pytest.skip("reads logits")
     tokens = torch.randn(6, 7, CLASSES)
@@ -153,39 +145,43 @@ def test_refuses_a_role_that_is_missing(case: Case):
     if not term.student_roles():
         pytest.skip("reads no features")
     with pytest.raises(ValueError, match="the student has no feature with role"):
-        term.build(Shapes((CLASSES,), {}), Shapes((CLASSES,), TEACHER), SPEC)
+        term.build(Shapes((CLASSES,), {}), Shapes((CLASSES,), case.teacher), case.spec)
     with pytest.raises(ValueError, match="the teacher has no feature with role"):
-        term.build(Shapes((CLASSES,), STUDENT), Shapes((CLASSES,), {}), SPEC)
+        term.build(Shapes((CLASSES,), case.student), Shapes((CLASSES,), {}), case.spec)
 
 
 def test_refuses_to_do_without_a_teacher(case: Case):
     term = case.make()
     if not term.needs_teacher:
-        return term.build(Shapes((CLASSES,), STUDENT), None, SPEC)
+        return term.build(Shapes((CLASSES,), case.student), None, case.spec)
     with said(
         "there is no teacher", "a term on logits calls require_same_logits of kdx/losses/base/checks.py in build"
     ):
-        term.build(Shapes((CLASSES,), STUDENT), None, SPEC)
+        term.build(Shapes((CLASSES,), case.student), None, case.spec)
 
 
 def test_permuting_the_batch_permutes_the_result(case: Case):
     if not case.permutes:
         pytest.skip("goes by the order of the batch")
-    student, teacher, batch = pair()
-    term, order = build(case, STUDENT, TEACHER), torch.tensor([3, 1, 5, 0, 4, 2])
+    student, teacher, batch = pair(case)
+    term, order = build(case, case.student, case.teacher), torch.tensor([3, 1, 5, 0, 4, 2])
     expected = term(student, teacher, batch, START)[order]
     rows = term(mapped(student, lambda t: t[order]), mapped(teacher, lambda t: t[order]), some(batch, order), START)
     torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_says_whether_a_part_of_the_batch_is_enough(case: Case):
-    student, teacher, batch = pair()
-    term = build(case, STUDENT, TEACHER).eval()  # batch norms relate examples, and see the whole batch all the same
+    student, teacher, batch = pair(case)
+    term = build(
+        case, case.student, case.teacher
+    ).eval()  # batch norms relate examples, and see the whole batch all the same
 
     def rows(part: slice) -> Tensor:
         torch.manual_seed(0)
-        given = mapped(student, lambda t: t[part]), mapped(teacher, lambda t: t[part])
-        return term(*given, some(batch, part), START)
+        given, examples = (mapped(outputs, lambda t: t[part]) for outputs in (student, teacher)), some(batch, part)
+        values, counted = term(*given, examples, START), term.counted_rows(examples)
+        # a mean over rows counts as much as the part has rows, as an update weights it
+        return values if counted is None else values * counted / len(examples)
 
     whole = rows(slice(None))
     apart = all(
@@ -198,14 +194,14 @@ def test_says_whether_a_part_of_the_batch_is_enough(case: Case):
 def test_a_student_that_equals_its_teacher(case: Case):
     if not case.at_equal:
         pytest.skip("no optimum there")
-    student, _, batch = pair()
-    student, term = leaves(student), build(case, STUDENT, STUDENT)
+    student, _, batch = pair(case)
+    student, term = leaves(student), build(case, case.student, case.student)
     rows = term(student, student, batch, START)
     rows.sum().backward()
     if case.at_equal != "value":
         assert all(g.abs().max() < 1e-12 for g in gradients(student))
     if case.at_equal == "minimal":
-        other, _, _ = pair()
+        other, _, _ = pair(case)
         assert (term(other, student, batch, START) > rows).all()
     else:
         assert rows.abs().max() < 1e-12
@@ -226,9 +222,9 @@ def zero(t: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", [1, 6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_value_and_gradient_stay_finite(case: Case, size: int, dtype: torch.dtype):
-    term = build(case, STUDENT, TEACHER, torch.float32)
+    term = build(case, case.student, case.teacher, torch.float32)
     for mine, theirs in itertools.product([extreme, one_hot, zero, Tensor.clone], [extreme, one_hot, zero]):
-        student, teacher, batch = pair(size)
+        student, teacher, batch = pair(case, size)
         student = leaves(mapped(student, lambda t, mine=mine: mine(t).to(dtype)))
         teacher = mapped(teacher, lambda t, theirs=theirs: theirs(t).to(dtype))
         # a trained part is given what methods give it: full precision
@@ -242,8 +238,8 @@ def test_value_and_gradient_stay_finite(case: Case, size: int, dtype: torch.dtyp
 
 
 def test_autocast_does_not_touch_the_value(case: Case):
-    student, teacher, batch = (mapped(o, Tensor.float) if isinstance(o, Outputs) else o for o in pair())
-    term = build(case, STUDENT, TEACHER, torch.float32)
+    student, teacher, batch = (mapped(o, Tensor.float) if isinstance(o, Outputs) else o for o in pair(case))
+    term = build(case, case.student, case.teacher, torch.float32)
     if is_trained(term):
         pytest.skip("an adapter is a network, and networks run under autocast")
     expected = term(student, teacher, batch, START)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, f1_score, hamming_loss
+from sklearn.metrics import average_precision_score, f1_score, hamming_loss, jaccard_score
 
 from kdx.metrics.multilabel import (
     LabelDecisions,
@@ -36,6 +36,7 @@ def expected(logits: torch.Tensor, targets: torch.Tensor, thresholds: torch.Tens
         "micro_f1": f1_score(y, p, average="micro", zero_division=0),
         "macro_f1": f1_score(y, p, average="macro", zero_division=0),
         "hamming": 1 - hamming_loss(y, p),
+        "jaccard": jaccard_score(y, p, average="samples", zero_division=1.0),
     }
 
 
@@ -138,7 +139,7 @@ def mean_average_precision(logits: torch.Tensor, targets: torch.Tensor) -> float
 def test_a_diverged_network_never_scores(bad: float):
     _, targets = sample()
     logits = torch.full((60, 5), bad)
-    assert decided(logits, targets, 0.0) == {"micro_f1": 0.0, "macro_f1": 0.0, "hamming": 0.0}
+    assert decided(logits, targets, 0.0) == {"micro_f1": 0.0, "macro_f1": 0.0, "hamming": 0.0, "jaccard": 0.0}
     # every other order of the same examples has a larger average precision, ties aside
     worst = average_precision_score(targets, 1 - targets, average="macro")
     assert mean_average_precision(logits, targets) == pytest.approx(worst)

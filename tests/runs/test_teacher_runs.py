@@ -1,6 +1,7 @@
 """Sources of a run's teacher, and settings that are refused."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from kdx.core.seed import derive
 from kdx.models.weights import load_weights, save_weights
 from kdx.runs.build import build_network
 from kdx.runs.export import folder_of
-from kdx.runs.run import name, run
+from kdx.runs.run import name, run, train_teacher
 
 
 def weights_at(path: Path, widths=(6, 6, 10, 10), classes: int = 5) -> Path:
@@ -155,3 +156,28 @@ def test_a_teachers_own_statistics_reach_its_inputs(tiny, tmp_path):
     assert ignored["test/nll"] != pytest.approx(theirs["test/nll"], rel=1e-3)
     with pytest.raises(UserError, match="teacher.mean and teacher.std must be given together"):
         run(tiny(given, f"teacher.{mean}"))
+
+
+def test_a_teacher_that_measures_otherwise_than_its_result_is_noticed(tiny, capfd):
+    run(tiny())
+    (folder,) = Path(tiny().paths.teachers).iterdir()
+    assert "in its result" not in capfd.readouterr().err
+    given = (f"teacher.checkpoint={folder}", "teacher.mean=[0.9,0.9,0.9]", "teacher.std=[0.1,0.25,0.5]")
+    there = run(tiny(*given)).data["teacher"]["test/top1"]
+    stated = json.loads((folder / "result.json").read_text())["metrics"]["last"]["test/top1"]
+    assert there != stated  # inputs with other statistics
+    assert f"reaches a test top-1 of {there:.4f} here, and {stated:.4f} in its result" in capfd.readouterr().err
+
+
+def test_a_run_resumes_only_with_the_teacher_that_it_started_with(tiny, monkeypatch):
+    config = tiny("trainer.checkpoint_seconds=0")
+    train_teacher(config.teacher.training)
+    with monkeypatch.context() as patch:
+        patch.setattr("kdx.runs.run.export_run", lambda *_: 1 / 0)  # all steps done, nothing exported
+        with pytest.raises(ZeroDivisionError):
+            run(config)
+    with monkeypatch.context() as patch:
+        patch.setattr("kdx.runs.teacher.sha256", lambda _: "f" * 64)  # as after another training of the teacher
+        with pytest.raises(UserError, match="a teacher with the sha256 .*, and the teacher.s weights now have f{12};"):
+            run(config)
+    assert run(config).data["steps"] == 8

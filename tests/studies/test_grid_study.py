@@ -219,7 +219,7 @@ def test_a_study_runs_what_is_missing_and_nothing_else(tmp_path, monkeypatch, ca
     assert study().execute(paths, options()) == []
     folder = outputs / "studies" / "tiny"
     first = {p.name: p.read_bytes() for p in folder.iterdir()}
-    assert set(first) == {"table.md", "table.csv", "table.png"}
+    assert set(first) == {"table.md", "table.csv", "table.png", "table.manifest.json"}
     assert len(list((outputs / "runs").iterdir())) == 4 and len(list((outputs / "teachers").iterdir())) == 2
     cells = {(c["row"], c["metric"]): c for c in csv.DictReader(io.StringIO(first["table.csv"].decode()))}
     tops = [

@@ -85,6 +85,7 @@ def test_the_second_time_everything_is_there(capsys, teacher, monkeypatch):
     assert len(again.err) == 4 and all(": finished " in line for line in again.err)
 
 
+@pytest.mark.slow
 def test_started_over_it_trains_each_run_once(capsys, teacher, monkeypatch):
     from kdx.runs import run
 
@@ -96,6 +97,7 @@ def test_started_over_it_trains_each_run_once(capsys, teacher, monkeypatch):
     assert again.code == 0 and len(begun) == len(set(begun)) == 2
 
 
+@pytest.mark.slow
 def test_the_limit_is_kept(capsys, teacher, elsewhere):
     limit = "hydra.launcher.limit=2"
     command(

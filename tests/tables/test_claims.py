@@ -240,6 +240,15 @@ def test_the_committed_tables_hold_the_verdicts_of_their_numbers():
         assert "\n".join(section(judged)).strip() in written, f"{path}: kdx study study={name} only=render"
 
 
+def test_equal_places_are_known_to_their_distance_on_the_grid():
+    table = {r: {c: dict.fromkeys(range(3), abs(x - at)) for c, x in X.items()} for r, at in (("a", 1.0), ("b", 0.5))}
+    place = {r: {"row": r, "column": X, "take": "lowest"} for r in table}
+    found = one(claim(need(left=place["a"], right=place["b"])), table).found[0]
+    assert found.difference == 0.5 and found.p > 0.001
+    low, high = found.interval
+    assert high - low > 0.1
+
+
 def test_no_number_is_nan_in_a_verdict():
     judged = one(claim(need()), values(a=[1.0, 1.0, 1.0], b=[1.0, 1.0, 1.0]))
     assert judged.verdict == "not shown" and judged.p == 1.0 and not math.isnan(judged.holm)

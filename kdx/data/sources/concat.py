@@ -1,4 +1,4 @@
-"""Concatenation of image sets."""
+"""Concatenation of sets of images or of texts."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdx.data.sets import DataError, ImageSet
+from kdx.data.sets import DataError, ExampleSet, ImageSet
+from kdx.data.text.token_set import TokenSet, joined
+
+
+def concatenated(parts: Sequence[ExampleSet]) -> ExampleSet:
+    """Sets of images, or of texts, one after the other; all but the first come from outside the training set.
+
+    Raises:
+        DataError: They cannot be mixed.
+    """
+    texts = [part for part in parts if isinstance(part, TokenSet)]
+    if texts:
+        return joined(texts)
+    return ConcatSet([part for part in parts if isinstance(part, ImageSet)])
 
 
 class ConcatSet(ImageSet):

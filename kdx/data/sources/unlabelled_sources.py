@@ -1,7 +1,7 @@
-"""Unlabelled images from outside the training set, converted to its shape: other data sets, noise, samples, files."""
+"""Unlabelled examples from outside the training set, in its form: other data sets, noise, files of images or text."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,22 +14,42 @@ from kdx.core.ranges import Count, PositiveInt, Probability
 from kdx.core.seed import generator
 from kdx.data.dataset import Dataset, ImageDataset
 from kdx.data.encoded import EncodedSet, ImageFiles, resized
-from kdx.data.sets import DataError, ImageSet, TensorSet
+from kdx.data.sets import DataError, ExampleSet, ImageSet, TensorSet
 from kdx.data.sources.walk import SUFFIXES, Skipped, images_in
+from kdx.data.text.dataset import TextDataset
+from kdx.data.text.token_set import TokenSet
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # of ITU-R BT.601, as Pillow's grey
 
 
 class Source:
-    """A source of unlabelled images."""
+    """A source of unlabelled examples."""
 
-    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
-        """Load the images without labels, with the shape and pixel values of a training set.
+    def take(self, home: ExampleSet, dataset: Dataset) -> ExampleSet:
+        """Load the examples without labels, as a training set has them: shape and pixel values, or tokenizer.
 
         Args:
             home: The training set.
             dataset: Its data set config.
+
+        Raises:
+            DataError: The source has other examples than the training set.
         """
+        raise NotImplementedError
+
+
+class ImageSource(Source):
+    """A source of unlabelled images."""
+
+    def take(self, home: ExampleSet, dataset: Dataset) -> TensorSet:
+        if not isinstance(home, ImageSet) or not isinstance(dataset, ImageDataset):
+            raise DataError(
+                f"transfer.unlabelled gives images, and {dataset.name} has none; transfer=corpus reads texts"
+            )
+        return self.images(home, dataset)
+
+    def images(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
+        """The images, see `Source.take`."""
         raise NotImplementedError
 
 
@@ -37,8 +57,9 @@ class Source:
 class OtherData(Source):
     """The training set of another data set, without its labels.
 
-    Images are resized to this data set's size, converted between grey and colour, and rescaled so that white matches.
-    They are then normalised with this data set's statistics, as a teacher of it expects. They are kept in memory.
+    Texts are tokenised as this data set's. Images are resized to this data set's size, converted between grey and
+    colour, and rescaled so that white matches. They are then normalised with this data set's statistics, as a teacher
+    of it expects, and kept in memory.
 
     Attributes:
         dataset: Any option of `dataset`, with its regime.
@@ -50,18 +71,24 @@ class OtherData(Source):
     count: PositiveInt | None
     seed: Count
 
-    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
-        train = self.dataset.splits().train
-        if not isinstance(train, ImageSet):
-            raise DataError(f"{self.dataset.name} has no images to learn from")
+    def take(self, home: ExampleSet, dataset: Dataset) -> ExampleSet:
+        other = self.dataset
+        if isinstance(other, TextDataset) and isinstance(dataset, TextDataset):
+            other = replace(other, tokenizer=dataset.tokenizer, max_length=dataset.max_length, index=dataset.index)
+        train = other.splits().train
+        if not any(isinstance(train, kind) and isinstance(home, kind) for kind in (ImageSet, TokenSet)):
+            raise DataError(f"{self.dataset.name} has no examples of the kind that {dataset.name} has")
         if self.count is not None and self.count < len(train):
             chosen = torch.randperm(len(train), generator=generator(self.seed, "other", "count"))[: self.count]
             train = train.subset(chosen.sort().values)
+        if isinstance(train, TokenSet):
+            return train.unlabelled()
+        assert isinstance(train, ImageSet) and isinstance(home, ImageSet)
         return _unlabelled(converted(train, home), home)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise(Source):
+class Noise(ImageSource):
     """A fixed set of images of independent random pixels.
 
     Attributes:
@@ -74,7 +101,7 @@ class Noise(Source):
     count: PositiveInt | None
     seed: Count
 
-    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
+    def images(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         c, h, w = home.shape
         size, g = (self.count or len(home), h, w, c), generator(self.seed, "noise", self.kind)
         if self.kind == "uniform":
@@ -86,7 +113,7 @@ class Noise(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussians(Source):
+class Gaussians(ImageSource):
     """Synthetic images: samples of a normal distribution fitted to the pixels of each class of the training set.
 
     A plain generative model in place of a generator that needs its own training. Classes have equal shares.
@@ -102,7 +129,7 @@ class Gaussians(Source):
     shrinkage: Probability
     seed: Count
 
-    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
+    def images(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         c, h, w = home.shape
         source, rows = home.rows(torch.arange(len(home)))
         pixels = torch.from_numpy(source[rows]).double().flatten(1) / home.scale
@@ -124,7 +151,7 @@ class Gaussians(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Source):
+class Files(ImageSource):
     """Images from a file or a folder, such as the output of a generator.
 
     Attributes:
@@ -136,7 +163,7 @@ class Files(Source):
     path: str
     sha256: str | None
 
-    def take(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
+    def images(self, home: ImageSet, dataset: ImageDataset) -> TensorSet:
         path = Path(self.path).expanduser()
         if path.is_dir():
             skipped = Skipped()

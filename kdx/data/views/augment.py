@@ -46,6 +46,7 @@ class Augmentation:
         mixing: Mixup or CutMix after normalisation; None for no mixing.
         cycle: Number of epochs after which the random numbers repeat, so that each example has at most this many
             views; None for no repetition. Mixing never repeats.
+        repeats: Views of an example in an epoch, which then shows one example in `repeats`; 1 shows each once.
     """
 
     crop: Crop | None
@@ -53,6 +54,7 @@ class Augmentation:
     policy: Policy | ColorJitter | None
     mixing: Mixing | None
     cycle: PositiveInt | None
+    repeats: PositiveInt = 1
 
     @property
     def needs_bytes(self) -> bool:
@@ -61,7 +63,9 @@ class Augmentation:
 
     @property
     def num_views(self) -> int | None:
-        """Number of different views of an example, before mixing; None if unlimited."""
+        """Number of different views of an example, before mixing; None if unlimited, or not counted for repeats."""
+        if self.repeats > 1:
+            return None
         windows = 1 if self.crop is None else self.crop.num_windows
         if windows is None or self.policy is not None:
             return self.cycle
@@ -129,6 +133,28 @@ class Augmentation:
     def all_views(self, data: ImageSet, indices: Tensor, draws: Draws) -> tuple[Tensor, ...]:
         """Make all views of a batch; the first is that of `views`."""
         return (self.views(data, indices, draws),)
+
+    def draw_repeats(self, pool: int, seed: int, epoch: int) -> list[Draws]:
+        """Draw the random numbers of an epoch for each repeat; the first are those of `draw`."""
+        return [self.draw(pool, derive(seed, "repeat", r) if r else seed, epoch) for r in range(self.repeats)]
+
+    def repeated_views(
+        self, data: ImageSet, indices: Tensor, repeat: Tensor, draws: Sequence[Draws]
+    ) -> tuple[Tensor, ...]:
+        """Make all views of a batch with repeats.
+
+        Args:
+            data: The images.
+            indices: Positions of the examples, int64 [B].
+            repeat: Number of the repeat of each, int64 [B].
+            draws: The epoch's random numbers by repeat.
+        """
+        if len(draws) == 1:
+            return self.all_views(data, indices, draws[0])
+        places = [(repeat == r).nonzero().flatten() for r in range(len(draws))]
+        parts = [self.all_views(data, indices[at], of) for at, of in zip(places, draws, strict=True) if len(at)]
+        back = torch.cat(places).argsort()
+        return tuple(torch.cat(view)[back] for view in zip(*parts, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

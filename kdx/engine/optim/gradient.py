@@ -4,8 +4,9 @@ An update calls a `Gradient`, which fills `.grad` by means of a `Backward`; then
 Variance reduction, projected gradients and per-term clipping are subclasses of `Gradient`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -135,14 +136,21 @@ class Backward:
         parts = flat.split([g.numel() for g in gradients])
         return [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
 
+    def _rows(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: rows.float() for name, rows in self.method.counted_rows(batch).items()}
+
     def _over_parts(self, batch: Batch, progress: Progress, differentiate: Differentiate) -> Step:
         # the same number in each process, since synchronised batch norms communicate in every part
         count = min(self.accumulate, batch.total // world_size())
         parts = batch.chunk(count) if count > 1 else [batch]
         steps, own = [], weight(len(batch), batch.whole)
+        divided = count > 1 or world_size() > 1
+        rows = {n: all_reduce_sum(r) for n, r in self._rows(batch).items()} if divided else {}
         for part in parts:
             with torch.autocast(part.device.type, self.autocast, enabled=self.autocast is not None):
                 step = self.method(part, progress)
+            if rows:
+                step = _by_rows(step, self._rows(part), rows, len(part) / batch.total)
             loss = differentiate(step, own * len(part) / len(batch))
             terms = {name: term.detach() for name, term in step.terms.items()}
             steps.append(Step(terms, {"loss": loss.detach(), **step.report}, step.outputs))
@@ -201,6 +209,23 @@ class WeightedSum(Gradient):
 
     def __call__(self, backward: Backward, batch: Batch, progress: Progress) -> Step:
         return backward(batch, progress)
+
+
+def _by_rows(step: Step, own: Mapping[str, Tensor], every: Mapping[str, Tensor], share: float) -> Step:
+    """A part's step, whose terms over rows count by the part's share of the rows instead of the examples.
+
+    Args:
+        step: Of a part of the batch.
+        own: Number of rows of the part, by term.
+        every: Number of rows of the whole batch, by term.
+        share: The part's share of the examples.
+    """
+
+    def scaled(name: str) -> Tensor:
+        term = step.terms[name]
+        return term * (own[name].to(term) / every[name].to(term).clamp(min=1) / share)
+
+    return replace(step, terms={**step.terms, **{name: scaled(name) for name in every}})
 
 
 def _merge(steps: list[Step], shares: list[float]) -> Step:

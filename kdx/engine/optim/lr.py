@@ -100,6 +100,22 @@ class Piecewise(LearningRate):
         return self.factors[sum(progress.exact_epoch + 1e-9 >= m for m in self.milestones)]
 
 
+class Linear(LearningRate):
+    """Linear decay from the end of the warm-up to the end of the run.
+
+    Args:
+        end: Factor at the end.
+    """
+
+    def __init__(self, end: Probability, warmup_epochs: NonNegative, warmup_start: Probability):
+        super().__init__(warmup_epochs, warmup_start)
+        self.end = end
+
+    def decay(self, progress: Progress) -> float:
+        x = (progress.exact_epoch - self.warmup_epochs) / (progress.epochs - self.warmup_epochs)
+        return 1 - min(1.0, x) * (1 - self.end)
+
+
 class Cosine(LearningRate):
     """Half a cosine period from 1 at the end of the warm-up to `end` at the end of the run."""
 

@@ -107,8 +107,12 @@ class WandbView:
         self._tolerate(lambda: self._run.log(values, step=int(values["step"])))
 
     def close(self, summary: Mapping[str, object] | None) -> None:
+        import wandb
+
         if summary is not None:
             self._tolerate(lambda: self._run.summary.update(dict(summary)))
+            for picture in sorted(self._folder.glob("*.png")):  # such as drawn detections
+                self._tolerate(lambda picture=picture: self._run.log({picture.stem: wandb.Image(str(picture))}))
         self._tolerate(lambda: self._run.finish(exit_code=0 if summary is not None else 1))
 
     def _tolerate(self, act: Callable[[], object]) -> None:

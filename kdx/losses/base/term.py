@@ -69,6 +69,13 @@ class Term(nn.Module):
             ValueError: The term does not work with these networks or this data set.
         """
 
+    def counted_rows(self, batch: Batch) -> Tensor | None:
+        """Number of rows, such as tokens, over which the mean of the values runs, a scalar.
+
+        None where the mean runs over the examples. An update that splits a batch weights the parts by this number.
+        """
+        return None
+
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         """A value per example, [B]. Gradients reach the student and the term's own parameters only."""
         raise NotImplementedError

@@ -1,7 +1,8 @@
 """The contract of a term around another term."""
 
-from torch import nn
+from torch import Tensor, nn
 
+from kdx.core.batch import Batch
 from kdx.core.outputs import Shapes
 from kdx.core.spec import DataSpec
 from kdx.losses.base.term import Term
@@ -36,3 +37,6 @@ class Wrapper(Term):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         self.term.build(student, teacher, spec)
+
+    def counted_rows(self, batch: Batch) -> Tensor | None:
+        return self.term.counted_rows(batch)

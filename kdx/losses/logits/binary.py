@@ -5,14 +5,16 @@ from torch.nn import functional as F
 
 from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs, Shapes
-from kdx.core.ranges import Positive
+from kdx.core.ranges import PartialFraction, Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.core.task import CLASSES, LABELS
-from kdx.losses.base.checks import require_same_logits
+from kdx.losses.base.checks import require_same_logits, require_vector
 from kdx.losses.base.numerics import full_precision, soft_log_probs, tempered
 from kdx.losses.base.term import Term
+from kdx.losses.logits.cross_entropy import over_labelled
 from kdx.losses.logits.kd import Reduction, over_classes
+from kdx.losses.logits.labels import label_cross_entropy
 
 
 @full_precision
@@ -100,6 +102,39 @@ class BinaryCrossEntropy(Term):
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         return self.measure(student.logits, teacher.logits, at(self.temperature, progress), self.reduction)
+
+
+class HardBinaryCrossEntropy(Term):
+    """Binary cross-entropy of the student's logits with the labels of classes, mixed and smoothed, as timm's.
+
+    Args:
+        label_smoothing: Share of the label's mass that is spread evenly over all classes; a number or a schedule.
+        reduction: 'mean' (over classes, as in timm) or 'batchmean' (their sum).
+
+    References:
+        Wightman, Touvron, Jegou, "ResNet strikes back: An improved training procedure in timm", 2021.
+        https://arxiv.org/abs/2110.00476
+    """
+
+    needs_teacher = False
+    skips_unlabelled = True
+
+    def __init__(self, label_smoothing: PartialFraction | Schedule, reduction: Reduction):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.reduction: Reduction = reduction
+
+    def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
+        require_vector(student, "student", "binary cross-entropy")
+
+    def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
+        classes = student.logits.shape[1]
+        given = batch.soft_labels
+        # an unlabelled example has some target here, and the value 0 below
+        target = F.one_hot(batch.labels.clamp(min=0), classes) if given is None else given
+        share = at(self.label_smoothing, progress)
+        target = target.to(student.logits.dtype) * (1 - share) + share / classes
+        return over_labelled(label_cross_entropy(student.logits, target, self.reduction), batch.labels)
 
 
 class BinaryKL(BinaryCrossEntropy):

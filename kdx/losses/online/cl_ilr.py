@@ -9,10 +9,10 @@ from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.losses.online.peer_term import Exchange, taught_divergence
+from kdx.losses.online.peer_term import PeerTerm, taught_divergence
 
 
-class MeanOfOthers(Exchange):
+class MeanOfOthers(PeerTerm):
     """Divergence of each member from the mean of the others' logits.
 
     Args:

@@ -9,7 +9,7 @@ from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
-from kdx.losses.online.peer_term import Exchange, taught_divergence
+from kdx.losses.online.peer_term import PeerTerm, taught_divergence
 
 
 def mutual_divergence(
@@ -41,7 +41,7 @@ def mutual_divergence(
     return total / len(others) if average else total
 
 
-class MutualDivergence(Exchange):
+class MutualDivergence(PeerTerm):
     """Divergence of each member from every other one.
 
     Args:

@@ -16,7 +16,7 @@ from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.logits.kd import kl_divergence
-from kdx.losses.online.peer_term import Exchange
+from kdx.losses.online.peer_term import PeerTerm
 
 Rule = Literal["naive", "linear", "min_logit", "general"]
 RULES = ("naive", "linear", "min_logit", "general")
@@ -151,7 +151,7 @@ def least_error_weights(covariance: Tensor) -> Tensor:
     return solved / solved.sum()
 
 
-class Consensus(Exchange):
+class Consensus(PeerTerm):
     """Divergence of each member from one detached target for all.
 
     Args:

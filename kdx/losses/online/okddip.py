@@ -11,12 +11,12 @@ from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
-from kdx.losses.online.peer_term import Exchange, taught_divergence
+from kdx.losses.online.peer_term import PeerTerm, taught_divergence
 
 Mixed = Literal["logits", "probabilities"]
 
 
-class PeerAttention(Exchange):
+class PeerAttention(PeerTerm):
     """The peers learn from attention-weighted sums of each other, the student from the mean of all peers.
 
     The attention of a peer to another, or to itself, is the softmax of the product of two linear maps of their pooled

@@ -14,10 +14,10 @@ from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import Norm
 from kdx.losses.logits.cross_entropy import cross_entropy, over_labelled
 from kdx.losses.logits.kd import kl_divergence
-from kdx.losses.online.peer_term import Exchange
+from kdx.losses.online.peer_term import PeerTerm
 
 
-class GatedEnsemble(Exchange):
+class GatedEnsemble(PeerTerm):
     """Divergence of each branch from a gated ensemble, and the ensemble's cross-entropy.
 
     The gate gives each example a weight for each branch: `softmax(relu(norm(linear(mean of the trunk's map))))`. It

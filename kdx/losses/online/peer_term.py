@@ -14,7 +14,7 @@ from kdx.losses.base.checks import require_rows
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 
 
-class Exchange(nn.Module):
+class PeerTerm(nn.Module):
     """Losses of K networks that learn from each other's outputs; member 0 is the student.
 
     Like a `Term`, it does not know weights and optimisers. Parameters and memories are created in `build`, before the

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from kdx.core.derived import stored
+from kdx.core.tree import Tree
+
 # exact types only: subclasses may do more, such as timm's norms with an activation inside
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -34,7 +37,7 @@ class _Uses(TorchFunctionMode):
 
 
 @torch.no_grad()
-def fold(net: nn.Module, inputs: Tensor) -> nn.Module:
+def fold(net: nn.Module, inputs: Tree) -> nn.Module:
     """Copy a network in evaluation mode with its batch norms folded into the preceding convolutions.
 
     A pair is folded if a run shows that only the norm reads the convolution's output and that this output is not a
@@ -55,7 +58,7 @@ def fold(net: nn.Module, inputs: Tensor) -> nn.Module:
     return net
 
 
-def _pairs(net: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
+def _pairs(net: nn.Module, inputs: Tree) -> list[tuple[str, str]]:
     """Paths of (convolution, norm) pairs that can be folded."""
     made: dict[str, Tensor] = {}  # output of each convolution
     read: dict[str, Tensor] = {}  # input of each norm
@@ -80,7 +83,7 @@ def _pairs(net: nn.Module, inputs: Tensor) -> list[tuple[str, str]]:
     finally:
         for handle in handles:
             handle.remove()
-    shown = {id(t) for t in (outputs.features.values() if hasattr(outputs, "features") else ())}
+    shown = {id(t) for t in (stored(outputs.features).values() if hasattr(outputs, "features") else ())}
     makers = {id(t): path for path, t in made.items()}
     found = []
     for norm, t in read.items():

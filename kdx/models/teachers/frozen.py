@@ -1,6 +1,6 @@
 """A frozen network as a teacher, with its own input normalisation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Self
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.outputs import Outputs
+from kdx.core.tree import Tree, leaves
 
 Statistics = tuple[Sequence[float], Sequence[float]]
 
@@ -62,18 +63,23 @@ class Frozen(nn.Module):
         finally:
             self._through_inputs = before
 
-    def renormalise(self, x: Tensor) -> Tensor:
-        """Convert inputs [B, C, ...] to the network's normalisation; returns the same tensor if both are equal."""
-        if self.scale is None or self.shift is None:
+    def renormalise(self, x: Tree) -> Tree:
+        """Convert inputs [B, C, ...], or "images" in a mapping, to the network's normalisation.
+
+        Returns the same inputs if both normalisations are equal.
+        """
+        if isinstance(x, Mapping) and "images" in x:
+            return {**x, "images": self.renormalise(x["images"])}
+        if self.scale is None or self.shift is None or not isinstance(x, Tensor):
             return x
         shape = (-1, *(1,) * (x.dim() - 2))
         return (x * self.scale.view(shape) + self.shift.view(shape)).to(x.dtype)
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, x: Tree) -> Outputs:
         if self.net.training:  # train() was called on the wrapped network directly
             self.net.eval()
         grad = nullcontext() if self._through_inputs else torch.no_grad()
-        with grad, torch.autocast(x.device.type, enabled=False):
+        with grad, torch.autocast(next(leaves(x)).device.type, enabled=False):
             return self.net(self.renormalise(x))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs
+from kdx.core.tree import Tree, map_tree
 from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.memo_table import MemoTable
 
@@ -48,7 +49,7 @@ class Memo(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, x: Tree) -> Outputs:
         """Run the teacher itself, for inputs that are not views of the training set; with all features."""
         return self.net.teacher(x)
 
@@ -70,14 +71,14 @@ class Memo(nn.Module):
         self.hits += len(batch) - len(missing)
         self.misses += len(missing)
         if len(missing):
-            fresh = self._run_teacher(batch.input_tensor, missing, np.flatnonzero(known))
+            fresh = self._run_teacher(batch.inputs, missing, np.flatnonzero(known))
             self.table.write(rows[missing], fresh)
             values[missing] = fresh
         logits, *features = torch.from_numpy(values).to(batch.device).float().split(self.sizes, 1)
         kept = {role: f.contiguous() for role, f in zip(self.net.roles, features, strict=True)}
         return Outputs(logits.contiguous(), kept)
 
-    def _run_teacher(self, inputs: Tensor, missing: np.ndarray, others: np.ndarray) -> np.ndarray:
+    def _run_teacher(self, inputs: Tree, missing: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Run the teacher on the missing inputs; returns the rows to store, [M, width]."""
         if len(others):
             chosen = np.concatenate([missing, others[: max(0, MIN_BATCH - len(missing))]])
@@ -91,8 +92,12 @@ class Memo(nn.Module):
         return kept
 
 
-def take_rows(inputs: Tensor, chosen: Tensor) -> Tensor:
+def take_rows(inputs: Tree, chosen: Tensor) -> Tree:
     """Select rows of a batch, in the batch's memory format."""
+    return map_tree(lambda t: _rows(t, chosen), inputs)
+
+
+def _rows(inputs: Tensor, chosen: Tensor) -> Tensor:
     last = inputs.dim() == 4 and inputs.is_contiguous(memory_format=torch.channels_last)
     some = inputs[chosen.to(inputs.device)]
     return some.contiguous(memory_format=torch.channels_last) if last else some

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs
+from kdx.core.tree import Tree, map_tree, take
 from kdx.models.tap import plain
 from kdx.models.teachers.folding import fold
 
@@ -36,8 +37,8 @@ class Optimized(nn.Module):
         assert isinstance(head, nn.Module)
         return head
 
-    def forward(self, x: Tensor) -> Outputs:
-        return self.fast(x.to(self.dtype) if x.is_floating_point() else x).float()
+    def forward(self, x: Tree) -> Outputs:
+        return self.fast(map_tree(lambda t: t.to(self.dtype) if t.is_floating_point() else t, x)).float()
 
 
 class Logits(nn.Module):
@@ -51,7 +52,7 @@ class Logits(nn.Module):
         return Outputs(self.net(x))
 
 
-def optimize(net: nn.Module, how: Literal["folded", "bf16", "int8"], examples: Sequence[Tensor]) -> Optimized:
+def optimize(net: nn.Module, how: Literal["folded", "bf16", "int8"], examples: Sequence[Tree]) -> Optimized:
     """Build a faster form of a network, in evaluation mode.
 
     Args:
@@ -65,8 +66,11 @@ def optimize(net: nn.Module, how: Literal["folded", "bf16", "int8"], examples: S
         UserError: The network cannot be quantised.
     """
     if how == "int8":
-        return Optimized(net, Logits(_quantised(net, examples)), torch.float32)
-    fast = fold(net, examples[0][:2]).requires_grad_(False)
+        tensors = [x for x in examples if isinstance(x, Tensor)]
+        if len(tensors) < len(examples):
+            raise UserError("teacher.optimize=int8 quantises networks that read one tensor; choose bf16 for texts")
+        return Optimized(net, Logits(_quantised(net, tensors)), torch.float32)
+    fast = fold(net, take(examples[0], slice(2))).requires_grad_(False)
     if how == "folded":
         return Optimized(net, fast, torch.float32)
     fast.to(torch.bfloat16)

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.batch import Batch
+from kdx.core.derived import stored
 from kdx.core.outputs import Outputs
 from kdx.core.teacher import BatchTeacher
+from kdx.core.tree import Tree, leaves
 
 
 @dataclass(frozen=True)
 class _Entry:
-    inputs: Tensor  # kept alive, so that its memory is not reused for another tensor
+    inputs: Tree  # kept alive, so that its memory is not reused for another tensor
     outputs: Outputs
     versions: list[int]
 
@@ -24,9 +26,13 @@ class SharedOutputs:
     A teacher is a function: the same inputs under the same autocast give the same outputs, so later students get the
     outputs that the first one computed. Outputs for other inputs, which belong to a single student, are not cached;
     nor are outputs that are differentiable in the inputs.
+
+    Args:
+        make: Calls the function that computes outputs; runs whose work overlaps on a GPU wait for it.
     """
 
-    def __init__(self):
+    def __init__(self, make: Callable[[Callable[[], Outputs]], Outputs] = lambda compute: compute()):
+        self._make = make
         self._held: set[int] = set()
         self._entries: dict[object, _Entry] = {}
         self._batch: list[Tensor] = []
@@ -45,18 +51,19 @@ class SharedOutputs:
             of = teacher.of
 
             def outputs_of(batch: Batch) -> Outputs:
-                return self._cached("batch", batch.input_tensor, lambda: of(batch))
+                return self._cached("batch", batch.inputs, lambda: of(batch))
 
             teacher.of = outputs_of
 
-    def _cached(self, kind: str, x: Tensor, compute: Callable[[], Outputs]) -> Outputs:
-        if x.requires_grad or _storage(x) not in self._held:
+    def _cached(self, kind: str, x: Tree, compute: Callable[[], Outputs]) -> Outputs:
+        tensors = list(leaves(x))
+        if any(t.requires_grad or _storage(t) not in self._held for t in tensors):
             return compute()
-        key = (kind, _place(x), _autocast(x.device.type))
+        key = (kind, *map(_place, tensors), _autocast(tensors[0].device.type))
         known = self._entries.get(key)
         # outputs that a student changed in place are no longer the teacher's
         if known is None or _versions(known.outputs) != known.versions:
-            outputs = compute()
+            outputs = self._make(compute)
             known = self._entries[key] = _Entry(x, outputs, _versions(outputs))
         return known.outputs
 
@@ -76,5 +83,5 @@ def _autocast(device: str) -> tuple[bool, torch.dtype]:
 
 def _versions(outputs: Outputs) -> list[int]:
     """Number of in-place changes of each tensor of the outputs."""
-    own = [t._version for t in (outputs.logits, *outputs.features.values())]
+    own = [t._version for t in (outputs.logits, *stored(outputs.features).values())]
     return own + [version for member in outputs.members for version in _versions(member)]

@@ -20,6 +20,7 @@ from kdx.data.views.augment import MultiView
 from kdx.engine.optim.cuda_graph import reads_tensor_rate, unreplayable
 from kdx.engine.settings import Settings
 from kdx.runs.build import Light
+from kdx.runs.checks.networks import random_inputs
 
 EXAMPLES = 4  # in the batch of the watched step
 STEPS_PER_EPOCH = 100  # of the hypothetical run in which schedules are evaluated
@@ -61,6 +62,8 @@ def misfits(config: RunConfig, settings: Settings) -> Iterator[str]:
     device = settings.pick_device()
     if device.type != "cuda":
         yield f"{what} records the steps of a GPU, and this run is on {device}; set trainer.cuda_graph=false"
+    if "tokenizer" in config.dataset:
+        yield f"{what} replays batches of one size, and texts differ in length; set trainer.cuda_graph=false"
     if world_size() > 1:
         yield f"{what} supports one process, and there are {world_size()}; set trainer.cuda_graph=false"
     if config.teacher is not None and config.teacher.memo:
@@ -104,9 +107,8 @@ def unrecordable(config: RunConfig, light: Light, method: Method, update: object
 
 def made_up(spec: DataSpec, views: int) -> Batch:
     """A random batch in the shapes of the training set."""
-    inputs = torch.randn(EXAMPLES, *spec.input_shape)
-    further = tuple(torch.randn_like(inputs) for _ in range(views))
-    return Batch(inputs, spec.task.made_up(EXAMPLES), torch.arange(EXAMPLES), further)
+    inputs, *further = (random_inputs(spec.inputs, EXAMPLES) for _ in range(1 + views))
+    return Batch(inputs, spec.task.made_up(EXAMPLES), torch.arange(EXAMPLES), tuple(further))
 
 
 def watch(method: Method, batch: Batch, progress: Progress) -> tuple[list[Any], list[str]]:

@@ -19,7 +19,7 @@ from kdx.config.schema import Member, Node, RunConfig, Teacher
 from kdx.core.errors import UserError
 from kdx.core.method import Method
 from kdx.core.seed import seeded
-from kdx.core.spec import DataSpec
+from kdx.core.spec import DataSpec, Tokens
 from kdx.core.task import Task
 from kdx.data.dataset import ImageDataset, check_units
 from kdx.data.views.augment import MultiView
@@ -44,6 +44,7 @@ from kdx.runs.checks.networks import Data, is_own, short_reason
 from kdx.runs.checks.notices import notices
 from kdx.runs.checks.step import check_step
 from kdx.runs.checks.task_fit import unfit
+from kdx.runs.checks.text_fit import too_long
 from kdx.runs.ensemble_config import each_teacher, ensemble
 
 # size of a training set that is large enough for every term; the real size is checked after loading
@@ -103,6 +104,8 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     task = transfer.task(dataset.task)
     spec = DataSpec(task, dataset.inputs, EXAMPLES, transfer.marks(EXAMPLES, dataset.task))
     alone = build_checked(config, Data(dataset.name, dataset.inputs, dataset.task))
+    if problems := list(too_long(alone, dataset.inputs)):
+        return problems
     student = specialised(alone["student.net"], transfer.special_classes)
     given: dict[str, Any] = {"student": student, "spec": spec}
     teachers = _teachers(config)
@@ -122,10 +125,11 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     update = make(config.update, method=method, autocast=None, **rate)
     rate["optimizer"].try_step()
 
-    splits = ("test", "train", "val") if dataset.val_fraction else ("test", "train")
+    splits = ("test", "train", "val") if dataset.has_val else ("test", "train")
     problems = [*indivisible(config, method, spec), *_unseen(config, light, method)]
     problems += unrecordable(config, light, method, update, spec)
-    if not problems and any(map(is_own, alone.values())):
+    # parts that read images alone show it in a step on texts
+    if not problems and (any(map(is_own, alone.values())) or isinstance(dataset.inputs, Tokens)):
         check_step(config, light, method, update, spec)
     if light.settings.compile and not method.compilable:
         problems.append(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from kdx.core.errors import UserError
@@ -66,6 +67,12 @@ class Quantity:
     def has_unit(self) -> bool:
         """Whether its numbers have the unit of the cells; a place on x has not."""
         return self.plain or self.take == "slope"
+
+    @property
+    def grain(self) -> float:
+        """Smallest distance of two places on x, of a place; 0 for numbers with a unit."""
+        x = sorted(set(self.points.values()))
+        return 0.0 if self.has_unit else min(b - a for a, b in pairwise(x))
 
     def lacking(self, values: Values) -> list[str]:
         """Cells without any number, as "ROW, COLUMN"."""

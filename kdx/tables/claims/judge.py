@@ -106,13 +106,14 @@ def _found(need: Requirement, values: Values, scale: float) -> Found:
     if not left or (isinstance(need.right, Quantity) and not right):
         return Found(need, math.nan, NONE, 0, math.nan, math.nan)
     if isinstance(need.right, Quantity):
-        both = compare(left, right)
+        both = compare(left, right, max(need.left.grain, need.right.grain))
         difference, error, freedom = both.gain.mean, both.error, both.freedom
         n = len(both.seeds) or min(both.left.n, both.right.n)
     else:
         own = Summary.of(list(left.values()))
         difference, n = own.mean - need.right, own.n
-        error, freedom = own.std / math.sqrt(n), n - 1.0
+        # a place is known to the distance of two cells
+        error, freedom = max(own.std, need.left.grain / math.sqrt(6)) / math.sqrt(n), n - 1.0
     if math.isnan(error):
         return Found(need, difference, NONE, n, math.nan, math.nan)
     half = half_width(1 - CONFIDENCE, error, freedom, 0.0)

@@ -1,0 +1,1 @@
+"""Distillers composed of an input, transforms and a distance."""

@@ -1,0 +1,1 @@
+"""Terms of detectors: their own losses, and distillation on maps and regions."""

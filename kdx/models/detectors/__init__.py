@@ -1,0 +1,1 @@
+"""Detectors: any backbone of timm with a feature pyramid, and torchvision's heads, behind `Outputs`."""
