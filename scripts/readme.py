@@ -111,8 +111,11 @@ def zoo(text: str) -> str:
 def one_teacher_loss(path: Path) -> bool:
     """Whether a method's file is a loss over a frozen teacher that the zoo's pair can be trained with."""
     text = path.read_text()
-    # with one teacher, losses of ensembles are all KD; Tf-KD self is KD from the student's own architecture
-    if "kdx.losses.logits.ensemble." in text or path.stem == "tfkd_self":
+    # with one teacher, losses of ensembles are all KD; Tf-KD self is KD from the student's own architecture; pixels and
+    # texts are other data
+    if "kdx.losses.logits.ensemble." in text or "over_rows" in text or path.stem == "tfkd_self":
+        return False
+    if "texts" in front_matter(path)["needs"]:
         return False
     return bool(re.search(rf"^_target_: kdx\.methods\.({'|'.join(OVER_ONE_TEACHER)})$", text, re.M))
 

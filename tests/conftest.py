@@ -9,19 +9,17 @@ from typing import Any
 import pytest
 import torch
 from seeds import own_seed, seed_streams
+from small_tokens import tokenizer_folder
 
 from kdx.config.schema import RunConfig, run_config
 
 SOMEWHERE = "a-place-that-each-test-has-for-itself"
 
 # 5 steps an epoch, 8 steps a run, a short last batch when evaluating; small nets of three stages
-TINY = (
-    "dataset.input_shape=[3,8,8]",
+COMMON = (
     "dataset.train_size=40",
     "dataset.test_size=25",
     "dataset.train_subset=10",
-    "teacher=resnet8",
-    "teacher.net.widths=[6,6,10,10]",
     "teacher.recipe=['trainer.batch_size=8','optimizer.lr=0.01']",
     "optimizer.lr=0.01",
     "trainer.duration.epochs=null",
@@ -33,6 +31,7 @@ TINY = (
     "trainer.device=cpu",
     "logger=jsonl",
 )
+TINY = ("dataset.input_shape=[3,8,8]", "teacher=resnet8", "teacher.net.widths=[6,6,10,10]", *COMMON)
 STUDENT = ("student=resnet8", "student.net.widths=[4,4,8,8]")
 # images of each task
 CLASSES = ("dataset=synthetic", "dataset.num_classes=5")
@@ -44,6 +43,21 @@ VALUES = (
     "dataset.target_std=[100.0]",
     "student.net.num_classes=1",
     "teacher.net.num_classes=1",
+)
+# texts of each task, and encoders of two and four layers
+SIZES = ("hidden_size=8", "num_attention_heads=2", "intermediate_size=8", "max_position_embeddings=32")
+ENCODERS = (
+    "student=transformers",
+    *(f"+student.net.options.{size}" for size in (*SIZES, "num_hidden_layers=2")),
+    "teacher=transformers",
+    *(f"+teacher.net.options.{size}" for size in (*SIZES, "num_hidden_layers=4")),
+    f"dataset.tokenizer={tokenizer_folder()}",
+    f"dataset.index={tokenizer_folder()}/ids",
+)
+PHRASES = ("dataset=phrases", *ENCODERS)
+MASKED = (
+    "dataset=masked_phrases",
+    *(o.replace("=transformers", "=transformers_masked") for o in ENCODERS),
 )
 # scenes with detectors of a few thousand weights, complete in themselves
 SMALL_DETECTOR = (
@@ -78,8 +92,42 @@ ANCHORS = (
     "student.net.matching.candidates=20",
     "student.net.matching.max_detections=5",
 )
-WHOLE = (BOXES, ANCHORS)
-# data for each method that does not learn classes
+# images with a class of each pixel, and their networks
+PIXELS = (
+    "dataset=shape_masks",
+    "student=fcn_resnet8",
+    "student.net.backbone.widths=[4,4,8,8]",
+    "teacher=lraspp_resnet14",
+    "teacher.net.backbone={depth: 8, widths: [6,6,10,10]}",
+    "teacher.net.width=8",
+    *(o for o in TINY if o.startswith(("dataset.", "optimizer.", "trainer.", "logger=", "teacher.recipe="))),
+)
+OPEN = (
+    "dataset=open_scenes",
+    "dataset.input_shape=[3,32,32]",
+    "dataset.train_size=24",
+    "dataset.image_size=16",
+    "dataset.test_size=10",
+    "dataset.train_subset=10",
+    "dataset.objects=[1,2]",
+    "dataset.sizes=[0.25,0.5]",
+    "dataset.vision_scenes=8",
+    "dataset.vision.steps=1",
+    "student.net.widths=[4,4,6,6]",
+    "student.net.channels=4",
+    "student.net.width=8",
+    "student.net.resolution=2",
+    "student.net.anchor_sizes=[[8],[14]]",
+    "student.net.sampling.rpn_batch=8",
+    "student.net.sampling.pre_nms=20",
+    "student.net.sampling.post_nms=6",
+    "student.net.sampling.region_batch=6",
+    *(o for o in TINY if o.startswith(("trainer.", "logger="))),
+)
+WITHOUT_IMAGES = (*OPEN, "dataset.image_size=0")
+# complete in themselves, with networks
+WHOLE = (BOXES, ANCHORS, PIXELS, OPEN, WITHOUT_IMAGES)
+# data for each method that does not learn classes of images
 OTHER_TASKS = {
     "detect": BOXES,
     "detect_cwd": BOXES,
@@ -91,10 +139,26 @@ OTHER_TASKS = {
     "detect_reviewkd": BOXES,
     "bce_labels": LABELS,
     "binary_kl_labels": LABELS,
+    "distilbert": MASKED,
+    "distilbert_task": PHRASES,
     "huber": VALUES,
     "l1": VALUES,
+    "masked_lm": MASKED,
+    "minilm": PHRASES,
+    "minilm_v2": PHRASES,
     "mse": VALUES,
     "mse_kd": VALUES,
+    "pkd": PHRASES,
+    "tinybert": PHRASES,
+    "tinybert_intermediate": PHRASES,
+    "ovd_base": WITHOUT_IMAGES,
+    "ovd_pis": OPEN,
+    "ovd_rkd": WITHOUT_IMAGES,
+    "ovd_rkd_pis": OPEN,
+    "pixel_ce": PIXELS,
+    "pixel_cwd": PIXELS,
+    "pixel_kd": PIXELS,
+    "pixel_skd": PIXELS,
 }
 
 
@@ -132,8 +196,8 @@ def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
     """Prepared configs of tiny runs under the test's own folder: `tiny("method=kd", "seed=1")`."""
 
     def config(*overrides: str, student: tuple[str, ...] = STUDENT, data: tuple[str, ...] = CLASSES) -> RunConfig:
-        parts = data if data in WHOLE else (*data, *TINY, *student)
-        text = _prepared((*parts, *overrides))
+        networks = () if data in WHOLE else COMMON if set(ENCODERS[-2:]) <= set(data) else (*TINY, *student)
+        text = _prepared((*data, *networks, *overrides))
         return run_config(json.loads(text.replace(SOMEWHERE, str(tmp_path))))
 
     return config
@@ -158,7 +222,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
             net = build_network(own.teacher.net, number)
             with seeded(0, "statistics"), torch.no_grad():  # batch norms that have seen something
                 net.train()
-                net(random_inputs(loaders.spec.inputs, 16))
+                net(random_inputs(light.dataset.inputs, 16))
             nets[name] = Frozen(net, None, None)
         teacher = nets.get("") or (ensemble(config.teacher, nets, loaders.spec.task) if nets else None)
         method = build_method(config, loaders, start_student(config, None), teacher)

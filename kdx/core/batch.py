@@ -21,8 +21,9 @@ class Batch:
     Attributes:
         inputs: A tensor or a nest of tensors that a network reads, usually images [B, C, H, W], already normalised.
         targets: Targets by name, as the task defines them: `labels` and `soft_labels` for classes, `values` [B, K] for
-            regression, `presence` [B, C] for several labels an example; `boxes` [B, N, 4], `box_labels`, `crowd` and
-            `areas` [B, N] and `scales` [B, 2] for objects, see `kdx.tasks.boxes`.
+            regression, `presence` [B, C] for several labels an example, `labels` [B, H, W] for a class of each pixel;
+            `boxes` [B, N, 4], `box_labels`, `crowd` and `areas` [B, N] and `scales` [B, 2] for objects, see
+            `kdx.tasks.boxes`.
         index: Position of each example in its data set, int64 [B]; memory banks are keyed by it.
         views: Further views of the same examples, each like `inputs`, where an augmentation makes them.
         view: Number of each input among all views of the source's training set, int64 [B]: equal numbers mean equal

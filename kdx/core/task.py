@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from kdx.core.batch import Batch
     from kdx.core.outputs import Outputs
 
-CLASSES, VALUES, LABELS, BOXES, TOKENS = "classes", "values", "labels", "boxes", "tokens"
+CLASSES, VALUES, LABELS, TOKENS = "classes", "values", "labels", "tokens"
+BOXES, PIXELS = "boxes", "pixels"
 Kinds = frozenset[str]
 ONLY_CLASSES: Kinds = frozenset({CLASSES})
 
@@ -47,8 +48,8 @@ class Task(Protocol):
     """The task of a data set.
 
     Attributes:
-        kind: "classes", "values", "labels", "boxes", "tokens" or a new kind; terms and methods name the kinds that they
-            fit.
+        kind: "classes", "values", "labels", "tokens", "boxes", "pixels" or a new kind; terms and methods name those
+            that they fit.
         num_outputs: Number of outputs of a network for each example, or for each of its rows.
     """
 

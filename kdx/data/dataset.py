@@ -12,7 +12,7 @@ from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
 from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
 from kdx.data.content import digests, is_known, is_repeated
-from kdx.data.order import Mix
+from kdx.data.order import Alternation, Mix
 from kdx.data.regime import balanced, stratified, with_noise
 from kdx.data.sets import DataError, ExampleSet
 from kdx.tasks.classes import Classes
@@ -30,7 +30,7 @@ class Splits:
         val: The source's own validation set, or a part of its training set that is not in `train`; None without either.
         train_subset: A class-balanced part of the labelled examples of `train`, or of all examples if none is
             labelled, for evaluators, without augmentation.
-        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
+        mix: Two kinds of examples, mixed in each batch or in batches that alternate; None for one order of all.
     """
 
     spec: DataSpec
@@ -38,7 +38,7 @@ class Splits:
     test: ExampleSet
     val: ExampleSet | None
     train_subset: ExampleSet
-    mix: Mix | None = None
+    mix: Mix | Alternation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +161,9 @@ class Dataset:
             )
         return train.subset((~dropped).nonzero().flatten())
 
-    def seen(self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | None = None) -> Splits:
+    def seen(
+        self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | Alternation | None = None
+    ) -> Splits:
         """The splits of a run that trains on `train`."""
         strata = train.strata
         among = (strata >= 0).nonzero().flatten()

@@ -17,9 +17,10 @@ from kdx.core.distributed import rank, world_size
 from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
-from kdx.data.order import Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle
+from kdx.data.order import Alternation, Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle, Turns
 from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.text.masked import MaskedSet
 from kdx.data.text.token_set import TokenSet
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
 from kdx.data.views.boxes import BoxAugmentation, scene_views
@@ -74,8 +75,11 @@ class _Steps(Dataset):
         return views, index, self._numbers(index), {}
 
     def _numbers(self, index: Tensor) -> Tensor | None:
-        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources."""
-        home = self.seed is not None and not self.data.foreign
+        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources.
+
+        Hidden tokens differ between epochs, so texts with them have no numbers either.
+        """
+        home = self.seed is not None and not self.data.foreign and not isinstance(self.data, MaskedSet)
         return self.augmentation.number(self.data.origin[index], self._draws[0]) if home else None
 
 
@@ -106,7 +110,10 @@ class _Loader:
         for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
             inputs, *further = map(self._normalize, views)
             own = {name: moved[name] if name in moved else t[index] for name, t in targets.items()}
-            yield step, Batch(inputs, own, index, tuple(further), number)
+            batch = Batch(inputs, own, index, tuple(further), number)
+            if isinstance(self._steps.data, MaskedSet):
+                batch = self._steps.data.hidden(batch, self._steps.seed, epoch)
+            yield step, batch
 
     def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
         parts = DataLoader(
@@ -152,7 +159,7 @@ class TrainLoader(_Loader):
         num_workers: Processes that decode files, see `worker_count`; sets in memory use none.
         drop_last: Whether to leave out a short last batch.
         channels_last: Memory format of the inputs.
-        mix: Two kinds of examples with a fixed share of each batch; None for one order of all examples.
+        mix: Two kinds of examples, mixed in each batch or in batches that alternate; None for one order of all.
 
     Raises:
         DataError: An epoch has no batch, or the augmentation does not fit the data.
@@ -168,7 +175,7 @@ class TrainLoader(_Loader):
         num_workers: int | None,
         drop_last: bool,
         channels_last: bool,
-        mix: Mix | None = None,
+        mix: Mix | Alternation | None = None,
     ):
         if augmentation.needs_bytes and data.dtype != np.uint8:
             raise DataError(
@@ -190,8 +197,8 @@ class TrainLoader(_Loader):
                 f"each of {world_size()} processes needs an example of every batch; the batch_size is {batch_size}, "
                 f"and the last batch of an epoch has {self.last_batch} (trainer.drop_last=true leaves it out)"
             )
-        self._length, self._spec, self._seed = len(order), spec, data_seed
-        self._mixing = augmentation.mixing
+        self._length, self._mixing = len(order), augmentation.mixing
+        self.data, self.spec, self.augmentation, self.order, self.seed = data, spec, augmentation, order, data_seed
         if isinstance(data, SceneSet):
             if augmentation != PLAIN and not isinstance(augmentation, BoxAugmentation):
                 raise DataError("this augmentation moves pixels and not boxes; choose augmentation=boxes or none")
@@ -201,18 +208,23 @@ class TrainLoader(_Loader):
             what = "vectors" if isinstance(data, VectorSet) else "texts"
             raise DataError(f"an augmentation changes images, and these inputs are {what}: augmentation=none")
 
+    @property
+    def divided(self) -> bool:
+        """Whether this process reads only its share of a batch."""
+        return self._steps.divided
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on, both counted from 0; this process's shares of them."""
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
-                batch = self._mixing.apply(batch, self._spec.num_classes, self._seed, epoch, step)
+                batch = self._mixing.apply(batch, self.spec.num_classes, self.seed, epoch, step)
                 batch = batch.share(rank(), world_size())
-            elif self._steps.divided:
+            elif self.divided:
                 batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch
 
 
-def _order(data: ExampleSet, batch_size: int, mix: Mix | None, repeats: int) -> Order:
+def _order(data: ExampleSet, batch_size: int, mix: Mix | Alternation | None, repeats: int) -> Order:
     if repeats > 1:
         if mix is not None or data.nearby is not None or not isinstance(data, ImageSet):
             raise DataError(
@@ -222,6 +234,8 @@ def _order(data: ExampleSet, batch_size: int, mix: Mix | None, repeats: int) -> 
     if mix is not None:
         if data.nearby is not None:
             raise DataError("batches that mix two kinds of examples are drawn from all shards: dataset.at_once=null")
+        if isinstance(mix, Alternation):
+            return Turns(mix, batch_size)
         return Blend(mix, batch_size, data.lengths if isinstance(data, TokenSet) else None)
     if isinstance(data, TokenSet):
         return ByLength(data.lengths, batch_size)
@@ -302,6 +316,7 @@ def make_loaders(
 ) -> Loaders:
     """Loaders of a run's splits; see `TrainLoader` and `EvalLoader` for the arguments."""
     parts = {"test": splits.test, "val": splits.val, "train": splits.train_subset}
+    unlimited = isinstance(splits.train, MaskedSet)
     return Loaders(
         splits.spec,
         splits,
@@ -321,6 +336,6 @@ def make_loaders(
             for name, part in parts.items()
             if part is not None
         },
-        None if augmentation.num_views is None else splits.train.pool * augmentation.num_views,
+        None if unlimited or augmentation.num_views is None else splits.train.pool * augmentation.num_views,
         augmentation.space(data_seed),
     )

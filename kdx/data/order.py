@@ -181,3 +181,54 @@ class Blend:
             )
         pairs = zip(drawn.split(self.per_batch), others.split(self.batch_size - self.per_batch), strict=True)
         return torch.cat([part for pair in pairs for part in pair])
+
+
+class Alternation(NamedTuple):
+    """Batches of two kinds of examples in turn.
+
+    Attributes:
+        second: Mask of the examples of the second kind, bool [N]; an epoch is one pass over the first kind.
+        after: Batches of the second kind after each batch of the first.
+    """
+
+    second: Tensor
+    after: int
+
+
+class Turns:
+    """Whole batches of one kind: one of the first, then some of the second, and so on.
+
+    The first kind's examples that fill no whole batch are left out of an epoch, other ones in each. The second kind is
+    repeated as often as needed, in rounds that contain each of them once.
+
+    Args:
+        kinds: The two kinds, and the number of batches.
+        batch_size: Examples in a batch.
+
+    Raises:
+        DataError: A kind has less than a batch of examples.
+    """
+
+    def __init__(self, kinds: Alternation, batch_size: int):
+        self.second, self.first = (mask.nonzero().flatten() for mask in (kinds.second, ~kinds.second))
+        if min(len(self.first), len(self.second)) < batch_size:
+            raise DataError(
+                f"batches that alternate need trainer.batch_size examples of either kind, got batch_size {batch_size}, "
+                f"{len(self.first)} and {len(self.second)} examples"
+            )
+        self.after, self.batch_size = kinds.after, batch_size
+        self.rounds = len(self.first) // batch_size
+
+    def __len__(self) -> int:
+        return self.rounds * (1 + self.after) * self.batch_size
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Draw the positions, int64 [len(self)]."""
+        g = generator(seed, "order", epoch)
+        size = self.batch_size
+        first = self.first[torch.randperm(len(self.first), generator=g)][: self.rounds * size].view(self.rounds, size)
+        needed = self.rounds * self.after * size
+        passes = math.ceil(needed / len(self.second))
+        turns = [torch.randperm(len(self.second), generator=g) for _ in range(passes)]
+        second = self.second[torch.cat(turns)[:needed]].view(self.rounds, self.after * size)
+        return torch.cat([first, second], 1).flatten()

@@ -62,8 +62,8 @@ class ExampleSet:
 
     @property
     def has_classes(self) -> bool:
-        """Whether each example has a class."""
-        return "labels" in self.targets
+        """Whether each example has one class."""
+        return "labels" in self.targets and self.targets["labels"].ndim == 1
 
     @property
     def labels(self) -> Tensor:

@@ -27,7 +27,7 @@ class MaskedTokens(BaseTask):
 
     Attributes:
         vocab_size: V.
-        length: Longest text, L, for made-up targets.
+        length: Tokens of a made-up text, for made-up targets.
 
     Example:
         >>> MaskedTokens(30522, 128).primary.heading
@@ -76,9 +76,9 @@ class MaskedTokens(BaseTask):
         """Logits of the hidden tokens, [N, V]."""
         return answer[batch.labels >= 0]
 
-    def together(self, answer: Sequence[Tensor]) -> Tensor:
+    def together(self, logits: Sequence[Tensor]) -> Tensor:
         """Logarithm of the mean of the networks' probabilities, [B, L, V]."""
-        return mean_log_probs([own.log_softmax(2) for own in answer])
+        return mean_log_probs([own.log_softmax(2) for own in logits])
 
     def predictions(self, outputs: Outputs) -> Mapping[str, Tensor]:
         """Nothing: the predicted tokens of a corpus are of no use without its texts, and larger than these."""

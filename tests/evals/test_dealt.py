@@ -8,6 +8,7 @@ from kdx.core.batch import Batch
 from kdx.core.outputs import Outputs
 from kdx.evals import base, predictions
 from kdx.evals.fidelity import Fidelity
+from kdx.evals.gaps import Gaps
 from kdx.evals.task_metrics import TaskMetrics
 from kdx.tasks.classes import Classes
 
@@ -67,6 +68,7 @@ def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size:
     evaluators = [
         TaskMetrics(loaders=data, device=PLACE, task=TASK, split="test", model="student", every=None),
         Fidelity(loaders=data, device=PLACE, task=TASK, split="test", cka_roles=None, every=None),
+        Gaps(loaders=data, device=PLACE, task=TASK, split="test", role="pooled", every=None),
     ]
 
     def all_of_it():
@@ -75,7 +77,7 @@ def test_the_sum_of_the_shares_is_the_whole(monkeypatch, sizes: list[int], size:
         return values, predictions.predictions(nets, data["test"], PLACE, TASK)
 
     alone, kept = all_of_it()
-    asked = [Net(1), Net(1)]
+    asked = [Net(1) for _ in evaluators]
     for evaluator, net in zip(evaluators, asked, strict=True):
         merged = hands(monkeypatch, size, lambda e=evaluator, n=net: e.run({"student": n, "teacher": Net(2)}))
         assert net.seen == sum(sizes)  # each example once, by somebody

@@ -125,6 +125,19 @@ def cwd(temperature: float) -> Callable[[Any, Tensor, Tensor], float]:
     return loss
 
 
+def skd(grid: int) -> Callable[[Any, Tensor, Tensor], float]:
+    def loss(term: Any, mine: Tensor, theirs: Tensor) -> float:
+        size = [min(grid, mine.shape[axis], theirs.shape[axis]) for axis in (1, 2)]
+        both = []
+        for maps in (mine, theirs):
+            channels = [pooled(channel, *size) for channel in maps.tolist()]
+            nodes = [scaled([c[i][j] for c in channels]) for i in range(size[0]) for j in range(size[1])]
+            both.append([dot(a, b) for a in nodes for b in nodes])
+        return mean_square(*both)
+
+    return loss
+
+
 def mgd(term: Any, mine: Tensor, theirs: Tensor) -> float:
     a, b = smaller(mine, theirs)
     generated = through(term.generate, through(term.align, a))

@@ -26,6 +26,7 @@ from kdx.losses.features.nst import NST
 from kdx.losses.features.ofd import OFD
 from kdx.losses.features.reviewkd import ReviewKD
 from kdx.losses.features.semckd import SemCKD
+from kdx.losses.features.skd import SKD
 from kdx.losses.features.srrl import SRRL
 from kdx.losses.features.vid import VID
 from kdx.losses.logits.cross_entropy import CrossEntropy
@@ -134,6 +135,8 @@ TERMS = {
         "",
         permutes=False,
     ),
+    "skd": Case(lambda: SKD("stage2", "stage2", 8), maps.each("stage2", maps.skd(8)), "zero"),
+    "skd of a grid": Case(lambda: SKD("stage1", "stage1", 2), maps.each("stage1", maps.skd(2)), "zero"),
     "srrl map": Case(lambda: SRRL("final", "pooled", 1.0, 2.0), maps.srrl("final", 1.0, 2.0), ""),
     "srrl vector": Case(lambda: SRRL("pooled", "pooled", 1.0, 1.0), maps.srrl("pooled", 1.0, 1.0), ""),
     "ft": Case(lambda: SecondStageFT("stage2", "stage2", 0.5, "attention", 0), maps.ft("stage2", "attention"), ""),

@@ -175,8 +175,8 @@ def test_is_built_for_vectors_of_the_classes():
     OverRows(KD(4.0, "batchmean"), "all", None).build(tokens, tokens, SPEC)
     with pytest.raises(ValueError, match="there is no teacher"):
         OverRows(KD(4.0, "batchmean"), "all", None).build(tokens, None, SPEC)
-    with pytest.raises(ValueError, match=r"classes last; the student's are \[B, 5, 7, 7\]"):
-        OverRows(KD(4.0, "batchmean"), "all", None).build(Shapes((5, 7, 7), {}), tokens, SPEC)
+    with pytest.raises(ValueError, match=r"or \[B, V, H, W\]; the student's are \[B, 5, 7, 7, 7\]"):
+        OverRows(KD(4.0, "batchmean"), "all", None).build(Shapes((5, 7, 7, 7), {}), tokens, SPEC)
     with pytest.raises(ValueError, match="compares logits class by class"):
         OverRows(KD(4.0, "batchmean"), "all", None).build(tokens, Shapes((TOKENS, 9), {}), SPEC)
 
@@ -253,3 +253,14 @@ def test_an_embedding_learns_through_it():
         net.weight,
     )
     torch.testing.assert_close(net.weight.grad, expected)
+
+
+def test_pixels_are_the_tokens_of_a_map():
+    mine, theirs, batch = data(None)
+    maps = (Outputs(o.logits.movedim(-1, 1).unflatten(2, (2, 2))) for o in (mine, theirs))
+    labels = batch.with_targets(labels=batch.labels.view(3, 2, 2))
+    for term in (OverRows(KD(4.0, "batchmean"), "example", None), OverRows(CrossEntropy(0.1), "all", 5)):
+        term.build(Shapes((CLASSES, 2, 2), {}), Shapes((CLASSES, 2, 2), {}), SPEC)
+        ours, others = maps if term.needs_teacher else (Outputs(mine.logits.movedim(-1, 1).unflatten(2, (2, 2))), None)
+        expected = term(mine, theirs if term.needs_teacher else None, batch, START)
+        torch.testing.assert_close(term(ours, others, labels, START), expected, rtol=1e-12, atol=1e-12)

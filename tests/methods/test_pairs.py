@@ -38,12 +38,13 @@ NETWORKS = {
 STEMS = [
     stem
     for stem in options("method")
-    if not re.fullmatch("kd_.*|.*_kd|sdd_.*", stem)
+    if not re.fullmatch("kd_.*|.*_kd|sdd_.*|pixel_.*", stem)
     # over one frozen teacher; methods of other scenes build their networks themselves
     and re.search(
         r"^_target_: .*\.(Distill|SimKD|InputGradients)$", (config_dir() / "method" / f"{stem}.yaml").read_text(), re.M
     )
     and re.search("feature|relation|gradient", front_matter(config_dir() / "method" / f"{stem}.yaml")["needs"])
+    and "texts" not in front_matter(config_dir() / "method" / f"{stem}.yaml")["needs"]
 ]
 # same channels, map by map
 ALIKE = {"fsp", "kdsvd"}

@@ -21,7 +21,7 @@ def random_set(seed: int, images: int = 12) -> tuple[Tensor, Tensor]:
     found[..., 5], real[..., 4] = -1, -1
     real[..., 7] = np.arange(images)[:, None]
     for i in range(images):
-        # a fifth without an object; every second of those without detections, too
+        # some without an object; every second of these without detections, too
         objects = 0 if i % 5 == 4 else int(g.integers(1, 7))
         for n in range(objects):
             low, size = g.integers(0, 100, 2), g.choice([4, 20, 40, 70, 120, 200], 2)

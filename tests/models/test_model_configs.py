@@ -14,8 +14,10 @@ ROOT = Path(__file__).parents[2] / "configs" / "model"
 # libraries' networks, tested in test_build.py
 OPEN = {"timm", "torchvision"}
 TEXT = {"bag_of_words", "minilm", "minilm_3", "minilm_3x192", "transformers"}  # tested in test_text_encoder.py
+DETECTORS = {"faster_rcnn", "faster_rcnn_small", "open_rcnn", "open_rcnn_small"}  # tested in files of their own
+DENSE = {"fcn_resnet8", "lraspp_resnet14"}  # logits of each pixel, tested in test_segmenter.py
 FUNCTIONS = {"styblinski_tang"}  # without parameters
-NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS | TEXT)
+NAMES = sorted(p.stem for p in ROOT.glob("*.yaml") if p.stem not in OPEN | FUNCTIONS | TEXT | DENSE | DETECTORS)
 
 
 def build(name: str, channels: int, side: int, classes: int) -> nn.Module:

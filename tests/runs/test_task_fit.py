@@ -24,17 +24,39 @@ from kdx.tables.table import Table
 
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/method").glob("*.yaml"))
 OF_VALUES = {"mse", "l1", "huber", "mse_kd", "sobolev_mse"}
+# they read features of any task, but of texts alone
+OF_TEXTS = {"minilm", "minilm_v2", "tinybert_intermediate"}
 CLASS_METRIC = re.compile(r"top-?\d|\bnll\b|\bece\b|brier|agreement|(^|/|_)kl\b|accuracy", re.IGNORECASE)
 SHORT = ("trainer.duration.steps=6", "trainer.log_steps=2", "evals.test.every=2", "trainer.threads=1", "logger=jsonl")
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in OF_VALUES])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in OF_VALUES | OF_TEXTS])
 def test_a_method_of_classes_is_refused_in_one_line(tmp_path: Path, method: str):
     with pytest.raises(ConfigError) as found:
         prepare(compose(["dataset=plane", f"method={method}", f"paths.outputs={tmp_path}"]))
     (line,) = found.value.problems
     assert re.match(rf"method={method} does not fit dataset=plane, which has values: .* needs? (classes|labels)", line)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dataset", ["digits", "plane"])
+@pytest.mark.parametrize("method", sorted(OF_TEXTS | {"distilbert_task", "pkd"}))
+def test_a_method_of_texts_is_refused_in_one_line(tmp_path: Path, method: str, dataset: str):
+    with pytest.raises(ConfigError) as found:
+        prepare(compose([f"dataset={dataset}", f"method={method}", f"paths.outputs={tmp_path}"]))
+    (line,) = found.value.problems
+    of_classes = dataset == "plane" and method not in OF_TEXTS
+    expected = "need classes" if of_classes else "compares the tokens of texts, and the inputs of this data set are"
+    assert expected in line and len(line) < 300
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["distilbert", "masked_lm"])
+def test_a_method_of_hidden_tokens_is_refused_in_one_line(tmp_path: Path, method: str):
+    with pytest.raises(ConfigError) as found:
+        prepare(compose(["dataset=digits", f"method={method}", f"paths.outputs={tmp_path}"]))
+    (line,) = found.value.problems
+    assert "this student gives one vector of logits per example" in line and len(line) < 300
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
 from kdx.data.sets import DataError
 from kdx.data.text.dataset import LabelledText, MultiLabelText, Split, Texts
+from kdx.data.text.masked import Masked
 
 THINGS = ("the film", "this story", "the acting", "her new book", "the whole plot", "their last song", "the ending")
 VERBS = ("is", "was", "seems", "remains", "feels")
@@ -92,6 +93,24 @@ class PhraseLabels(MultiLabelText):
             texts.append(text)
             presence[i, topics] = 1
         return Texts(texts, None, {"presence": presence})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedPhrases(Masked):
+    """Opinions as in `Phrases`, with hidden tokens.
+
+    Attributes:
+        train_size, test_size: Number of sentences.
+        seed: Chooses the sentences.
+    """
+
+    train_size: PositiveInt
+    test_size: PositiveInt
+    seed: Count
+
+    def texts(self, split: Split) -> Texts:
+        size, draw = self.train_size if split == "train" else self.test_size, _Draw(self.seed, split)
+        return Texts([opinion(draw)[0] for _ in range(size)], None, torch.zeros(size, dtype=torch.int64))
 
 
 def opinion(draw: _Draw) -> tuple[str, int]:

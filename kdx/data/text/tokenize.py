@@ -63,7 +63,7 @@ def encode(
     file = cache / f"tokens-{key_of(texts, second, tokenizer.fingerprint, length)}.safetensors"
     found = _load(file)
     if found is None:
-        found = _encode(texts, second, _tokenizer(tokenizer, length))
+        found = _encode(texts, second, load_tokenizer(tokenizer, length))
         _save(file, found)
     if found.cut and is_leader():
         notice(
@@ -80,7 +80,7 @@ def decode(ids: Sequence[int], reference: str) -> str:
         ids: The ids.
         reference: The tokenizer, as `dataset.tokenizer` names it.
     """
-    tokenizer = _tokenizer(tokenizer_file(reference, "dataset.tokenizer"), len(ids) + 3)
+    tokenizer = load_tokenizer(tokenizer_file(reference, "dataset.tokenizer"), len(ids) + 3)
     return tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
@@ -99,7 +99,8 @@ def key_of(texts: Sequence[str], second: Sequence[str] | None, fingerprint: str,
     return content.hexdigest()[:24]
 
 
-def _tokenizer(file: TokenizerFile, length: int) -> Any:
+def load_tokenizer(file: TokenizerFile, length: int) -> Any:
+    """The tokenizer of a file, which cuts texts at `length` tokens. Raises DataError if it is missing or damaged."""
     if find_spec("tokenizers") is None:
         raise DataError("data sets of text need tokenizers, which is not installed: pip install 'kdx[text]'")
     from tokenizers import Tokenizer

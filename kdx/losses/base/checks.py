@@ -5,7 +5,7 @@ from torch import Tensor
 from kdx.core.outputs import Shapes
 from kdx.core.spec import DataSpec
 
-ADVICE = "wrap the term in kdx.losses.wrappers.over_rows.OverRows, which applies it to each token or region"
+ADVICE = "wrap the term in kdx.losses.wrappers.over_rows.OverRows, which applies it to each token, pixel or region"
 
 
 def require_teacher(teacher: Shapes | None, term: str) -> Shapes:

@@ -8,6 +8,8 @@ References:
     Ren et al., "Faster R-CNN", 2015. https://arxiv.org/abs/1506.01497
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,12 +32,16 @@ class DetectorTerm(Term):
 
     Attributes:
         reads: Roles that the student must have.
+        on_boxes: Whether it reads batches of scenes with boxes.
+        on_images: Whether it reads batches of scenes that have labels without boxes.
     """
 
     tasks = ONLY_BOXES
     reads_logits = False
     needs_teacher = False
     reads: tuple[str, ...] = ()
+    on_boxes: ClassVar[bool] = True
+    on_images: ClassVar[bool] = False
 
     def student_roles(self) -> tuple[str, ...]:
         return self.reads

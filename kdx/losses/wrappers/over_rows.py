@@ -1,4 +1,4 @@
-"""A logits term on tokens or regions: its rows are the examples of the inner term."""
+"""A logits term on tokens, pixels or regions: its rows are the examples of the inner term."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +12,7 @@ from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
+from kdx.core.task import CLASSES
 from kdx.core.tree import take
 from kdx.losses.base.term import Term
 from kdx.losses.base.tokens import Average
@@ -19,17 +20,18 @@ from kdx.losses.base.wrapper import Wrapper
 
 LABELS = "labels"
 MASK = "mask"
-"""Target, or role of the student's feature, that is True at the rows that count, bool [B, L] or [N]."""
+"""Target, or role of the student's feature, that is True at the rows that count, bool [B, L], [B, H, W] or [N]."""
 
 
 class OverRows(Wrapper):
-    """A term on logits [B, L, V] of tokens, or [N, V] of regions, averaged over the rows that count.
+    """A term on logits [B, L, V] of tokens, [B, V, H, W] of pixels or [N, V] of regions, averaged over counted rows.
 
     The inner term is called once, on all counted rows [N, V], as if each row were an example. Labels [B, L] belong to
-    the tokens; labels [B] and other targets belong to all rows of an example. Where logits are [N, V], `Outputs.owner`
-    [N] holds the example of each row. A row counts where the target "mask", the student's feature "mask" and the mask
-    of a text's tokens are True, if there are any, and, if the inner term skips unlabelled examples, the row has a
-    label. An example without a counted row has the value 0 and is left out of the mean over the batch.
+    the tokens and labels [B, H, W] to the pixels; labels [B] and other targets belong to all rows of an example. Where
+    logits are [N, V], `Outputs.owner` [N] holds the example of each row. A row counts where the target "mask", the
+    student's feature "mask" and the mask of a text's tokens are True, if there are any, and, if the inner term skips
+    unlabelled examples, the row has a label. An example without a counted row has the value 0 and is left out of the
+    mean over the batch.
 
     Args:
         term: A term on logits, such as KD, DKD, DIST or CrossEntropy.
@@ -84,6 +86,11 @@ class OverRows(Wrapper):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         rows = _row_shapes(student, "student"), None if teacher is None else _row_shapes(teacher, "teacher")
+        if spec.task.kind == CLASSES and len(student.logits) == 1:
+            raise ValueError(
+                "OverRows applies a term to each token or region of an example, and this student gives one vector of "
+                "logits per example: use the term itself"
+            )
         each = spec.task.each_row
         self.term.build(*rows, spec if each is None else replace(spec, task=each))
         self._stated = len(student.logits) == 2 and MASK not in student.features
@@ -91,7 +98,7 @@ class OverRows(Wrapper):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch, progress: Progress) -> Tensor:
         owner, size = _owners(student, batch), len(batch)
-        if teacher is not None and teacher.logits.shape[:-1] != student.logits.shape[:-1]:
+        if teacher is not None and _places(teacher.logits) != _places(student.logits):
             raise ValueError(
                 f"OverRows compares the networks row by row, but the student's logits are "
                 f"{list(student.logits.shape)} and the teacher's {list(teacher.logits.shape)}"
@@ -108,7 +115,7 @@ class OverRows(Wrapper):
             return self.term(*given, examples if rows is None else _some(examples, rows), progress)
 
         found = self._in_chunks(values, kept, owner)
-        shape = (size,) if student.owner is not None else (size, student.logits.shape[1])
+        shape = (size,) if student.owner is not None else (size, len(owner) // size)
         sums, counts = (_per_example(x, kept, owner, shape) for x in (found, torch.ones_like(found)))
         if self.average == "all":
             return sums * (size / counts.sum().clamp(min=1))
@@ -142,8 +149,8 @@ def row_batch(batch: Batch, owner: Tensor) -> Batch:
     """A batch whose examples are rows of the examples of another batch.
 
     Args:
-        batch: B examples with labels [B], or with labels [B, L] for N = B * L rows in their order, or with other
-            targets.
+        batch: B examples with labels [B], or with labels [B, L] or [B, H, W] of all N rows in their order, or with
+            other targets.
         owner: Position of each row's example in the batch, int64 [N].
 
     Returns:
@@ -156,9 +163,11 @@ def row_batch(batch: Batch, owner: Tensor) -> Batch:
     """
     targets = {name: take(target, owner) for name, target in batch.targets.items() if name not in (MASK, LABELS)}
     if LABELS in batch.targets:
-        labels = batch.labels.flatten() if batch.labels.ndim == 2 else batch.labels[owner]
+        labels = batch.labels.flatten() if batch.labels.ndim > 1 else batch.labels[owner]
         if len(labels) != len(owner):
-            raise ValueError(f"{len(labels)} labels cannot belong to {len(owner)} rows: give labels [B] or [B, L]")
+            raise ValueError(
+                f"{len(labels)} labels cannot belong to {len(owner)} rows: give labels [B], [B, L] or [B, H, W]"
+            )
         targets[LABELS] = labels
     return Batch(batch.index[owner], targets, batch.index[owner])
 
@@ -167,26 +176,31 @@ def _owners(outputs: Outputs, batch: Batch) -> Tensor:
     logits = outputs.logits
     if outputs.owner is not None:
         return outputs.owner
-    if logits.ndim != 3:
+    if logits.ndim not in (3, 4):
         raise ValueError(
-            f"OverRows reads logits [B, L, V], or [N, V] with an owner for each row; the student's are "
+            f"OverRows reads logits [B, L, V], [B, V, H, W], or [N, V] with an owner for each row; the student's are "
             f"{list(logits.shape)} and have no owner"
         )
-    return torch.arange(len(batch), device=logits.device).repeat_interleave(logits.shape[1])
+    return torch.arange(len(batch), device=logits.device).repeat_interleave(_places(logits)[1:].numel())
 
 
 def _row_shapes(shapes: Shapes, whose: str) -> Shapes:
-    if len(shapes.logits) not in (1, 2):
+    if len(shapes.logits) not in (1, 2, 3):
         raise ValueError(
-            f"OverRows reads logits [B, L, V], with the classes last; the {whose}'s are "
+            f"OverRows reads logits [B, L, V], with the classes last, or [B, V, H, W]; the {whose}'s are "
             f"[B, {', '.join(map(str, shapes.logits))}]"
         )
-    return Shapes(shapes.logits[-1:], {})
+    return Shapes(shapes.logits[:1] if len(shapes.logits) == 3 else shapes.logits[-1:], {})
+
+
+def _places(logits: Tensor) -> torch.Size:
+    """Shape of the rows: (B, L) of tokens, (B, H, W) of pixels, (N,) of regions."""
+    return logits.shape[:-1] if logits.ndim != 4 else torch.Size([logits.shape[0], *logits.shape[2:]])
 
 
 def _rows(outputs: Outputs, kept: Tensor | None) -> Outputs:
     """The outputs of some rows, [N, V], and of the members of an ensemble for them."""
-    logits = outputs.logits.flatten(0, -2)
+    logits = (outputs.logits.movedim(1, -1) if outputs.logits.ndim == 4 else outputs.logits).flatten(0, -2)
     members = tuple(_rows(member, kept) for member in outputs.members)
     return Outputs(logits if kept is None else logits[kept], {}, members)
 
@@ -203,7 +217,7 @@ def _per_example(values: Tensor, kept: Tensor | None, owner: Tensor, shape: tupl
         values: Of the counted rows.
         kept: Their positions among all rows; None where all rows count.
         owner: Example of each row, [N].
-        shape: (B, L) of tokens, (B,) of regions.
+        shape: (B, L) of tokens or pixels, (B,) of regions.
     """
     every = values if kept is None else values.new_zeros(len(owner)).index_copy(0, kept, values)
     if len(shape) == 2:

@@ -6,7 +6,8 @@ from typing import Any
 from kdx.config.schema import RunConfig
 from kdx.config.validate import locate
 from kdx.core.errors import listed
-from kdx.core.task import BOXES, CLASSES, Task
+from kdx.core.task import BOXES, CLASSES, PIXELS, Task
+from kdx.data.views.augment import PLAIN
 from kdx.losses.wrappers.over_rows import OverRows
 from kdx.runs.build import Light
 from kdx.runs.checks.text_fit import text_misfits
@@ -41,6 +42,8 @@ def unfit(config: RunConfig, light: Light) -> Iterator[str]:
         yield f"method={config.choices['method']} does not fit dataset={name}, which has {task.kind}: {told}"
     if light.augmentation.mixing is not None:
         yield f"augmentation.mixing needs a task with classes, and dataset={name} has {task.kind}; augmentation=none"
+    if task.kind == PIXELS and light.augmentation != PLAIN:
+        yield f"augmentation moves pixels, but not the classes of dataset={name}; set augmentation=none"
     for key, node in config.evals.items():
         if reason := task.fits(locate(str(node["_target_"]))):
             yield f"evals.{key}: {reason}"

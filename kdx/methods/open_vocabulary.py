@@ -1,0 +1,87 @@
+"""Open-vocabulary detectors: batches of scenes with boxes, and of scenes that have labels alone."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kdx.core.batch import Batch
+from kdx.core.errors import UserError
+from kdx.core.outputs import Outputs, Step
+from kdx.core.ranges import Positive
+from kdx.core.schedule import Progress, Schedule, Weight
+from kdx.core.spec import DataSpec
+from kdx.core.tree import Tree
+from kdx.losses.base.term import Term
+from kdx.losses.detection.own import DetectorTerm
+from kdx.losses.openvocab.classes import SeenClasses
+from kdx.losses.openvocab.region_distillation import EmbeddingL1
+from kdx.methods.detect import Detect, learning_inputs
+from kdx.methods.term_sum import temperature_report
+from kdx.tasks.open_boxes import BY_IMAGE, OpenBoxes
+
+
+class OpenVocabulary(Detect):
+    """A detector that learns base classes from boxes, proposals' embeddings, and all classes from pseudo boxes.
+
+    On scenes with boxes, the terms of boxes are computed; on image-labelled scenes, the regions are the pseudo boxes,
+    and the terms of boxes are 0. Terms on proposals are computed on both. A logged mean of a term counts the batches
+    on which it is 0.
+
+    Args:
+        student, spec, terms, weights, temperature: As in `Detect`; the terms are `DetectorTerm`s.
+
+    Raises:
+        UserError: The data set has no proposals, or a term is not one of a detector.
+
+    References:
+        Rasheed et al., "Bridging the Gap between Object and Image-level Representations for Open-Vocabulary
+        Detection", 2022. https://arxiv.org/abs/2207.03482
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        spec: DataSpec,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, Weight],
+        temperature: Positive | Schedule | None,
+    ):
+        if not isinstance(spec.task, OpenBoxes):
+            raise UserError(
+                "an open-vocabulary method needs a data set with novel classes, such as dataset=open_scenes"
+            )
+        super().__init__(student, spec, terms, weights, temperature)
+        own: dict[str, DetectorTerm] = {}
+        for name, term in terms.items():
+            if not isinstance(term, DetectorTerm):
+                raise UserError(f"method.terms.{name}: {type(term).__name__} is no term of a detector")
+            own[name] = term
+            if isinstance(term, SeenClasses):
+                term.leave_out(spec.task.novel)
+        self._on_boxes = [name for name, term in own.items() if term.on_boxes]
+        self._on_images = [name for name, term in own.items() if term.on_images]
+        self._distils = any(isinstance(term, EmbeddingL1) for term in own.values())
+
+    def forward(self, batch: Batch, progress: Progress) -> Step:
+        by_image = bool(batch.target(BY_IMAGE)[0])
+        inputs = pseudo_inputs(batch) if by_image else learning_inputs(batch, progress, self.salt)
+        if self._distils:
+            inputs["proposals"] = batch.target("proposals")
+        student: Outputs = self.student(inputs).float()
+        names = self._on_images if by_image else self._on_boxes
+        if not names:
+            raise UserError("no term of this method learns from image-labelled scenes; set dataset.image_size=0")
+        found = self.values(student, student.detach(), batch, progress, names)
+        none = torch.zeros((), device=batch.device)
+        terms: dict[str, Tensor] = {name: found.get(name, none) for name in self.terms}
+        return Step(terms, temperature_report(self.temperatures, progress), student.detach())
+
+
+def pseudo_inputs(batch: Batch) -> dict[str, Tree]:
+    """A batch's inputs with its pseudo boxes as the regions. Raises UserError if the inputs are no mapping."""
+    if not isinstance(batch.inputs, Mapping):
+        raise UserError("a detector reads images with their sizes, and this data set gives single tensors")
+    boxes = batch.target("pseudo_boxes")
+    owner = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
+    return {**batch.inputs, "regions": boxes.flatten(0, 1), "owner": owner}

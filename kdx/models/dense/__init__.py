@@ -1,0 +1,1 @@
+"""Networks with an answer for each pixel."""

@@ -1,0 +1,1 @@
+"""Open-vocabulary detection: class names as a classifier, and a small vision-language model."""
