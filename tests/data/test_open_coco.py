@@ -44,6 +44,7 @@ def test_novel_classes_have_no_box_in_training_and_some_in_the_test_set():
     assert data.task.count == 0 and not data.task.has_images
 
 
+@pytest.mark.slow
 def test_proposals_belong_to_their_images_in_pixels_of_the_input(tmp_path: Path):
     path = made(tmp_path / "p.safetensors", pseudo=True)
     data = coco(f"dataset.proposals='{path}'", "dataset.image_batches=2")
