@@ -10,6 +10,7 @@ kdx: experiments in knowledge distillation
 
   kdx train [group=option] [key=value] ...   train a student; -m runs a sweep    (kdx train --help)
   kdx study study=NAME [key=value] ...       run the trainings of a study and print its table
+  kdx plan study=NAME gain=0.3               seeds and hours that a claim of this size needs
   kdx verify TABLE [cells=3]                 train some runs of a table again and compare them
   kdx status [outputs/...]                   list the runs that are running, failed or waiting; count those done
   kdx report FOLDER ...                      write a page of tables and figures of the runs below folders
@@ -71,6 +72,12 @@ def _study(arguments: list[str]) -> None:
     study(arguments)
 
 
+def _plan(arguments: list[str]) -> None:
+    from kdx.commands.plan import main as plan
+
+    plan(arguments)
+
+
 def _verify(arguments: list[str]) -> None:
     from kdx.commands.verify import main as verify
 
@@ -119,6 +126,7 @@ def _completion(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "study": _study,
+    "plan": _plan,
     "verify": _verify,
     "status": _status,
     "report": _report,

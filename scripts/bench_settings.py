@@ -1,7 +1,7 @@
 """The benchmark's settings: each as a run built by the command, and as its bare mathematics."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,8 +54,10 @@ def overrides_of(setting: str, device: str) -> list[str]:
     }[{"sweep4-fast": "fast-shared"}.get(setting, setting.removeprefix("sweep4-"))]
 
 
-def config_of(teacher: str, student: str, setting: str, folder: Path, device: str) -> RunConfig:
-    """KD on CIFAR-shaped data in memory, without evaluation."""
+def config_of(
+    teacher: str, student: str, setting: str, folder: Path, device: str, more: Sequence[str] = ()
+) -> RunConfig:
+    """KD on CIFAR-shaped data in memory, without evaluation; `more` are overrides beside the setting's."""
     overrides = [
         "dataset=synthetic",
         "dataset.input_shape=[3,32,32]",
@@ -71,6 +73,7 @@ def config_of(teacher: str, student: str, setting: str, folder: Path, device: st
         f"paths.outputs={folder}",
         *ALL_PASS,
         *overrides_of(setting, device),
+        *more,
     ]
     return replace(prepare(compose(overrides)), evals={})
 

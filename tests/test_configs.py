@@ -113,7 +113,7 @@ LONG = {
     "tinybert/general",
 }
 # chosen together with what they are for, or composed with every config
-NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep"}
+NOT_CHOSEN = {"model", "study", "hydra", "local", "sweep", "seeds"}
 GROUPS = sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name not in NOT_CHOSEN)
 CHOICES = [f"{group}={name}" for group in GROUPS if group != "teacher" for name in options(group)]
 

@@ -21,6 +21,7 @@ KINDS = {
     "experiments": "experiment",
     "recipes": "recipe",
     "studies": "study",
+    "seeds": "seeds",
     "sweeps": "sweep",
     "evals": "evals",
     "transfers": "transfer",

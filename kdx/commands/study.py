@@ -21,6 +21,7 @@ fresh=true trains everything again. A failed run stops no other.
   only=render            writes the table from finished runs and trains nothing
   scale=smoke            a preset of a table: smoke (a short test), cpu (a part of the table), paper (as published)
   overrides=["dataset.root=/data","teacher.checkpoint=net.pt"]     overrides of every run
+  seeds=auto seeds.max=10 seeds.width=0.2    seeds until each difference to the baseline is decided
   rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run
 
 studies: {studies}
@@ -64,8 +65,8 @@ def main(arguments: Sequence[str]) -> None:
     from kdx.studies.options import Options
     from kdx.studies.study import check_study
 
-    chosen = Options(**asked)
     try:
+        chosen = Options(**asked)
         study = check_study(make(composed.config["study"]), chosen)
     except (UserError, ValueError) as error:
         _say(error)

@@ -73,6 +73,7 @@ NEUTRAL = {
 # Seeds distinguish repetitions of one experiment.
 SEEDS = ("seed", "data_seed")
 
+SETS = re.compile(r"^evals\.[^.]+\.sets\.[^.]+\.")
 MEMBER = re.compile(r"^teacher\.members\.[^.]+\.")
 
 
@@ -212,5 +213,6 @@ def _is_checkpoint(path: str) -> bool:
 
 
 def _as_own(path: str) -> str:
-    """The key without the member or the teacher's training that it belongs to: they follow the same rules."""
-    return MEMBER.sub("teacher.", path).removeprefix("teacher.training.")
+    """The key without the member, the teacher's training or the evaluator's data set that it belongs to: all follow the
+    same rules."""
+    return SETS.sub("dataset.", MEMBER.sub("teacher.", path).removeprefix("teacher.training."))

@@ -197,8 +197,8 @@ class TrainLoader(_Loader):
                 f"each of {world_size()} processes needs an example of every batch; the batch_size is {batch_size}, "
                 f"and the last batch of an epoch has {self.last_batch} (trainer.drop_last=true leaves it out)"
             )
-        self._length, self._spec, self._seed = len(order), spec, data_seed
-        self._mixing = augmentation.mixing
+        self._length, self._mixing = len(order), augmentation.mixing
+        self.data, self.spec, self.augmentation, self.order, self.seed = data, spec, augmentation, order, data_seed
         if isinstance(data, SceneSet):
             if augmentation != PLAIN and not isinstance(augmentation, BoxAugmentation):
                 raise DataError("this augmentation moves pixels and not boxes; choose augmentation=boxes or none")
@@ -208,13 +208,18 @@ class TrainLoader(_Loader):
             what = "vectors" if isinstance(data, VectorSet) else "texts"
             raise DataError(f"an augmentation changes images, and these inputs are {what}: augmentation=none")
 
+    @property
+    def divided(self) -> bool:
+        """Whether this process reads only its share of a batch."""
+        return self._steps.divided
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from step `start` on, both counted from 0; this process's shares of them."""
         for step, batch in self._batches(epoch, start, self.steps_per_epoch):
             if self._mixing is not None:
-                batch = self._mixing.apply(batch, self._spec.num_classes, self._seed, epoch, step)
+                batch = self._mixing.apply(batch, self.spec.num_classes, self.seed, epoch, step)
                 batch = batch.share(rank(), world_size())
-            elif self._steps.divided:
+            elif self.divided:
                 batch = replace(batch, whole=min(self.batch_size, self._length - step * self.batch_size))
             yield batch
 

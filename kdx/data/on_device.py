@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from kdx.core.batch import Batch
-from kdx.data.loaders import Epochs
+from kdx.data.loaders import Epochs, TrainLoader
+from kdx.data.resident import ResidentLoader, can_stay
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
@@ -42,6 +43,13 @@ def _receive(batch: Batch, arrived: torch.cuda.Event) -> Batch:
     for tensor in batch.tensors:
         tensor.record_stream(stream)  # keeps the allocator from reusing the memory while this stream still reads
     return batch
+
+
+def device_loader(loader: Epochs, device: torch.device) -> Epochs:
+    """A training loader with its batches on a device: made there on a GPU where its images can stay, else copied."""
+    if device.type == "cuda" and isinstance(loader, TrainLoader) and can_stay(loader):
+        return ResidentLoader(loader, device)
+    return OnDevice(loader, device)
 
 
 class OnDevice:

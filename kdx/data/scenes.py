@@ -12,7 +12,7 @@ from kdx.core.notice import notice
 from kdx.core.ranges import PositiveInt
 from kdx.core.spec import Scenes
 from kdx.data.dataset import ImageDataset
-from kdx.data.encoded import Encoded, resized
+from kdx.data.encoded import Encoded, ImageFiles, resized
 from kdx.data.sets import DataError, ExampleSet, ImageSet
 from kdx.tasks.boxes import Boxes
 
@@ -119,9 +119,8 @@ class SceneSet(ImageSet):
         pixels = self.whole(index)
         real, fitted = pixels.shape[0] / pixels.shape[1], h / w
         if min(real, fitted) * (1 + 1.5 / min(h, w)) < max(real, fitted):
-            raise DataError(
-                f"image {index} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation another shape"
-            )
+            name = self.source.paths[index] if isinstance(self.source, ImageFiles) else f"image {index}"
+            raise DataError(f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, its annotation another shape")
         return pixels if pixels.shape[:2] == (h, w) else resized(pixels, h, w)
 
     def rows(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:

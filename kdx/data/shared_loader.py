@@ -6,6 +6,11 @@ from kdx.core.batch import Batch
 from kdx.data.loaders import Epochs
 
 Where = tuple[int, int]  # epoch, step
+Making = Callable[[Callable[[], Batch]], Batch]
+
+
+def at_once(read: Callable[[], Batch]) -> Batch:
+    return read()
 
 
 class SharedLoader:
@@ -17,10 +22,11 @@ class SharedLoader:
     Args:
         loader: The underlying loader, on the device of all runs.
         on_batch: Callback for each new current batch.
+        make: Calls the function that reads a batch; runs whose work overlaps on a GPU wait for it.
     """
 
-    def __init__(self, loader: Epochs, on_batch: Callable[[Batch], None]):
-        self.loader, self.on_batch = loader, on_batch
+    def __init__(self, loader: Epochs, on_batch: Callable[[Batch], None], make: Making = at_once):
+        self.loader, self.on_batch, self.make = loader, on_batch, make
         self.steps_per_epoch, self.last_batch = loader.steps_per_epoch, loader.last_batch
         self.examples_per_epoch = loader.examples_per_epoch
         self._source: Iterator[Batch] = iter(())
@@ -40,7 +46,7 @@ class SharedLoader:
             return self._batch
         if where != self._next:
             self._source = self.loader.epoch(*where)
-        self._batch = batch = next(self._source)
+        self._batch = batch = self.make(lambda: next(self._source))
         self._where, self._next, self._versions = where, (where[0], where[1] + 1), _versions(batch)
         self.on_batch(batch)
         return batch

@@ -19,6 +19,8 @@ def check_names(terms: Iterable[str], weights: Iterable[str]) -> None:
     stray = set(terms) ^ set(weights)
     if stray:
         raise UserError(f"terms and weights must have the same names; on one side only: {', '.join(sorted(stray))}")
+    if taken := [name for name in terms if hasattr(nn.ModuleDict, name)]:
+        raise UserError(f"a term cannot be called '{taken[0]}'; torch reserves that name, choose another")
 
 
 def temperatures_in_use(

@@ -1,6 +1,6 @@
 """Base class of the package's networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -46,10 +46,10 @@ class Net(nn.Module):
         """The batch norm whose output is each `stageN.preact`, by role. OFD derives its margins from them."""
         return {}
 
-    def _norm(self, path: str) -> nn.BatchNorm2d:
-        norm = self.get_submodule(path)
-        assert isinstance(norm, nn.BatchNorm2d)
-        return norm
+    def _norms(self, paths: Mapping[str, str]) -> dict[str, nn.BatchNorm2d]:
+        """The modules at these paths, by role, without those that another norm replaces."""
+        found = {role: self.get_submodule(path) for role, path in paths.items()}
+        return {role: norm for role, norm in found.items() if isinstance(norm, nn.BatchNorm2d)}
 
 
 def stages_after(role: str, stages: Sequence[M], first: int) -> list[tuple[int, M]]:

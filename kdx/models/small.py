@@ -153,7 +153,7 @@ class SmallCNN(Net):
         return self.fc
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
-        return {f"stage{i + 1}.preact": self._norm(f"convs.{i}.1") for i in range(len(self.convs))}
+        return self._norms({f"stage{i + 1}.preact": f"convs.{i}.1" for i in range(len(self.convs))})
 
     def forward(self, x: Tensor) -> Outputs:
         preact = self.convs[0](x)

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.seed import get_rng_state, set_rng_state
+from kdx.runs.build import make
 from kdx.runs.export import folder_of
 from kdx.runs.fused import FusedRuns
+from kdx.runs.lanes import Lanes, OneLane, lanes_on
 from kdx.runs.results import Result
 from kdx.runs.reuse.record import reused
 from kdx.runs.run import in_steps
@@ -34,8 +36,8 @@ def run_together(configs: Sequence[RunConfig]) -> Iterator[tuple[int, Result | E
             waiting.append(place)
         else:
             yield place, result
-    fused = FusedRuns(len(waiting))
-    members = [_Member(place, configs[place], fused) for place in waiting]
+    fused = FusedRuns(len(waiting), _lanes(configs, len(waiting)))
+    members = [_Member(place, lane, configs[place], fused) for lane, place in enumerate(waiting)]
     try:
         for member in list(members):  # all runs are set up before the first step
             if (outcome := member.proceed()) is not None:
@@ -52,12 +54,20 @@ def run_together(configs: Sequence[RunConfig]) -> Iterator[tuple[int, Result | E
             member.stop()
 
 
+def _lanes(configs: Sequence[RunConfig], size: int) -> Lanes | OneLane:
+    """Streams of the runs that train; runs that cannot have their device report it themselves."""
+    try:
+        return lanes_on(make(configs[0].trainer).pick_device(), size) if size > 1 else OneLane()
+    except (UserError, ValueError):
+        return OneLane()
+
+
 class _Member:
     """A run, with the state of the global random generators between its steps."""
 
-    def __init__(self, place: int, config: RunConfig, fused: FusedRuns):
-        self.place, self.step = place, 0
-        self._alone = fused.size == 1
+    def __init__(self, place: int, lane: int, config: RunConfig, fused: FusedRuns):
+        self.place, self.lane, self.step = place, lane, 0
+        self._alone, self._lanes = fused.size == 1, fused.lanes
         self._run, self._streams = in_steps(config, fused), None
 
     def proceed(self) -> Result | Exception | None:
@@ -65,7 +75,8 @@ class _Member:
         if self._streams is not None:
             set_rng_state(self._streams)
         try:
-            self.step = next(self._run)
+            with self._lanes.turn(self.lane):
+                self.step = next(self._run)
         except StopIteration as end:
             return end.value
         except Exception as error:

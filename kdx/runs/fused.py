@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 import torch
 
 from kdx.config.schema import RunConfig
+from kdx.core.batch import Batch
 from kdx.core.tree import leaves
 from kdx.data.loaders import Loaders
-from kdx.data.on_device import OnDevice
+from kdx.data.on_device import device_loader
 from kdx.data.shared_loader import SharedLoader
 from kdx.models.teachers.shared_outputs import SharedOutputs
+from kdx.runs.lanes import Lanes, OneLane
 from kdx.runs.teacher import Teacher
 
 # Keys of the trainer in which fused runs may differ: none changes the data or the machine's settings
@@ -36,12 +38,13 @@ class FusedRuns:
 
     Args:
         size: Number of runs. A single run shares nothing.
+        lanes: Streams of the runs; None for one order of all work.
     """
 
-    def __init__(self, size: int = 1):
-        self.size = size
+    def __init__(self, size: int = 1, lanes: Lanes | OneLane | None = None):
+        self.size, self.lanes = size, lanes or OneLane()
         self.fingerprints: dict[str, Any] = {}  # of data sets, see `kdx.runs.reuse.record.sources`
-        self._answers = SharedOutputs()
+        self._answers = SharedOutputs(self.lanes.shared)
         self._loaders: Callable[[], Loaders] | None = None
         self._teacher: Callable[[], Teacher] | None = None
 
@@ -50,15 +53,18 @@ class FusedRuns:
 
         def alone() -> Loaders:
             loaders = make()
-            return replace(loaders, train=OnDevice(loaders.train, device))
+            return replace(loaders, train=device_loader(loaders.train, device))
 
         if self.size == 1:
             return alone()
 
         def shared() -> Loaders:
-            loaders = alone()
-            train = SharedLoader(loaders.train, lambda batch: self._answers.hold(leaves((batch.inputs, *batch.views))))
-            return replace(loaders, train=train)
+            loaders = self.lanes.shared(alone)
+
+            def hold(batch: Batch) -> None:
+                self._answers.hold(leaves((batch.inputs, *batch.views)))
+
+            return replace(loaders, train=SharedLoader(loaders.train, hold, self.lanes.shared))
 
         if self._loaders is None:
             self._loaders = _once(shared)
@@ -70,7 +76,7 @@ class FusedRuns:
             return make()
 
         def shared() -> Teacher:
-            teacher = make()
+            teacher = self.lanes.shared(make)
             self._answers.share(teacher.network)
             return teacher
 

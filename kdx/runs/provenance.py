@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,15 @@ def commit() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of kdx, of Python and of the packages that results depend on."""
-    return {"kdx": kdx.__version__, "python": platform.python_version()} | {p: version(p) for p in PACKAGES}
+    """Versions of kdx, of Python and of the packages that results depend on; "missing" for one that is not there."""
+    return {"kdx": kdx.__version__, "python": platform.python_version()} | {p: _version(p) for p in PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -105,7 +105,8 @@ class Chain:
         names = [f"{label}, seed {seed}" for label in shown for seed in self.seeds]
         told = {name: line.partition(": ")[2] for name in names for line in lines if line.startswith(f"{name}: ")}
         source = Source(type(self).__name__, self.protocol, made)
-        self._table.present(results, told, paths, options, source)
+        seeds = {label: list(self.seeds) for label in shown}
+        self._table.present(results, told, paths, options, source, seeds, None)
         return lines
 
     def check(self, labels: Sequence[str], overrides: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ class DataFree:
         grid: Rows of runs.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows"})  # images are made for the seeds of the grid
 
     inversions: Mapping[str, Inversion]
     grid: Grid

@@ -1,21 +1,26 @@
 """A study of rows of overrides, each with several seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, ClassVar
 
 from kdx.config.compose import compose
 from kdx.config.identity import left_out
 from kdx.core.errors import UserError
 from kdx.pool.pool import look_up, run_all
+from kdx.pool.task import Failure
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, select
 from kdx.studies.scales import Preset, chosen, latest, presets
+from kdx.studies.until_decided import Key, nth_seed, run_until_decided
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.manifest import Made
 from kdx.tables.publish import Source, publish
 from kdx.tables.table import TEACHER, Table
+
+Notes = Callable[[Mapping[str, Mapping[int, Result]]], Sequence[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,7 @@ class Grid:
         scales: Presets by name, for `scale=NAME`; a preset's files lie in the directory `NAME` below the study's.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale"})
+    accepts: ClassVar[frozenset[str]] = frozenset({"rows", "scale", "seeds"})
 
     name: str
     title: str
@@ -85,39 +90,91 @@ class Grid:
         Returns:
             A line for each failure.
         """
+        return self.execute_with(paths, options, lambda _: [])
+
+    def execute_with(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
+        """`execute` with further notes.
+
+        Args:
+            paths, options: As in `execute`.
+            notes: Makes notes from the results by row and seed.
+        """
         if options.scale is not None:
             scale = chosen(self.scales, options.scale)
             place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
             scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={}, claims={})
-            return scaled.execute(paths, replace(options, scale=None))
-        place = options.place(paths)
+            return scaled._execute(paths, replace(options, scale=None), notes)
+        return self._execute(paths, options, notes)
+
+    def _execute(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
         rows = select(options.rows, list(self.rows), "rows")
-        # checks every config before the first run starts
-        recipes = {
-            (row, seed): latest([*self.recipe(self.rows[row], seed), *options.overrides])
-            for row in rows
-            for seed in self.seeds
-        }
-        configs = {key: prepare(compose([*place, *own])) for key, own in recipes.items()}
-        labels = {f"{row}, seed {seed}": config for (row, seed), config in configs.items()}
-        found, failures = (
-            run_all(labels, options.jobs, options.retry, options.together) if options.only is None else look_up(labels)
-        )
-        lines = list(map(str, failures))
+        if options.seeds is not None:
+            rows = self._compared(rows)
+        recipes: dict[Key, list[str]] = {}
+        lines: list[str] = []
+        reasons: dict[str, str] = {}
+
+        def run(keys: Sequence[Key]) -> dict[Key, Result]:
+            found, failures = self._run(keys, recipes, options.place(paths), options)
+            lines.extend(map(str, failures))
+            reasons.update({failure.label: failure.error for failure in failures})
+            return found
+
+        if options.seeds is None:
+            seeds, stopped = {row: list(self.seeds) for row in rows}, None
+            found = run([(row, seed) for row in rows for seed in self.seeds])
+        else:
+            assert self.baseline is not None
+            seeds, found, stopped = run_until_decided(
+                rows, self.baseline, self.seeds, options.seeds, self.columns[0], self.protocol, run
+            )
         if not found:
             return lines or ["no run has a result"]
-        results = {
-            row: {seed: found[label] for seed in self.seeds if (label := f"{row}, seed {seed}") in found}
-            for row in rows
-        }
+        results = {row: {seed: found[row, seed] for seed in seeds[row] if (row, seed) in found} for row in rows}
         made = [
-            Made(label, row, recipes[row, seed], found[label])
-            for row, seed in recipes
-            if (label := f"{row}, seed {seed}") in found
+            Made(_label(row, seed), row, recipes[row, seed], result)
+            for row, of in results.items()
+            for seed, result in of.items()
         ]
         source = Source(type(self).__name__, self.protocol, made)
-        self.present(results, {failure.label: failure.error for failure in failures}, paths, options, source)
+        self.present(results, reasons, paths, options, source, seeds, stopped, notes(results))
         return lines
+
+    def _compared(self, rows: Sequence[str]) -> list[str]:
+        """The rows and the baseline. Raises UserError for a study without comparisons."""
+        if self.baseline is None:
+            raise UserError(f"the study '{self.name}' has no baseline (study.baseline), so there is nothing to decide")
+        return [row for row in self.rows if row in rows or row == self.baseline]
+
+    def _run(
+        self, keys: Sequence[Key], recipes: dict[Key, list[str]], place: Sequence[str], options: Options
+    ) -> tuple[dict[Key, Result], list[Failure]]:
+        """Run what is missing, and add the overrides of each run to `recipes`; with `only=render` nothing runs."""
+        recipes |= {(row, seed): latest([*self.recipe(self.rows[row], seed), *options.overrides]) for row, seed in keys}
+        # checks every config before the first run starts
+        configs = {_label(*key): prepare(compose([*place, *recipes[key]])) for key in keys}
+        if options.only is None:
+            found, failures = run_all(configs, options.jobs, options.retry, options.together)
+        else:
+            found, failures = look_up(configs)
+        return {key: found[_label(*key)] for key in keys if _label(*key) in found}, failures
+
+    def seen(self, paths: Mapping[str, str], options: Options) -> dict[str, dict[int, Result]]:
+        """Finished runs of the compared rows by seed: the listed seeds, and those after them until one is missing.
+
+        Raises:
+            UserError: The study has no baseline.
+        """
+        found: dict[str, dict[int, Result]] = {}
+        for row in self._compared(select(options.rows, list(self.rows), "rows")):
+            found[row] = {}
+            for place in count():
+                key = row, nth_seed(self.seeds, place)
+                result, _ = self._run([key], {}, options.place(paths), replace(options, only="render"))
+                if not result and place >= len(self.seeds):
+                    break
+                found[row] |= {seed: of for (_, seed), of in result.items()}
+        return found
 
     def present(
         self,
@@ -126,6 +183,9 @@ class Grid:
         paths: Mapping[str, str],
         options: Options,
         source: Source,
+        seeds: Mapping[str, Sequence[int]],
+        stopped: Mapping[str, str] | None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Write and print the table.
 
@@ -135,8 +195,11 @@ class Grid:
             paths: The config's paths.
             options: Options of the command line.
             source: The runs, for the manifest.
+            seeds: Seeds of each row.
+            stopped: Why each row has no further seeds; None for listed seeds.
+            notes: Further notes, which come first.
         """
-        lacking = [f"{row}, seed {seed}" for row, of in results.items() for seed in self.seeds if seed not in of]
+        lacking = [_label(row, seed) for row, of in results.items() for seed in seeds[row] if seed not in of]
         table = Table.build(
             title=self.title,
             results=results,
@@ -146,9 +209,11 @@ class Grid:
             cost_row=self.cost_row if results.get(self.cost_row or "") else None,
             teacher_row=self.teacher_row,
             wanted=len(self.seeds),
+            stopped=stopped,
             missing=[f"{label}: {reasons.get(label, 'not run')}" for label in lacking],
             varied=self._varied(),
         )
+        table = replace(table, notes=[*notes, *table.notes])
         if self.baseline is not None and not results.get(self.baseline):
             line = f"no differences, since the baseline '{self.baseline}' has no result"
             table = replace(table, notes=[line, *table.notes])
@@ -169,3 +234,7 @@ class Grid:
         """Overrides of a run: those of all runs, its own, and those of its seed."""
         whole = [*self.overrides, *own, *self.seed_overrides]
         return [override.replace("{seed}", str(seed)) for override in whole]
+
+
+def _label(row: str, seed: int) -> str:
+    return f"{row}, seed {seed}"

@@ -7,9 +7,10 @@ from typing import Literal
 
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.ranges import PositiveInt
+from kdx.tables.sequential import Seeds
 
 # options that a study may leave out, see `Study.accepts`
-NARROWING = ("scale", "rows", "columns")
+NARROWING = ("scale", "rows", "columns", "seeds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class Options:
         retry: "failed" trains failed runs again; None reports them.
         rows: Rows to run, as names or patterns such as "KD*"; None for all.
         columns: Columns to run, likewise.
+        seeds: When a comparison has enough seeds; None for the seeds that the study lists.
         overrides: Overrides of every run, after the study's own.
     """
 
@@ -40,7 +42,12 @@ class Options:
     retry: Literal["failed"] | None
     rows: Sequence[str] | None
     columns: Sequence[str] | None
+    seeds: Seeds | None
     overrides: Sequence[str]
+
+    def __post_init__(self):
+        if isinstance(self.seeds, Mapping):  # a config holds it as a plain mapping
+            object.__setattr__(self, "seeds", Seeds(**self.seeds))
 
     @property
     def together(self) -> int:

@@ -17,8 +17,8 @@ class Study(Protocol):
     `execute`. A study of your own lies in a folder that `--config-dir` names.
 
     Attributes:
-        accepts: Options of the command line that this study applies, out of "scale", "rows" and "columns". The other
-            options apply to every study.
+        accepts: Options of the command line that this study applies, out of "scale", "rows", "columns" and "seeds". The
+            other options apply to every study.
     """
 
     accepts: ClassVar[frozenset[str]]
@@ -53,6 +53,6 @@ def check_study(study: object, options: Options) -> Study:
             below(Path("studies"), name, "study.name")
     for name in NARROWING:
         if getattr(options, name) is not None and name not in study.accepts:
-            known = ", ".join(sorted(study.accepts)) or "neither scale nor rows nor columns"
+            known = ", ".join(sorted(study.accepts)) or "none of scale, rows, columns and seeds"
             raise UserError(f"{name}: a {type(study).__name__} study does not apply this option; it applies {known}")
     return study

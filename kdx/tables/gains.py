@@ -74,6 +74,11 @@ def legend(gains: Sequence[Comparison], metric: Metric | None) -> list[str]:
     line = (
         f"differences have intervals of {100 * CONFIDENCE:.0f} %, {how}; over seeds: for this test set, not for others"
     )
+    if any(gain.anytime for gain in known):
+        line += (
+            "; seeds were added until each was decided, so intervals are of a confidence sequence and p-values anytime-"
+            "valid, which hold wherever one stops (Lai 1976; Wang and Ramdas 2023, mixture of t likelihood ratios)"
+        )
     if whole:
         line += "; over seeds and examples: the test set counts as a sample (covers 95 to 98 % with 2 to 5 seeds)"
     size = f", {fixed(grain, metric.digits, metric.scale)} {metric.heading}".rstrip() if metric is not None else ""
@@ -89,7 +94,8 @@ def legend(gains: Sequence[Comparison], metric: Metric | None) -> list[str]:
         f"{k} comparison{'s' if k > 1 else ''}, judged over {rests}: {alone} differ{'s' if alone == 1 else ''} from "
         f"zero alone, {kept} after Holm's correction (marked *)"
     )
-    chance = None if metric is None else best_by_chance(judged)
+    # of differences with as many seeds alone
+    chance = None if metric is None or any(gain.anytime for gain in judged) else best_by_chance(judged)
     if metric is not None and chance is not None:
         shown = f"{fixed(chance, metric.digits, metric.scale)} {metric.heading}".rstrip()
         line += f"; by chance the best of {k} without effect would differ by {shown}"

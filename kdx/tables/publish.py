@@ -57,7 +57,8 @@ def publish(
     for suffix, text in files.items():
         (folder / f"table.{suffix}").write_text(text)
     draw(table, folder / "table.png", first=TEACHER if TEACHER in table.cells else None)
-    write_manifest(folder, "table", paths, name, source, table.columns, files)
+    if source.made:
+        write_manifest(folder, "table", paths, name, source, table.columns, files)
     print("\n".join([table.text(), "", *more]) if more else table.text())
     print(f"\n{folder}/table.md, table.csv, table.png, table.{SUFFIX}")
 

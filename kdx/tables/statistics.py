@@ -11,6 +11,7 @@ from functools import cached_property
 
 from kdx.core.metric import digits_of, fixed, short
 from kdx.tables.examples import Outcomes, example_variance
+from kdx.tables.sequential import e_value, sequence_half_width
 from kdx.tables.student_t import half_width, t_quantile, two_sided
 
 CONFIDENCE = 0.95
@@ -80,6 +81,8 @@ class Comparison:
         freedom: Its degrees of freedom.
         examples: Standard error over the test examples, on top of `error`; None if the outcomes are not known.
         grain: Smallest difference that counts: one test example, or one unit of the last digit shown.
+        anytime: Whether seeds were added until the difference was decided: then interval and p-value are those of
+            `kdx.tables.sequential`, which hold at every number of seeds.
     """
 
     left: Summary
@@ -90,6 +93,7 @@ class Comparison:
     freedom: float
     examples: float | None
     grain: float
+    anytime: bool = False
 
     @property
     def paired(self) -> bool:
@@ -102,7 +106,10 @@ class Comparison:
 
     @cached_property
     def interval(self) -> Interval:
-        """95 % interval of the difference over seeds, given the test set; Student's over pairs, else Welch's."""
+        """95 % interval of the difference over seeds, given the test set; Student's over pairs, else Welch's.
+
+        With `anytime` the interval of the confidence sequence, infinite before it can decide anything.
+        """
         return self._interval(0.0)
 
     @cached_property
@@ -117,6 +124,8 @@ class Comparison:
             return math.nan
         # a difference of one grain is none, whichever way it was rounded
         distance = abs(self.gain.mean) if abs(self.gain.mean) > self.grain * (1 + ROUNDING) else 0.0
+        if self.anytime:
+            return min(1.0, 1 / e_value(distance, self.error * math.sqrt(self.gain.n), self.gain.n))
         return two_sided(distance, self.error, self.freedom, self.examples or 0.0)
 
     @property
@@ -133,7 +142,11 @@ class Comparison:
         if math.isnan(self.error):
             return NONE
         # a difference below the grain is indistinguishable from zero, however small the spread
-        half = max(half_width(1 - CONFIDENCE, self.error, self.freedom, examples), self.grain)
+        if self.anytime:
+            half = sequence_half_width(1 - CONFIDENCE, self.error * math.sqrt(self.gain.n), self.gain.n)
+        else:
+            half = half_width(1 - CONFIDENCE, self.error, self.freedom, examples)
+        half = max(half, self.grain)
         return self.gain.mean - half, self.gain.mean + half
 
 
@@ -142,6 +155,7 @@ def compare(
     baseline: Mapping[int, float],
     grain: float = 0.0,
     outcomes: tuple[Outcomes, Outcomes] | None = None,
+    anytime: bool = False,
 ) -> Comparison:
     """Compare values by seed, paired where `pairs` finds pairs.
 
@@ -149,11 +163,15 @@ def compare(
         values, baseline: Values by seed.
         grain: Smallest difference that counts, see `Comparison`.
         outcomes: Outcomes of the test examples by seed, of both sides; None if they were not kept.
+        anytime: Whether seeds were added until the difference was decided, see `Comparison`. All seeds in common are
+            pairs then, and the outcomes of examples are not used.
 
     Raises:
-        ValueError: A side is empty.
+        ValueError: A side is empty, or there is no pair for `anytime`.
     """
-    seeds = pairs(values, baseline)
+    seeds = tuple(seed for seed in values if seed in baseline) if anytime else pairs(values, baseline)
+    if anytime and not seeds:
+        raise ValueError("the seeds of both sides are different, so that there are no pairs")
     if seeds:
         values, baseline = ({seed: of[seed] for seed in seeds} for of in (values, baseline))
     right, left = Summary.of(list(values.values())), Summary.of(list(baseline.values()))
@@ -166,10 +184,10 @@ def compare(
     # a spread below that of rounding to the grain, uniform on both sides, is not known
     error = max(error, grain / math.sqrt(6 * gain.n)) if not math.isnan(error) else error
     examples = None
-    if outcomes is not None and min(left.n, right.n) > 1:
+    if outcomes is not None and min(left.n, right.n) > 1 and not anytime:
         ours, theirs = ([of[seed] for seed in side] for of, side in zip(outcomes, (values, baseline), strict=True))
         examples = math.sqrt(example_variance(ours, theirs, bool(seeds)))
-    return Comparison(left, right, gain, seeds, error, freedom, examples, grain)
+    return Comparison(left, right, gain, seeds, error, freedom, examples, grain, anytime)
 
 
 def pairs(values: Mapping[int, object], baseline: Mapping[int, object]) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ TEACHER = "teacher"
 LINE = 118  # characters of a note's line in a terminal
 # columns that compare a row with a reference row
 DERIVED = ("cost", GAIN)
+STOPPED = "stopped"  # column of the reason, where seeds were added until a difference was decided
 CSV_HEADER = ["row", "metric", "mean", "std", "n", "wanted", "low", "high", "low_with_examples", "high_with_examples"]
 CSV_HEADER += ["p", "p_holm", "seeds", "values"]
 
@@ -44,6 +45,7 @@ class Table:
         wanted: Number of runs that each row should have.
         gains: Differences to the baseline in the first column, by row.
         baseline: The row that differences are taken to; None for none.
+        stopped: Why a row has no further seeds, where they were added until its difference was decided.
         notes: Protocol, population, hardware and code behind the numbers.
         shown: How the columns' metrics are shown.
     """
@@ -55,6 +57,7 @@ class Table:
     wanted: Mapping[str, int]
     gains: Mapping[str, Comparison] = field(default_factory=dict)
     baseline: str | None = None
+    stopped: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str]
     shown: Catalogue
 
@@ -88,6 +91,7 @@ class Table:
         wanted: int = 1,
         missing: Sequence[str] = (),
         varied: Sequence[str] = (),
+        stopped: Mapping[str, str] | None = None,
     ) -> "Table":
         """Summarise the runs of each row.
 
@@ -97,6 +101,7 @@ class Table:
         Args:
             results: Results by row and seed; a row may lack seeds, or all.
             wanted: Number of seeds of each row.
+            stopped: Why each row has no further seeds, where seeds were added until the differences were decided.
             missing: A line for each run without a result.
             varied: Keys of the config that change from seed to seed.
         """
@@ -119,18 +124,13 @@ class Table:
             }
         runs = [r for of in results.values() for r in of.values()]
         main, shown = columns[0], Shown(runs)
-        gains = {}
+        gains: dict[str, Comparison] = {}
         if baseline is not None and main in values[baseline]:
-            tested = {int(r.data["examples"]["test"]) for r in runs}
-            examples = next(iter(tested)) if len(tested) == 1 else None
-            for row, of in values.items():
-                if row == baseline or main not in of:
-                    continue
-                ours, theirs = of[main], values[baseline][main]
-                unit = 10.0 ** -shown[main].digits / shown[main].scale
-                grain = grain_of([*ours.values(), *theirs.values()], examples, unit)
-                outcomes = outcomes_of(results[row], results[baseline], main, protocol)
-                gains[row] = compare(ours, theirs, grain, outcomes)
+            gains = {
+                row: difference(results[row], results[baseline], main, protocol, stopped is not None)
+                for row, of in values.items()
+                if row != baseline and main in of
+            }
         if teacher_row:
             values = {**teachers_by_row(results, columns, TEACHER, baseline), **values}
         plain = cls.of(title, columns, values, wanted, (), shown)
@@ -140,7 +140,10 @@ class Table:
             *(f"missing: {line}" for line in missing),
             *run_notes(results, protocol, varied),
         ]
-        return replace(plain, wanted={**plain.wanted, **own}, gains=gains, baseline=baseline, notes=notes)
+        more = {**plain.wanted, **own}
+        if stopped is not None:
+            more |= {row: len(of) for row, of in results.items()}
+        return replace(plain, wanted=more, gains=gains, baseline=baseline, notes=notes, stopped=stopped or {})
 
     @property
     def n(self) -> dict[str, int]:
@@ -168,13 +171,18 @@ class Table:
         heads = [
             self.heading(c) + (" ± sd" if spread and c not in (GAIN, EXAMPLES) else "") for c in self.printed_columns
         ]
-        return ["", *heads, "n"]
+        return ["", *heads, "n", *([STOPPED] if self.stopped else [])]
 
     def rows(self) -> list[list[str]]:
         """Formatted cells; "-" if not measured."""
         kept = survivors(self.gains)
         return [
-            [row, *(self._cell(row, column, row in kept) for column in self.printed_columns), self.count(row)]
+            [
+                row,
+                *(self._cell(row, column, row in kept) for column in self.printed_columns),
+                self.count(row),
+                *([self.stopped.get(row, "-")] if self.stopped else []),
+            ]
             for row in self.cells
         ]
 
@@ -213,7 +221,8 @@ class Table:
         """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(CSV_HEADER)
+        ends_with = [STOPPED] if self.stopped else []
+        writer.writerow([*CSV_HEADER, *ends_with])
         adjusted = holm({row: gain.p for row, gain in self.gains.items() if gain.enough})
         for row, of in self.cells.items():
             for column, summary in of.items():
@@ -221,7 +230,8 @@ class Table:
                 ends = clamped(summary.interval, self.form(column))
                 facts = [summary.mean, summary.std, summary.n, self.wanted[row], *ends, None, None, None, None]
                 names = [as_cell(row), as_cell(column)]
-                writer.writerow([*names, *_known(facts), _joined(known), _joined(known.values())])
+                why = [""] if self.stopped else []
+                writer.writerow([*names, *_known(facts), _joined(known), _joined(known.values()), *why])
             if row in self.gains:
                 gain = self.gains[row]
                 whole = gain.whole or (None, None)
@@ -229,8 +239,34 @@ class Table:
                 own, base = (self.values.get(r or "", {}).get(self.columns[0], {}) for r in (row, self.baseline))
                 each = [own[seed] - base[seed] for seed in gain.seeds if own and base]
                 more = [gain.p, adjusted.get(row)]
-                writer.writerow([as_cell(row), GAIN, *_known([*facts, *more]), _joined(gain.seeds), _joined(each)])
+                cells = [as_cell(row), GAIN, *_known([*facts, *more]), _joined(gain.seeds), _joined(each)]
+                writer.writerow([*cells, *([self.stopped.get(row, "")] if self.stopped else [])])
         return out.getvalue()
+
+
+def difference(
+    ours: Mapping[int, Result], theirs: Mapping[int, Result], metric: str, protocol: Protocol, anytime: bool
+) -> Comparison:
+    """The difference of two rows of runs.
+
+    Args:
+        ours, theirs: By seed, at least one each, with the metric.
+        metric, protocol: The compared number.
+        anytime: Whether seeds were added until the difference was decided.
+
+    Raises:
+        ValueError: A side is empty, or has no run with the metric.
+    """
+    runs = [*ours.values(), *theirs.values()]
+    form = Shown(runs)[metric]
+    own, base = (
+        {s: v for s, r in side.items() if (v := _value(r, metric, protocol)) is not None} for side in (ours, theirs)
+    )
+    tested = {int(run.data["examples"]["test"]) for run in runs}
+    unit = 10.0**-form.digits / form.scale
+    grain = grain_of([*own.values(), *base.values()], tested.pop() if len(tested) == 1 else None, unit)
+    outcomes = None if anytime else outcomes_of(ours, theirs, metric, protocol)
+    return compare(own, base, grain, outcomes, anytime)
 
 
 def clamped(interval: Interval, metric: Metric) -> Interval:

@@ -27,7 +27,7 @@ class MaskedTokens(BaseTask):
 
     Attributes:
         vocab_size: V.
-        length: Longest text, L, for made-up targets.
+        length: Tokens of a made-up text, for made-up targets.
 
     Example:
         >>> MaskedTokens(30522, 128).primary.heading

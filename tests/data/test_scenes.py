@@ -16,7 +16,7 @@ from kdx.data.sources.coco import Coco
 from kdx.data.sources.scenes import SyntheticScenes, drawn, tight
 from kdx.data.sources.voc import Voc
 from kdx.data.views.augment import PLAIN, Augmentation
-from kdx.data.views.boxes import BoxAugmentation, scene_views
+from kdx.data.views.boxes import BoxAugmentation, recoloured, scene_views
 
 REGIME: dict[str, Any] = {
     "fraction": 1.0,
@@ -118,6 +118,24 @@ def test_boxes_follow_the_pixels_through_resizing_cutting_and_flipping(epoch: in
     assert torch.equal(outside, torch.from_numpy(data.canvas(1)[0]))
     factor = scene.targets["scales"][0]
     assert factor[0] == pytest.approx(float(factor[1]), rel=0.05)
+
+
+def test_colours_change_as_torchvisions_do_one_after_another():
+    from torchvision.transforms.v2 import functional as reference
+
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(60, 190, (4, 9, 7, 3), generator=g, dtype=torch.uint8)
+    factors = 0.8 + 0.4 * torch.rand(3, 4, generator=g, dtype=torch.float64)
+    found = recoloured(images, *factors)
+    for i in range(4):
+        wanted = images[i].permute(2, 0, 1).float() / 255
+        brightness, contrast, saturation = factors[:, i].tolist()
+        wanted = reference.adjust_saturation(wanted, saturation)
+        wanted = reference.adjust_contrast(wanted, contrast)
+        wanted = reference.adjust_brightness(wanted, brightness)
+        assert (found[i].permute(2, 0, 1).float() - 255 * wanted).abs().max() <= 0.51 + 0.1
+    same = torch.ones(4, dtype=torch.float64)
+    assert torch.equal(recoloured(images, same, same, same), images)
 
 
 def test_an_object_that_leaves_the_window_is_padding():
@@ -258,6 +276,11 @@ def test_errors_of_coco_files_name_the_file(tmp_path: Path):
     coco_files(tmp_path)
     with pytest.raises(DataError, match="no category 'bird'"):
         coco(tmp_path, classes=["bird", "dog"]).load()
+    content = json.loads((tmp_path / "own/annotations/a.json").read_text())
+    content["images"][0]["height"] = 300
+    (tmp_path / "own/annotations/a.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"0\.png has 40 x 30 pixels, its annotation another shape"):
+        coco(tmp_path, in_memory=True).load()
     (tmp_path / "own/annotations/a.json").write_text("{}")
     with pytest.raises(DataError, match="no annotation file in COCO's format"):
         coco(tmp_path).load()

@@ -1,6 +1,5 @@
 """Terms on texts that the laws hold for; a new one joins by a line."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import text_references as loops
@@ -9,7 +8,7 @@ from law_case import CLASSES, Case
 from torch import Tensor
 
 from kdx.core.batch import TOKEN_MASK
-from kdx.core.spec import DataSpec
+from kdx.core.spec import DataSpec, Tokens
 from kdx.losses.features.distilbert import HiddenCosine
 from kdx.losses.features.pkd import PKD
 from kdx.losses.features.tinybert import TinyBERTAttention, TinyBERTHidden
@@ -20,21 +19,10 @@ from kdx.tasks.classes import Classes
 LENGTH = 4
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Made-up texts of 4 positions."""
-
-    shape = (LENGTH,)
-
-    def fake(self, size: int, device: torch.device | str) -> dict[str, Tensor]:
-        ones = torch.ones(size, LENGTH, dtype=torch.int64, device=device)
-        return {"input_ids": ones, TOKEN_MASK: ones}
-
-
 def texts(size: int) -> dict[str, Tensor]:
     """Texts of 2, 3, 4, 1, 2, ... tokens, and padding."""
     tokens = (torch.arange(size) + 1) % LENGTH + 1
-    return {**Texts().fake(size, "cpu"), TOKEN_MASK: (torch.arange(LENGTH) < tokens[:, None]).long()}
+    return {**SPEC.inputs.fake(size, "cpu"), TOKEN_MASK: (torch.arange(LENGTH) < tokens[:, None]).long()}
 
 
 def encoder(layers: int, heads: int, d: int) -> dict[str, tuple[int, ...]]:
@@ -46,7 +34,7 @@ def encoder(layers: int, heads: int, d: int) -> dict[str, tuple[int, ...]]:
     return {**states, **scores, **vectors, "pooled": (heads * d,)}
 
 
-SPEC = DataSpec(Classes(CLASSES), Texts(), 100, torch.arange(100) % CLASSES)
+SPEC = DataSpec(Classes(CLASSES), Tokens(50, LENGTH, 0, "made up"), 100, torch.arange(100) % CLASSES)
 STUDENT, WIDER, DEEPER = encoder(2, 2, 3), encoder(4, 2, 4), encoder(4, 3, 2)
 # of a wider teacher with as many heads, and of one as wide with more heads
 Wider = partial(Case, student=STUDENT, teacher=WIDER, spec=SPEC, inputs=texts)

@@ -13,7 +13,7 @@ from kdx.losses.logits.cross_entropy import CrossEntropy
 from kdx.losses.logits.kd import KD
 from kdx.losses.logits.tfkd import VirtualTeacher, virtual_divergence
 from kdx.methods.alone import Alone
-from kdx.methods.term_sum import temperatures_in_use
+from kdx.methods.term_sum import check_names, temperatures_in_use
 from kdx.tasks.classes import image_classes
 
 SPEC = image_classes(5, (3, 2, 2), 10, (0.0,) * 3, (1.0,) * 3)
@@ -78,3 +78,9 @@ def test_a_run_without_a_teacher_is_the_same_run_with_any(tiny):
     configs = [tiny("method=tfkd_reg", f"teacher.net.widths={widths}") for widths in ("[4,4,8,8]", "[6,6,6,6]")]
     assert all(config.teacher is None for config in configs)
     assert len({identity(config) for config in configs}) == 1
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "float"])
+def test_a_term_cannot_have_a_name_that_torch_reserves(name: str):
+    with pytest.raises(UserError, match=f"a term cannot be called '{name}'"):
+        check_names([name], [name])

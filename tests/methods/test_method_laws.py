@@ -38,7 +38,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "mlkd_ls": ("augmentation=two_shifts",),
     "mlkd_ls_shipped": ("augmentation=two_shifts",),
     "mlkd_shipped": ("augmentation=two_shifts",),
-    "minilm_v2": ("method.terms.queries.relation_heads=4",),
+    "minilm_v2": ("method.terms.query_relation.relation_heads=4",),
 }
 # parameters of the student behind all features that a method reads
 HEADLESS = ("student.fc.",)
@@ -150,9 +150,11 @@ def test_all_that_should_learn_does_and_nothing_else(scene: Scene, config):
     trainable = {n: p for n, p in scene.method.named_parameters() if p.requires_grad}
     unread = UNREAD.get(config.choices["method"], ("none",))
     intended = {n for n in trainable if not idle(scene.method, n) and not n.startswith(unread)}
-    assert scene.reached == intended
+    # a bias of all keys cancels in the softmax: its gradient is rounding, or 0
+    cancels = {n for n in trainable if n.endswith("key.bias")}
+    assert scene.reached - cancels == intended - cancels
     after = scene.method.state_dict()
-    assert not {n for n in intended if torch.equal(after[n], scene.first[n])}
+    assert not {n for n in intended - cancels if torch.equal(after[n], scene.first[n])}
     optimised = [id(p) for o in optimizers(scene.trainer.update) for g in o.param_groups for p in g["params"]]
     assert sorted(optimised) == sorted(id(p) for p in trainable.values())
 
@@ -222,7 +224,8 @@ def test_half_precision_networks_full_precision_losses(config, built):
     assert seen and set(seen) == {torch.float32}
     for step in steps:
         assert all(t.dtype == torch.float32 and t.isfinite() for t in step.terms.values())
-    assert all(v.isfinite().all() for v in trainer.method.training_state().values())
+    kept = trainer.method.training_state().values()
+    assert all(v.isfinite().all() for v in kept if isinstance(v, Tensor))
     assert {p.dtype for p in trainer.method.parameters()} == {torch.float32}
 
 

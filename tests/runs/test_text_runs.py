@@ -35,7 +35,7 @@ BASE = (
     "trainer.log_steps=1",
     "optimizer.lr=0.01",
     "logger=jsonl",
-    "teacher.recipe=['trainer.duration.steps=20']",
+    "teacher.recipe=['trainer.duration.epochs=null','trainer.duration.steps=20','optimizer.lr=0.01']",
 )
 
 
@@ -146,10 +146,6 @@ def test_speed_is_measured_for_student_and_teacher(texts):
         (("method=sobolev",), "a step of method=sobolev fails: this method needs inputs that are a single tensor"),
         (("method=at",), "the student has no stages"),
         (
-            ("student=cnn_small",),
-            "'dataset.input_shape', which does not exist in this config; this network reads images",
-        ),
-        (
             ("student.net.tokenizer=package:torch",),
             "student.net.tokenizer=package:torch: this package has no tokenizer",
         ),
@@ -163,7 +159,11 @@ def test_what_does_not_fit_texts_is_said_before_anything_loads(texts, overrides:
     assert all(len(line) < 300 for line in caught.value.problems)
 
 
-def test_a_network_of_texts_on_images_is_refused():
+def test_networks_of_texts_and_of_images_are_told_apart():
+    with pytest.raises(
+        ConfigError, match="'dataset.input_shape', which does not exist in this config; this network reads im"
+    ):
+        prepare(compose(["dataset=phrases", "recipe=phrases", "student=cnn_small"]))
     with pytest.raises(ConfigError, match="this network reads texts, and the data set has none"):
         prepare(compose(["dataset=digits", "student=bag_of_words"]))
 
@@ -182,7 +182,7 @@ def test_labels_of_texts_are_learned_and_thresholds_chosen(place: Path, texts):
         "method=binary_kl_labels",
         "dataset.val_fraction=0.25",
         "evals=both_thresholds",
-        "teacher.recipe=['method=bce_labels','trainer.duration.steps=20']",
+        "teacher.recipe=['method=bce_labels','trainer.duration.epochs=null','trainer.duration.steps=20','optimizer.lr=0.01']",
     )
     found = run(config).data["metrics"]["last"]
     for name in ("test/map", "test/jaccard", "thresholds/test/micro_f1", "one_threshold/test/macro_f1"):

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from kdx.core.errors import UserError
 from kdx.runs.results import Result
 from kdx.studies.distillers.history import Drop, History, Trial, load
 from kdx.studies.distillers.proposers import Evolution, RandomSearch, survivors
 from kdx.studies.distillers.rank import interval, kendall
+from kdx.studies.distillers.sampled import Sampled
 from kdx.studies.distillers.screen import Limits
 from kdx.studies.distillers.search import Fitness, Search, search
 from kdx.studies.distillers.shrink import Shrinkage, ranked, without, worse
@@ -173,6 +175,20 @@ def test_evolution_is_better_than_random_search_at_equal_budget(tmp_path):
     gaps = [a - b for a, b in zip(ends["evolution"], ends["random"], strict=True)]
     spread = math.sqrt(sum((g - mean(gaps)) ** 2 for g in gaps) / 7 / 8)
     assert mean(gaps) < -2 * spread
+
+
+def test_a_sampler_of_optuna_proposes_the_same_from_the_same_trials(tmp_path):
+    pytest.importorskip("optuna")
+    settings = replace(PLAIN, proposer=Sampled("TPESampler", {"n_startup_trials": 4}), trainings=12)
+    history = run(tmp_path / "whole.jsonl", Made(), settings)
+    assert {trial.origin for trial in history.trials} == {"sampled"}
+    assert all(SPACE.valid(trial.genotype) for trial in history.trials)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts.jsonl", Made(ends_after=2), settings)
+    run(tmp_path / "parts.jsonl", Made(), settings)
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    with pytest.raises(UserError, match="Optuna has no sampler 'TPSampler'; did you mean 'TPESampler'"):
+        Sampled("TPSampler", {}).propose(SPACE, (), Random(0))
 
 
 def test_only_the_best_survive_and_children_come_from_their_better_half(tmp_path):

@@ -15,6 +15,7 @@ PLAIN: dict[str, Any] = {
     "retry": None,
     "rows": None,
     "columns": None,
+    "seeds": None,
     "overrides": [],
 }
 

@@ -1,12 +1,10 @@
 """A pair of small encoders and texts of made-up tokens, for tests."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from kdx.core.batch import TOKEN_MASK
-from kdx.core.spec import DataSpec
+from kdx.core.spec import DataSpec, Tokens
 from kdx.tasks.tokens import MaskedTokens
 
 VOCABULARY, LENGTH = 11, 6
@@ -17,18 +15,7 @@ PAIR = (
 """Sizes of a student and of its teacher."""
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Texts of `LENGTH` positions."""
-
-    shape = (LENGTH,)
-
-    def fake(self, size: int, device: torch.device | str) -> dict[str, Tensor]:
-        ones = torch.ones(size, LENGTH, dtype=torch.int64, device=device)
-        return {"input_ids": ones, TOKEN_MASK: ones}
-
-
-SPEC = DataSpec(MaskedTokens(VOCABULARY, LENGTH), Texts(), 100)
+SPEC = DataSpec(MaskedTokens(VOCABULARY, LENGTH), Tokens(VOCABULARY, LENGTH, 0, "made up"), 100)
 
 
 def lines(size: int) -> dict[str, Tensor]:

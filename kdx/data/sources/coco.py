@@ -22,7 +22,8 @@ class Coco(SceneDataset):
     """`root/folder/annotations/*.json` with images in folders; boxes are x, y, width, height in the files.
 
     Classes are found by the name of their category; annotations of other categories are left out, and a line says so.
-    Images without objects stay, as in evaluation by COCO's own code.
+    Images without objects stay, as in COCO's own evaluation. A finished run is compared with the annotation files,
+    not with the images.
 
     Attributes:
         root: Folder of all data sets.

@@ -50,6 +50,7 @@ class Voc(SceneDataset):
         except DataError:
             return {}  # loading reports it
         paths = [self.base / "Annotations" / f"{name}.xml" for name in names]
+        paths += [self.base / "JPEGImages" / f"{name}.jpg" for name in names]
         return {str(self.base): [str(path) for path in paths if path.is_file()]}
 
     def load(self) -> tuple[SceneSet, SceneSet]:

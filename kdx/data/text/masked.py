@@ -66,7 +66,8 @@ class Masked(TextDataset):
 
     @property
     def task(self) -> MaskedTokens:
-        return MaskedTokens(self.inputs.vocab_size, self.max_length)
+        inputs = self.inputs
+        return MaskedTokens(inputs.vocab_size, inputs.fake(1, "cpu")["input_ids"].shape[1])
 
     def load(self) -> tuple[TokenSet, TokenSet]:
         return self.masked(self.sequences("train"), self.sequences("test"))

@@ -14,9 +14,8 @@ from kdx.data.encoded import resized
 from kdx.data.scenes import SceneSet
 from kdx.data.sets import DataError
 from kdx.data.views.augment import PLAIN, Augmentation, Draws
-from kdx.data.views.ops import OPERATIONS, operate
 
-COLOURS = ("brightness", "contrast", "color")
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +39,15 @@ class BoxAugmentation(Augmentation):
     def __post_init__(self) -> None:
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be two positive numbers in ascending order, got {list(self.scale)}")
+        if self.repeats != 1:
+            raise ValueError("repeats must be 1 for images with boxes, whose views are not repeated within an epoch")
         wrong = [key for key in ("crop", "policy", "mixing") if getattr(self, key) is not None]
         if wrong:
             raise ValueError(f"{wrong[0]} must be null for images with boxes, which it would not move")
 
     @property
     def strengths(self) -> tuple[float, float, float]:
-        """Largest relative changes, in the order of `COLOURS`."""
+        """Largest relative changes, brightness, contrast, saturation."""
         return self.brightness, self.contrast, self.saturation
 
     @property
@@ -114,7 +115,10 @@ def scene_views(data: SceneSet, indices: Tensor, draws: Draws, augmentation: Aug
     frame = torch.from_numpy(frames)
     images = torch.from_numpy(canvas)
     if draws.policy is not None:
-        images = _recoloured(images, draws.policy[origin], augmentation.strengths, frame[:, 4:], data.padding)
+        strengths = torch.tensor(augmentation.strengths, dtype=torch.float64)
+        images = recoloured(images, *(1 + (2 * draws.policy[origin] - 1) * strengths).unbind(1))
+        for image, (h, w) in zip(images, frame[:, 4:].tolist(), strict=True):
+            image[h:], image[:, w:] = torch.from_numpy(data.padding), torch.from_numpy(data.padding)
     grown = (frame[:, :2].double() / data.sizes[indices].double()).flip(1)
     targets |= moved(targets, grown, frame[:, 2:4], frame[:, 4:], flip, augmentation.min_visible)
     targets["scales"] = (targets["scales"].double() * grown).float()
@@ -172,16 +176,29 @@ def _frame(
     return nh, nw, int(drawn[1] * (nh - wh + 1)), int(drawn[2] * (nw - ww + 1)), wh, ww
 
 
-def _recoloured(
-    images: Tensor, drawn: Tensor, strengths: Sequence[float], sizes: Tensor, padding: np.ndarray
-) -> Tensor:
-    """Images with changed colours and unchanged padding, uint8 [B, H, W, C]."""
-    found = images.permute(0, 3, 1, 2)
-    for name, strength, column in zip(COLOURS, strengths, drawn.unbind(1), strict=True):
-        if strength:
-            op = torch.full((len(images),), OPERATIONS.index(name))
-            found = operate(found, op, (2 * column - 1) * strength)
-    found = found.permute(0, 2, 3, 1).contiguous()
-    for image, (h, w) in zip(found, sizes.tolist(), strict=True):
-        image[h:], image[:, w:] = torch.from_numpy(padding), torch.from_numpy(padding)
-    return found
+def recoloured(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Images with other brightness, contrast and saturation, rounded and cut to bytes once.
+
+    The three changes are one linear map of a pixel, its grey value and the image's mean grey value.
+
+    Args:
+        images: uint8 [B, H, W, C], C is 1 or 3.
+        brightness, contrast, saturation: Factors, 1 for no change, float64 [B].
+
+    Example:
+        >>> half, one = torch.tensor([0.5]).double(), torch.ones(1).double()
+        >>> recoloured(torch.full((1, 2, 2, 3), 200, dtype=torch.uint8), half, one, one).unique()
+        tensor([100], dtype=torch.uint8)
+    """
+    x = images.float()
+    grey = x @ torch.tensor(LUMA) if images.shape[3] == 3 else x[..., 0]
+    mean = grey.mean((1, 2)).double()
+    own, of_grey, of_mean = (
+        factor.float().view(-1, 1, 1, 1)
+        for factor in (
+            brightness * contrast * saturation,
+            brightness * contrast * (1 - saturation),
+            brightness * (1 - contrast) * mean,
+        )
+    )
+    return x.mul_(own).add_(grey[..., None] * of_grey).add_(of_mean).round_().clamp_(0, 255).to(torch.uint8)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdx.core.functional import centred, unit
+from kdx.losses.base.memory_format import channel_products, examples, positions
 from kdx.losses.base.numerics import tempered
 from kdx.losses.composed.rules import ALONG_BOTH, ALONG_POSITIONS, Attention, Normalise, Scope
 
@@ -84,10 +85,10 @@ def scoped(maps: Tensor, scope: Scope) -> Tensor:
         cells = maps.reshape(size, channels, parts, height // parts, parts, width // parts)
         return cells.permute(0, 1, 3, 5, 2, 4).reshape(size, -1, parts, parts)
     if scope == "channels":
-        flat = maps.flatten(2)
-        return (flat @ flat.mT / flat.shape[2])[..., None]
+        flat = positions(maps)
+        return (channel_products(flat) / flat.shape[1])[..., None]
     if scope == "examples":
-        flat = maps.flatten(1)
+        flat = examples(maps)
         return (flat @ flat.T)[:, :, None, None]
     return maps
 
@@ -108,18 +109,17 @@ def normalised(maps: Tensor, normalise: Normalise, temperature: float | None) ->
         >>> normalised(torch.tensor([[[[3.0]], [[4.0]]]]), "unit_channels", None)
         tensor([[[0.6000, 0.8000]]])
     """
-    flat = maps.flatten(2)
+    flat = positions(maps)
     if normalise == "standardise":
-        by_channel = flat.transpose(0, 1).flatten(1)
-        scaled = unit(centred(by_channel, 1), 1) * by_channel.shape[1] ** 0.5
-        flat = scaled.view(flat.shape[1], len(flat), -1).transpose(0, 1)
+        columns = flat.flatten(0, 1)
+        flat = (unit(centred(columns, 0), 0) * len(columns) ** 0.5).view(flat.shape)
     elif normalise == "min_max":
         low, high = flat.amin((1, 2), keepdim=True), flat.amax((1, 2), keepdim=True)
         wide = high > low
         flat = torch.where(wide, (flat - low) / torch.where(wide, high - low, 1.0), 0.0)
     elif normalise == "unit_examples":
         flat = unit(flat, 0)
-    rows = flat if normalise in ALONG_POSITIONS else flat.mT
+    rows = flat.mT if normalise in ALONG_POSITIONS else flat
     if normalise in ALONG_BOTH:
         rows = flat.flatten(1)[:, None]
     if normalise.startswith("softmax"):

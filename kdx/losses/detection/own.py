@@ -50,7 +50,10 @@ class DetectorTerm(Term):
         for whose, shapes in (("student", student), ("teacher", teacher if self.needs_teacher else None)):
             absent = [role for role in self.reads if shapes is not None and role not in shapes.features]
             if absent:
-                raise ValueError(f"{type(self).__name__} needs a detector, and the {whose} gives no '{absent[0]}'")
+                raise ValueError(
+                    f"{type(self).__name__} reads '{absent[0]}', which the {whose} does not give: two-stage detectors "
+                    "(faster_rcnn) give rpn and regions, one-stage ones (retinanet) anchors"
+                )
 
 
 def target(outputs: Outputs, role: str) -> Tensor:

@@ -81,7 +81,7 @@ class MobileNetV2(Net):
         return head
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
-        return {f"{role}.preact": self._norm(f"blocks.{i}.{_ROWS[i][1] - 1}.conv.7") for i, role in _STAGES.items()}
+        return self._norms({f"{role}.preact": f"blocks.{i}.{_ROWS[i][1] - 1}.conv.7" for i, role in _STAGES.items()})
 
     def forward(self, x: Tensor) -> Outputs:
         return self.resume("stage0", self.conv1(x))

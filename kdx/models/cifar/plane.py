@@ -67,7 +67,7 @@ class Plane(Net):
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         last = [len(list(stage.children())) - 1 for stage in self.stages]
-        return {f"stage{i + 1}.preact": self._norm(f"stages.{i}.{j}") for i, j in enumerate(last)}
+        return self._norms({f"stage{i + 1}.preact": f"stages.{i}.{j}" for i, j in enumerate(last)})
 
     def forward(self, x: Tensor) -> Outputs:
         preact = self.stages[0](x)

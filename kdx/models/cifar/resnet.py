@@ -76,7 +76,7 @@ class ResNet(Net):
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         stages = (self.layer1, self.layer2, self.layer3)
-        return {f"stage{i}.preact": self._norm(f"layer{i}.{len(stage) - 1}.bn2") for i, stage in enumerate(stages, 1)}
+        return self._norms({f"stage{i}.preact": f"layer{i}.{len(stage) - 1}.bn2" for i, stage in enumerate(stages, 1)})
 
     def forward(self, x: Tensor) -> Outputs:
         return self.resume("stage0", F.relu(self.bn1(self.conv1(x)), inplace=True))

@@ -115,7 +115,7 @@ class ResNetLarge(Net):
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         last = "bn2" if isinstance(self.layer1[0], Basic) else "bn3"
-        return {f"stage{i}.preact": self._norm(f"layer{i}.{len(s) - 1}.{last}") for i, s in enumerate(stages, 1)}
+        return self._norms({f"stage{i}.preact": f"layer{i}.{len(s) - 1}.{last}" for i, s in enumerate(stages, 1)})
 
     def forward(self, x: Tensor) -> Outputs:
         return self.resume("stage0", F.relu(self.bn1(self.conv1(x)), inplace=True))

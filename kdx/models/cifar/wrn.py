@@ -100,11 +100,8 @@ class WideResNet(Net):
         return self.fc
 
     def preact_norms(self) -> dict[str, nn.BatchNorm2d]:
-        return {
-            "stage1.preact": self._norm("block2.layer.0.bn1"),
-            "stage2.preact": self._norm("block3.layer.0.bn1"),
-            "stage3.preact": self.bn1,
-        }
+        paths = {"stage1": "block2.layer.0.bn1", "stage2": "block3.layer.0.bn1", "stage3": "bn1"}
+        return self._norms({f"{stage}.preact": path for stage, path in paths.items()})
 
     def forward(self, x: Tensor) -> Outputs:
         return self.resume("stage0", self.conv1(x))

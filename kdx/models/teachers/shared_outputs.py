@@ -26,9 +26,13 @@ class SharedOutputs:
     A teacher is a function: the same inputs under the same autocast give the same outputs, so later students get the
     outputs that the first one computed. Outputs for other inputs, which belong to a single student, are not cached;
     nor are outputs that are differentiable in the inputs.
+
+    Args:
+        make: Calls the function that computes outputs; runs whose work overlaps on a GPU wait for it.
     """
 
-    def __init__(self):
+    def __init__(self, make: Callable[[Callable[[], Outputs]], Outputs] = lambda compute: compute()):
+        self._make = make
         self._held: set[int] = set()
         self._entries: dict[object, _Entry] = {}
         self._batch: list[Tensor] = []
@@ -59,7 +63,7 @@ class SharedOutputs:
         known = self._entries.get(key)
         # outputs that a student changed in place are no longer the teacher's
         if known is None or _versions(known.outputs) != known.versions:
-            outputs = compute()
+            outputs = self._make(compute)
             known = self._entries[key] = _Entry(x, outputs, _versions(outputs))
         return known.outputs
 

@@ -108,7 +108,8 @@ def _check_layers(source: Any, config: Any, layers: Sequence[int] | None, embedd
         raise UserError(f"layers has {wrong[0]}, and the pretrained encoder has the layers 1 to {depth}")
     if layers != [] and config.num_hidden_layers != (len(layers) if layers else depth):
         raise UserError("options.num_hidden_layers differs from the layers that the student starts from; see layers")
-    changed = [name for name in ("hidden_size", "intermediate_size") if getattr(source, name) != getattr(config, name)]
+    sizes = ("hidden_size", "intermediate_size", "hidden_dim")  # DistilBERT has the last instead of the second
+    changed = [name for name in sizes if getattr(source, name, None) != getattr(config, name, None)]
     if changed and (layers != [] or (embeddings == "copy" and changed[0] == "hidden_size")):
         raise UserError(
             f"options.{changed[0]}: the pretrained encoder has {getattr(source, changed[0])}; a student of another "

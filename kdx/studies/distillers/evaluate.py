@@ -85,8 +85,9 @@ def times_of(history: Path) -> Times:
     path = _file(history)
     if not path.exists():
         return Times()
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return Times(*(sum(column) for column in zip(*rows, strict=True)))
+    # a kill may have cut the last line
+    rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return Times(*(sum(column) for column in zip(*rows, strict=True))) if rows else Times()
 
 
 def note_times(history: Path, marks: Sequence[float]) -> None:

@@ -161,8 +161,7 @@ def _box(axis: Any, x: float, y: float, text: str, colour: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     corner, size = (x - HALF + 0.05, y - 0.45), (2 * HALF - 0.1, 0.9)
-    shape = {"boxstyle": "round,pad=0.05", "facecolor": "white", "edgecolor": colour}
-    axis.add_patch(FancyBboxPatch(corner, *size, **shape))
+    axis.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0.05", facecolor="white", edgecolor=colour))
     axis.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
 
 

@@ -36,6 +36,7 @@ class Findings:
         again: Winners' proxies with other seeds, likewise.
         checked: Candidates at full length, by search, search's seed and number of the trial.
         baseline: Known methods at full length, by name and seed.
+        recipes: Overrides of these, for the manifest; a winner's method is found, and no override gives it.
     """
 
     study: Distillers
@@ -46,6 +47,7 @@ class Findings:
     again: dict[tuple[str, int, int], Result] = field(default_factory=dict)
     checked: dict[tuple[str, int, int], Result] = field(default_factory=dict)
     baseline: dict[tuple[str, int], Result] = field(default_factory=dict)
+    recipes: dict[tuple[str, int], list[str]] = field(default_factory=dict)
 
     @property
     def shown(self) -> Catalogue:
@@ -96,18 +98,23 @@ class Findings:
         A candidate refused before training saves a whole proxy, one rejected during it at most the rest after the
         first quarter.
         """
-        seconds = []
-        for history in self.histories[name].values():
-            for trial in history.trials:
-                result = finished(self.runs / trial.run) if trial.state == "done" else None
-                if result is not None:
-                    seconds.append(float(result.data["seconds"]))
+        trials = [trial for history in self.histories[name].values() for trial in history.trials]
+        seconds = [own for trial in trials if (own := self._seconds(trial.run)) is not None]
         if not seconds:
             return None
         each, states = sum(seconds) / len(seconds), self.states(name)
         return sum(seconds) + states["rejected"] * QUARTER * each, each * (
             states["refused"] + (1 - QUARTER) * states["rejected"]
         )
+
+    def own_seconds(self) -> float:
+        """Seconds of steps and evaluations of all candidates with a result, by their own clocks, each run once."""
+        runs = {trial.run for of in self.histories.values() for h in of.values() for trial in h.trials if trial.run}
+        return sum(own for run in runs if (own := self._seconds(run)) is not None)
+
+    def _seconds(self, run: str) -> float | None:
+        result = finished(self.runs / run) if run else None
+        return None if result is None else float(result.data["seconds"])
 
     def pairs(self, name: str) -> list[Pairs]:
         """For each seed of a search, the negative fitness and the final metric of the candidates that were checked;

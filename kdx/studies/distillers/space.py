@@ -115,7 +115,7 @@ class Space:
         chosen = rng.choice(self.options("input"))
         for _ in range(TRIES):
             drawn = {slot: rng.choice(self.options(slot)) for slot in SLOTS[1:]}
-            found = self._settled({"input": chosen, **drawn}, rng)
+            found = self.settled(Genotype(input=chosen, **drawn), rng)
             if self.valid(found):
                 return found
         raise UserError("study.space: no combination of these options can be written; give the slots more options")
@@ -123,7 +123,7 @@ class Space:
     def cross(self, one: Genotype, other: Genotype, rng: Random) -> Genotype:
         """A child with each slot from either parent; `one` where no such child is valid."""
         for _ in range(TRIES):
-            child = self._settled({slot: getattr(rng.choice((one, other)), slot) for slot in SLOTS}, rng)
+            child = self.settled(Genotype(**{slot: getattr(rng.choice((one, other)), slot) for slot in SLOTS}), rng)
             if self.valid(child):
                 return child
         return one
@@ -138,17 +138,17 @@ class Space:
                 for slot in ("input", transform, "distance", "temperature", "weight")
                 if rng.random() < 0.5
             }
-            child = self._settled({**asdict(genotype), **drawn}, rng)
+            child = self.settled(replace(genotype, **drawn), rng)
             if child != genotype and self.valid(child):
                 return child
         return self.draw(rng)
 
-    def _settled(self, slots: Mapping[str, Any], rng: Random) -> Genotype:
-        """A genotype with a temperature exactly where it has a softmax."""
-        made = Genotype(**slots)
-        if made.normalise not in SOFTMAX:
-            return replace(made, temperature=None)
-        return made if made.temperature is not None else replace(made, temperature=rng.choice(self.temperature))
+    def settled(self, genotype: Genotype, rng: Random) -> Genotype:
+        """The genotype with a temperature exactly where it has a softmax."""
+        if genotype.normalise not in SOFTMAX:
+            return replace(genotype, temperature=None)
+        at = rng.choice(self.temperature) if genotype.temperature is None else genotype.temperature
+        return replace(genotype, temperature=at)
 
     def term(self, genotype: Genotype) -> Node:
         """The node of the distiller's term."""

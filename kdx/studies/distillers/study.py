@@ -167,6 +167,7 @@ class Distillers:
         for name, own in self.baselines.items():
             for seed in self.final_seeds:
                 wanted["baseline"][name, seed] = self._base(paths, options, [*self.final, *own], seed)
+                findings.recipes[name, seed] = [*self.recipe([*self.final, *own], seed), *options.overrides]
         lines = []
         for kind, configs in wanted.items():
             labels = {", ".join([kind, *map(str, key)]): config for key, config in configs.items()}

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from kdx.studies.distillers.rank import interval, kendall
 from kdx.tables.footnotes import footnotes
-from kdx.tables.publish import publish
+from kdx.tables.manifest import Made
+from kdx.tables.publish import Source, publish
 from kdx.tables.statistics import Comparison, Summary, compare
 from kdx.tables.table import Table
 
@@ -50,7 +51,11 @@ def publish_findings(findings: "Findings", paths: Mapping[str, str]) -> None:
         notes=table.notes,
         shown=table.shown,
     )
-    publish(table, paths, study.name, more)
+    made = [
+        Made(f"{name}, seed {seed}", name, findings.recipes[name, seed], result)
+        for (name, seed), result in findings.baseline.items()
+    ]
+    publish(table, paths, study.name, Source(type(study).__name__, "last", made), more)
 
 
 def searches(findings: "Findings") -> list[str]:
@@ -84,7 +89,8 @@ def searches(findings: "Findings") -> list[str]:
         shares = [f"{100 * part / whole:.1f} %" for part in parts]
         lines += [
             f"The searches took {whole:.0f} s: {shares[0]} in runs, {shares[1]} in proposals and checks before "
-            f"training (networks and data for them included), {shares[2]} elsewhere.",
+            f"training (networks and data for them included), {shares[2]} elsewhere. By their own clocks, steps and "
+            f"evaluations of these runs took {findings.own_seconds():.0f} s; the rest sets them up and exports them.",
             "",
         ]
     drops = [

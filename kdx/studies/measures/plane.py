@@ -99,7 +99,8 @@ class LossPlane:
                 of_teacher = (a - of_student * sx) / tx
                 weights = dict(zip(self.corners, (of_teacher, of_student, 1 - of_teacher - of_student), strict=True))
                 losses[row, column] = surface(weights)[0]
-        figure, axis = plt.subplots(figsize=(6.4, 5))
+        height = 5.2 * (y[-1] - y[0]) / (x[-1] - x[0])
+        figure, axis = plt.subplots(figsize=(6.8, min(max(height, 2.0), 7.0) + 0.9), layout="constrained")
         floor = max(losses.min(), losses.max() * 1e-4)
         levels = np.geomspace(floor, losses.max(), 16)
         filled = axis.contourf(x, y, losses.clip(floor), levels=levels, norm=LogNorm(), cmap="Blues")
