@@ -107,7 +107,6 @@ FUNCTIONS = {"styblinski_tang"}
 LONG = {
     "ovd/shapes_strong",
     "ovd/shapes_ablations",
-    "ovd/coco_stages",
     "distilbert/sst2",
     "distilbert/few_labels",
     "distilbert/goemotions",
