@@ -103,9 +103,7 @@ def test_candidates_are_ordinary_runs_that_train_together_and_may_crash(tmp_path
     assert teams == [1, 2]  # the teacher, then both
     assert isinstance(result, Result) and isinstance(reason, str) and "kdx.no" in reason
     assert not any("test" in name.split("/") for name in result.data["metrics"]["last"])
-    term = {key: value for key, value in SPACE.term(good).items() if key != "_target_"}
-    written = [f"method.terms.found.{key}={json.dumps(value)}" for key, value in term.items()]
-    typed = candidate(tmp_path, "method=kdzero", *written, f"method.weights.found={good.weight}")
+    typed = candidate(tmp_path, "method=kdzero", *SPACE.overrides(good))
     assert folder_of(typed).name == run
     # the reason is the same when the failure is looked up again
     assert evaluate.train([good, bad])[1][1] == reason
@@ -129,9 +127,7 @@ def test_it_searches_trains_the_winners_and_exports_them(tmp_path, monkeypatch):
     best = history.best()
     assert best is not None
     parts = best.genotype
-    term = {f"method.terms.found.{key}": value for key, value in SPACE.term(parts).items() if key != "_target_"}
-    written = [f"{key}={json.dumps(value)}" for key, value in term.items()]
-    by_hand = candidate(tmp_path, "method=kdzero", *written, f"method.weights.found={parts.weight}")
+    by_hand = candidate(tmp_path, "method=kdzero", *SPACE.overrides(parts))
     assert folder_of(by_hand).name == best.run
 
     found = folder / "configs" / "method" / "found" / "evolution_0.yaml"
