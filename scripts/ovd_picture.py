@@ -62,11 +62,12 @@ def taught(data: OpenScenes, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tens
     """The true boxes, and the class that the vision-language model gives each."""
     from kdx.data.sources.open_scenes import drawn
 
-    assert isinstance(data.vision, MiniVision)
+    vision = data.vision
+    assert isinstance(vision, MiniVision)
     internet = drawn(data, "internet", data.vision_scenes, ())
     assert internet.held is not None
     targets = internet.targets["boxes"], internet.targets["box_labels"]
-    model = data.vision.learned(data.task.classes, internet.held, *targets)
+    model = vision.learned(data.task.classes, internet.held, *targets)
     return boxes, (model.embed(image[None], boxes[None])[0] @ model.text.T).argmax(1)
 
 

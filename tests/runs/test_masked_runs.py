@@ -14,7 +14,8 @@ from kdx.config.schema import RunConfig
 from kdx.runs.run import name, run
 
 # without dropout, whose draws differ between processes and parts; batches of 7 are shared as 4 and 3
-STILL = ("student.net.dropout=0", "teacher.net.dropout=0", "teacher.recipe=[method=masked_lm,trainer.batch_size=8]")
+RECIPE = "teacher.recipe=['method=masked_lm','trainer.batch_size=8']"
+STILL = ("student.net.dropout=0", "teacher.net.dropout=0", RECIPE)
 SHORT = ("trainer.batch_size=7", "trainer.log_steps=1", "method=distilbert", "dataset.val_fraction=0.2", *STILL)
 
 

@@ -38,7 +38,7 @@ class OpenVocabularyRCNN(FasterRCNN):
         classifier: TextClassifier,
     ):
         super().__init__(pyramid, num_classes, anchor_sizes, anchor_ratios, resolution, width, True, sampling)
-        self.classifier: TextClassifier = classifier
+        self.classifier = classifier
         self.regressor = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
 
     @property
@@ -52,6 +52,7 @@ class OpenVocabularyRCNN(FasterRCNN):
         boxes = inputs["proposals"]
         owner = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
         pooled = self.pooled(outputs.features, Regions(boxes.flatten(0, 1), owner), inputs["images"])
+        assert isinstance(self.classifier, TextClassifier)
         found = self.classifier.distilled(pooled).unflatten(0, boxes.shape[:2])
         return Outputs(outputs.logits, {**outputs.features, EMBEDDINGS: found}, owner=outputs.owner)
 
