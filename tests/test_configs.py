@@ -154,7 +154,8 @@ def test_every_network_binds_as_student_and_as_teacher(name: str, some_file: str
     with torch.device("meta"):
         net = build_network(untrained(config.student.net), 0)
     if name not in FUNCTIONS and needs != HIDDEN:
-        assert config.student.net["num_classes"] == config.dataset["num_classes"]
+        node = config.student.net.get("net", config.student.net)  # a network inside a change of it
+        assert node["num_classes"] == config.dataset["num_classes"]
         assert sum(p.numel() for p in net.parameters()) > 0
 
 
