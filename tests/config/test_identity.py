@@ -26,6 +26,8 @@ def foreign(config: dict) -> dict:
     out = copy.deepcopy(config)
     for node in (out["transfer"], out["teacher"]["training"]["transfer"]):
         node["unlabelled"] = {"path": "a", "dataset": {"name": "other", "root": "a", "download": True, "verify": True}}
+    for node in (out["dataset"], out["teacher"]["training"]["dataset"]):  # as data sets made from others have them
+        node |= {"source": {"name": "first"}, "photos": {"name": "second"}}
     return out
 
 

@@ -1,10 +1,8 @@
 """Embeddings of class names by a sentence encoder."""
 
-import importlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +63,7 @@ def _stored() -> tuple[list[str], Tensor]:
 def _encoded(texts: tuple[str, ...], encoder: str) -> Tensor:
     folder = find_file(encoder, "config.json", "encoder").parent
     try:
-        transformers: Any = importlib.import_module("transformers")
+        import transformers
     except ImportError:
         raise UserError(f"encoder={shown(encoder)} needs transformers: pip install 'kdx[text]'") from None
     transformers.logging.disable_progress_bar()
