@@ -84,7 +84,7 @@ def first_step(method: Method, batch: Any, device: torch.device) -> tuple[float,
     progress = Progress(0, 1000, 10.0)
     terms = method(batch.to(device), progress).terms
     # parties that oppose each other weigh their own terms
-    weights = {name: method.weights[name] if name in method.weights else 1.0 for name in terms}
+    weights = {**dict.fromkeys(terms, 1.0), **method.weights}
     loss = weigh(terms, weights, progress)
     loss.backward()
     grads = [p.grad.double().cpu().flatten() for p in method.parameters() if p.grad is not None]

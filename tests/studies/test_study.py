@@ -16,6 +16,7 @@ from kdx.core.errors import UserError
 from kdx.studies.chain import Chain
 from kdx.studies.clusters import Clusters
 from kdx.studies.data_free import DataFree
+from kdx.studies.distillers.study import Distillers
 from kdx.studies.grid import Grid
 from kdx.studies.networks import Networks
 from kdx.studies.options import NARROWING, Options
@@ -26,7 +27,7 @@ from kdx.studies.study import Study, check_study
 from kdx.tables.sequential import Seeds
 
 # the classes that shipped configs name
-KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clusters, Networks, Ranking]
+KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clusters, Networks, Ranking, Distillers]
 
 ASKED: dict[str, Any] = {"scale": "cpu", "rows": ["a"], "columns": ["b"], "seeds": Seeds(width=None, max=5, holm=True)}
 
