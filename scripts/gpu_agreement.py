@@ -82,7 +82,10 @@ def first_step(method: Method, batch: Any, device: torch.device) -> tuple[float,
     method = copy.deepcopy(method).to(device).train()
     seed_all(0)
     progress = Progress(0, 1000, 10.0)
-    loss = weigh(method(batch.to(device), progress).terms, method.weights, progress)
+    terms = method(batch.to(device), progress).terms
+    # parties that oppose each other weigh their own terms
+    weights = {**dict.fromkeys(terms, 1.0), **method.weights}
+    loss = weigh(terms, weights, progress)
     loss.backward()
     grads = [p.grad.double().cpu().flatten() for p in method.parameters() if p.grad is not None]
     return float(loss), torch.cat(grads)

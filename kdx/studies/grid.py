@@ -90,7 +90,9 @@ class Grid:
         Returns:
             A line for each failure.
         """
-        return self.execute_with(paths, options, lambda _: [])
+        if options.scale is not None:
+            return self._at(options.scale).execute(paths, replace(options, scale=None))
+        return self._execute(paths, options, lambda _: [])
 
     def execute_with(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
         """`execute` with further notes.
@@ -99,12 +101,14 @@ class Grid:
             paths, options: As in `execute`.
             notes: Makes notes from the results by row and seed.
         """
-        if options.scale is not None:
-            scale = chosen(self.scales, options.scale)
-            place, own = f"{self.name}/{options.scale}", scale.applied(self.rows)
-            scaled = replace(self, name=place, seeds=scale.seeds, rows=own, scales={}, claims={})
-            return scaled._execute(paths, replace(options, scale=None), notes)
-        return self._execute(paths, options, notes)
+        grid = self if options.scale is None else self._at(options.scale)
+        return grid._execute(paths, replace(options, scale=None), notes)
+
+    def _at(self, name: str) -> "Grid":
+        """The study at a scale."""
+        scale = chosen(self.scales, name)
+        rows = scale.applied(self.rows)
+        return replace(self, name=f"{self.name}/{name}", seeds=scale.seeds, rows=rows, scales={}, claims={})
 
     def _execute(self, paths: Mapping[str, str], options: Options, notes: Notes) -> list[str]:
         rows = select(options.rows, list(self.rows), "rows")
