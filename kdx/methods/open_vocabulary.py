@@ -32,7 +32,8 @@ class OpenVocabulary(Detect):
         student, spec, terms, weights, temperature: As in `Detect`; the terms are `DetectorTerm`s.
 
     Raises:
-        UserError: The data set has no proposals, or a term is not one of a detector.
+        UserError: The data set has no novel classes, or lacks the proposals or image labels that a term reads; or a
+            term is not one of a detector.
 
     References:
         Rasheed et al., "Bridging the Gap between Object and Image-level Representations for Open-Vocabulary
@@ -61,7 +62,18 @@ class OpenVocabulary(Detect):
                 term.leave_out(spec.task.novel)
         self._on_boxes = [name for name, term in own.items() if term.on_boxes]
         self._on_images = [name for name, term in own.items() if term.on_images]
-        self._distils = any(isinstance(term, EmbeddingL1) for term in own.values())
+        distilling = [name for name, term in own.items() if isinstance(term, EmbeddingL1)]
+        self._distils = bool(distilling)
+        if distilling and not spec.task.count:
+            raise UserError(f"method.terms.{distilling[0]} compares proposals, and this data set has none")
+        alone = [name for name in self._on_images if name not in self._on_boxes]
+        if alone and not spec.task.has_images:
+            raise UserError(
+                f"method.terms.{alone[0]} reads image-labelled scenes, and this data set has none; "
+                "dataset.image_size or dataset.image_batches adds them"
+            )
+        if spec.task.has_images and not self._on_images:
+            raise UserError("no term of this method reads image-labelled scenes; set dataset.image_size=0")
 
     def forward(self, batch: Batch, progress: Progress) -> Step:
         by_image = bool(batch.target(BY_IMAGE)[0])
@@ -70,8 +82,6 @@ class OpenVocabulary(Detect):
             inputs["proposals"] = batch.target("proposals")
         student: Outputs = self.student(inputs).float()
         names = self._on_images if by_image else self._on_boxes
-        if not names:
-            raise UserError("no term of this method learns from image-labelled scenes; set dataset.image_size=0")
         found = self.values(student, student.detach(), batch, progress, names)
         none = torch.zeros((), device=batch.device)
         terms: dict[str, Tensor] = {name: found.get(name, none) for name in self.terms}

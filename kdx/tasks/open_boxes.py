@@ -26,15 +26,17 @@ class OpenBoxes(Boxes):
 
     Attributes:
         novel: Positions of the novel classes.
-        count: Proposals of a scene, K.
+        count: Proposals of a scene, K; 0 without proposals.
+        has_images: Whether there are batches of scenes that have labels without boxes.
 
     Example:
-        >>> OpenBoxes(("car", "person"), (1,), 5).primary.heading
+        >>> OpenBoxes(("car", "person"), (1,), 5, False).primary.heading
         'AP50 %'
     """
 
     novel: tuple[int, ...]
     count: int
+    has_images: bool
 
     @property
     def described(self) -> Sequence[Metric]:
@@ -49,12 +51,12 @@ class OpenBoxes(Boxes):
 
     def made_up(self, size: int) -> Mapping[str, Tensor]:
         """Two objects, and proposals without an embedding, in each scene; all have boxes."""
-        boxes = torch.tensor([1.0, 2.0, 9.0, 8.0]).expand(size, self.count, 4).contiguous()
+        boxes = torch.tensor([1.0, 2.0, 9.0, 8.0]).expand(size, max(self.count, 1), 4).contiguous()
         own = {
             BY_IMAGE: torch.zeros(size, dtype=torch.bool),
             "pseudo_boxes": boxes[:, :1],
             "pseudo_labels": torch.zeros(size, 1, dtype=torch.int64),
             "proposals": boxes,
-            "proposal_embeddings": torch.zeros(size, self.count, 1),
+            "proposal_embeddings": torch.zeros(size, max(self.count, 1), 1),
         }
         return {**super().made_up(size), **own}

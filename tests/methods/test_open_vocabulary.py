@@ -90,10 +90,15 @@ def test_the_order_of_proposals_changes_nothing(tiny, built):
         torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=1e-6)
 
 
-def test_image_labelled_scenes_need_a_term_that_reads_them(tiny, built):
-    method, batches = scene(tiny, built, "method=ovd_base")
-    with pytest.raises(UserError, match="no term of this method learns from image-labelled scenes"):
-        method(batches[1], START)
+def test_data_and_terms_must_fit(tiny, built):
+    with pytest.raises(UserError, match="no term of this method reads image-labelled scenes; set dataset.image_size=0"):
+        scene(tiny, built, "method=ovd_base")
+    with pytest.raises(UserError, match="method.terms.pis reads image-labelled scenes, and this data set has none"):
+        scene(tiny, built, "method=ovd_pis", data=WITHOUT_IMAGES)
+    method, batches = scene(tiny, built, "method=ovd_rkd", data=WITHOUT_IMAGES)
+    longer = batches[0].with_targets(proposal_embeddings=torch.ones(8, 5, 512))
+    with pytest.raises(ValueError, match="embeddings of 512 numbers, and the class names of the student 384"):
+        method(longer, START)
 
 
 def test_a_scene_without_a_known_class_adds_nothing(tiny, built):

@@ -189,7 +189,7 @@ def test_a_term_on_classes_fits_the_tokens_of_a_text():
     task = TASKS[TOKENS]
     assert task.fits(KD) == "KD needs a task with classes, and this task has tokens"
     assert task.each_row is not None and task.each_row.fits(KD) is None
-    assert all(TASKS[kind].each_row is None for kind in TASKS if kind != TOKENS)
+    assert all(TASKS[kind].each_row is None for kind in TASKS if kind not in (TOKENS, PIXELS))
 
 
 def test_fidelity_of_texts_counts_hidden_tokens_alone():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.errors import reason
-from kdx.core.ranges import PositiveInt
+from kdx.core.ranges import Count, PositiveInt
 from kdx.data.dataset import Splits
 from kdx.data.order import Alternation, Mix
 from kdx.data.scenes import SceneSet
@@ -25,27 +25,28 @@ class OpenCoco(Coco):
     of the training images' ids and boxes x1, y1, x2, y2 in pixels of the original images:
         boxes [N, K, 4], embeddings [N, K, D]: Class-agnostic proposals; embeddings of zeros for a missing one.
         pseudo_boxes [N, L, 4], pseudo_labels [N, L]: A box for each class that the image's labels name, and the
-            position of the class, -1 for padding; optional. With them each training image is also an image-labelled
-            one, and batches alternate.
+            position of the class, -1 for padding; only for `image_batches` above 0, when each training image is also
+            an image-labelled one, and batches alternate.
 
     Attributes:
         novel: Names of the novel classes.
         proposals: Path of the file in `root/folder`; None for a detector that needs none.
         count: Proposals of an image, K.
-        image_batches: Image-labelled batches after each batch with boxes.
+        image_batches: Image-labelled batches after each batch with boxes; 0 for none.
     """
 
     novel: Sequence[str]
     proposals: str | None
     count: PositiveInt
-    image_batches: PositiveInt
+    image_batches: Count
 
     @property
     def task(self) -> OpenBoxes:
         names = super().task.classes
         if strange := [name for name in self.novel if name not in names]:
             raise DataError(f"dataset.novel has '{strange[0]}', which is not in dataset.classes")
-        return OpenBoxes(names, tuple(names.index(name) for name in self.novel), self.count)
+        novel = tuple(names.index(name) for name in self.novel)
+        return OpenBoxes(names, novel, 0 if self.proposals is None else self.count, self.image_batches > 0)
 
     def files(self) -> Mapping[str, Sequence[str]]:
         found = super().files()
@@ -67,11 +68,13 @@ class OpenCoco(Coco):
             "pseudo_boxes": torch.zeros(n, 1, 4),
             "pseudo_labels": torch.full((n, 1), -1),
         }
+        if self.image_batches and self.proposals is None:
+            raise DataError(f"image-labelled batches of {self.name} need dataset.proposals with pseudo boxes")
         if self.proposals is None:
             return train.with_targets(**kept), test
         kept |= self._read(self.base / self.proposals, train)
         train = train.with_targets(**kept)
-        if not bool((kept["pseudo_labels"] >= 0).any()):
+        if not self.image_batches:
             return train, test
         both = train.subset(torch.arange(n).repeat(2))
         by_image = torch.arange(2 * n) >= n
@@ -94,7 +97,9 @@ class OpenCoco(Coco):
             raise DataError(f"dataset.proposals: {path} cannot be used ({reason(error)})") from error
         scales = train.targets["scales"].repeat(1, 2)[:, None]
         own = {"proposals": boxes[train.origin] * scales, "proposal_embeddings": embeddings[train.origin]}
-        if "pseudo_boxes" in found:
+        if self.image_batches and "pseudo_boxes" not in found:
+            raise DataError(f"dataset.image_batches={self.image_batches} needs pseudo boxes, and {path} has none")
+        if self.image_batches:
             own["pseudo_boxes"] = found["pseudo_boxes"].float()[train.origin] * scales
             own["pseudo_labels"] = found["pseudo_labels"].long()[train.origin]
         return own

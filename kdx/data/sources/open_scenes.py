@@ -85,7 +85,7 @@ class OpenScenes(SceneDataset):
         novel = tuple(self.novel)
         if not novel or len(set(novel)) != len(novel) or not all(0 <= c < self.num_classes for c in novel):
             raise DataError(f"dataset.novel must be different positions of classes, 0 to 19, got {list(novel)}")
-        return OpenBoxes(names, novel, self.count)
+        return OpenBoxes(names, novel, self.count, self.image_size > 0)
 
     def load(self) -> tuple[SceneSet, SceneSet]:
         if self.val_fraction:

@@ -92,4 +92,9 @@ class EmbeddingRelations(EmbeddingL1):
 def embeddings(student: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     """Embeddings of the batch's proposals by the student and by the vision-language model, [B, K, D]."""
     mine, theirs = target(student, EMBEDDINGS), batch.target("proposal_embeddings")
-    return mine, theirs if theirs.shape[2] == mine.shape[2] else theirs.expand_as(mine)
+    if theirs.shape[2] not in (1, mine.shape[2]):  # 1: missing ones, as in a trial step
+        raise ValueError(
+            f"the proposals have embeddings of {theirs.shape[2]} numbers, and the class names of the student "
+            f"{mine.shape[2]}; use the text encoder of the same vision-language model (student.net.encoder)"
+        )
+    return mine, theirs.expand_as(mine)
