@@ -78,7 +78,7 @@ BOXES = (
     "dataset.sizes=[0.25,0.5]",
     *(f"{role}.net.{o}" for role in ("student", "teacher") for o in SMALL_DETECTOR),
     *(f"{role}.net.sampling.{o}" for role in ("student", "teacher") for o in FEW_REGIONS),
-    "teacher.recipe=['method=detect','trainer.batch_size=8']",
+    "teacher.recipe=['method=detect','trainer.batch_size=8','trainer.duration.steps=8']",
     *(o for o in TINY if o.startswith(("trainer.", "logger="))),
 )
 # as BOXES, for a detector of one stage

@@ -171,7 +171,7 @@ def test_every_study_binds_and_each_of_its_runs_is_a_config(name: str):
         study.check([])
     if isinstance(study, Distillers):
         for own in (study.proxy, study.vectors, study.final, *study.baselines.values()):
-            prepare(compose(study.recipe(own or (), study.seeds[0])))
+            examine(compose(study.recipe(own or (), study.seeds[0])))
     if isinstance(study, DataFree):
         study = study.grid
     if isinstance(study, Grid):

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from kdx.core.batch import Batch
 from kdx.core.seed import generator
 from kdx.data.order import ByLength
 from kdx.data.sets import ExampleSet
 from kdx.data.text.dataset import MultiLabelText, TextDataset
+from kdx.data.text.masked import MaskedSet
 from kdx.data.text.token_set import TokenSet, padding_share
 from kdx.data.text.tokenize import decode
 
@@ -33,12 +35,12 @@ def lengths(data: TokenSet) -> Iterator[str]:
 
 
 def samples(dataset: TextDataset, data: TokenSet, names: Sequence[str]) -> Iterator[str]:
-    """A line for each of some random texts, with its class or labels."""
+    """A line for each of some random texts, with its class, its labels or its hidden tokens."""
     told = dataset.label_names() if isinstance(dataset, MultiLabelText) else names
     for index in _chosen(data):
         text = decode(data.row(index)[: int(data.lengths[index])].tolist(), dataset.tokenizer)
         text = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-        yield f"{_target(data, index, told)}: {text}"
+        yield f"{_hidden(data, index, dataset.tokenizer) or _target(data, index, told)}: {text}"
 
 
 def _chosen(data: ExampleSet) -> list[int]:
@@ -48,6 +50,15 @@ def _chosen(data: ExampleSet) -> list[int]:
     found = [order[groups == group][:SAMPLES] for group in groups.unique()]
     alone = len(found) == 1
     return (order[: 2 * SAMPLES] if alone else torch.cat(found)[:ROWS]).tolist()
+
+
+def _hidden(data: ExampleSet, index: int, tokenizer: str) -> str:
+    """The tokens of a text that are hidden in evaluation; "" for other sets."""
+    if not isinstance(data, MaskedSet):
+        return ""
+    place = torch.tensor([index])
+    labels = data.hidden(Batch(data.padded(place), {}, place), None, 0).labels
+    return f"hides '{decode(labels[labels >= 0].tolist(), tokenizer)}'"
 
 
 def _target(data: ExampleSet, index: int, names: Sequence[str]) -> str:

@@ -1,19 +1,22 @@
 """Folders of pretrained networks and tokenizers: a folder, an installed package, or a name of the Hugging Face hub."""
 
 import hashlib
-import importlib
 import importlib.util
 import json
-import logging
+import os
+import re
+import urllib.request
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kdx.core.errors import UserError, reason, shown
+from kdx.core.files import atomic_write
 
 PACKAGE = "package:"
 TOKENIZER = "tokenizer.json"
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a repository on the hub
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,28 @@ def _in_package(name: str, file: str, key: str) -> Path:
 
 
 def _in_hub(name: str, file: str, key: str) -> Path:
-    where = f"{key}={shown(name)}: no such folder, and"
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(f"{where} a name of the hub needs pip install 'kdx[text]'")
-    hub: Any = importlib.import_module("huggingface_hub")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each of its retries
+    """A file of the hub: from the cache of its library, or from kdx's own, which a download fills."""
+    kept = Path.home() / ".cache" / "kdx" / "hub" / name / file
+    for path in (*_cached(name, file), kept):
+        if path.is_file():
+            return path
+    where = f"{key}={shown(name)}: no such folder, and the hub gives no {file}"
+    if not NAME.fullmatch(name):
+        raise UserError(f"{where}: this is no name of a repository there (OWNER/NAME)")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        return Path(hub.hf_hub_download(name, file))
-    except Exception as error:  # a wrong name, no network, a proxy: many types
-        raise UserError(f"{where} the hub gives no {file} ({type(error).__name__}); is there a network?") from error
+        with urllib.request.urlopen(f"{endpoint}/{name}/resolve/main/{file}", timeout=20) as answer:
+            content = answer.read()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(kept) as target:
+            target.write(content)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where} ({reason(error)[:80]}); is there a network?") from error
+    return kept
+
+
+def _cached(name: str, file: str) -> list[Path]:
+    """Places of a file in the cache of the hub's library."""
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    folder = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / f"models--{name.replace('/', '--')}"
+    return sorted(folder.glob(f"snapshots/*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)

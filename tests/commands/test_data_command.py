@@ -1,9 +1,12 @@
 """`kdx data`: what it says of a data set, against a folder of images with known faults."""
 
+import re
+
 import numpy as np
 import pytest
 from door import command
 from PIL import Image
+from small_tokens import tokenizer_folder
 from words import write_tokenizer
 
 
@@ -103,3 +106,15 @@ def test_texts_are_shown_with_their_lengths_and_padding(capsys, tmp_path):
     assert "of a training epoch's positions are padding in batches of 32" in found.out
     assert "1: film film" in found.out or "0: film film" in found.out
     assert any("11 of 80 texts of mine have more than 8 tokens" in line for line in found.err)
+
+
+def test_hidden_tokens_are_shown_beside_their_texts(capsys, tmp_path):
+    rows = "".join(f"{'the film was seen'} {'again ' * (i % 5)}\n" for i in range(30))
+    (tmp_path / "mine").mkdir()
+    for part in ("train", "test"):
+        (tmp_path / "mine" / f"{part}.txt").write_text(rows)
+    given = (f"dataset.tokenizer={tokenizer_folder()}", f"paths.data={tmp_path}", "dataset.folder=mine")
+    found = command(capsys, "data", "masked_corpus", *given, "dataset.shortest=5", f"paths.outputs={tmp_path}")
+    assert found.code == 0, found.err
+    assert re.search(r"mine: \d+ tokens, inputs 128", found.out) and "training    30 examples" in found.out
+    assert re.search(r"hides '\S+.*': the film was ", found.out), found.out

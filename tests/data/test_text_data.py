@@ -1,6 +1,7 @@
 """Laws of token sets, their cache, their loaders and the files that they come from."""
 
 import dataclasses
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from words import WORDS, phrases, write_tokenizer
 
 from kdx.core.errors import UserError
-from kdx.core.pretrained import tokenizer_file
+from kdx.core.pretrained import find_file, tokenizer_file
 from kdx.core.tree import leaves
 from kdx.data.content import digests
 from kdx.data.loaders import EvalLoader, TrainLoader
@@ -357,6 +358,25 @@ def test_missing_extras_name_what_to_install(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tokenize, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"tokenizers, which is not installed: pip install 'kdx\[text\]'"):
         phrases(tmp_path).load()
+
+
+def test_a_name_of_the_hub_is_read_from_the_cache_of_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    there = write_tokenizer(tmp_path / "hub" / "models--some--encoder" / "snapshots" / "0a1b")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert find_file("some/encoder", "tokenizer.json", "key") == there / "tokenizer.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("some/encoder", "and the hub gives no tokenizer.json (.*); is there a network?"), ("no name", "OWNER/NAME")],
+)
+def test_without_network_and_folder_there_is_a_line(tmp_path: Path, monkeypatch, name: str, message: str):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(UserError, match=f"^dataset.tokenizer={name}: no such folder, and the hub") as caught:
+        find_file(name, "tokenizer.json", "dataset.tokenizer")
+    assert re.search(message, str(caught.value)) and "\n" not in str(caught.value)
 
 
 # made-up texts

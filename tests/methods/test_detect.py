@@ -125,7 +125,10 @@ def test_two_processes_leave_the_trace_of_one(tiny, stem: str):
     ours, theirs = record(folder(config)), record(folder(there))
     assert len(ours) == len(theirs) == 8
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine == pytest.approx(other, rel=1e-4, abs=1e-4), mine["step"]
+        known = {key: value for key, value in mine.items() if value is not None}  # undefined without a sure detection
+        assert mine.keys() - known.keys() == {key for key, value in other.items() if value is None}
+        wanted = {key: other[key] for key in known}
+        assert known == pytest.approx(wanted, rel=1e-4, abs=1e-4), mine["step"]
     a, b = (load_file(folder(c) / "student.safetensors") for c in (config, there))
     for key, value in a.items():
         torch.testing.assert_close(value, b[key], rtol=1e-3, atol=1e-4)

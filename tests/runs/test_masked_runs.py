@@ -14,7 +14,8 @@ from kdx.config.schema import RunConfig
 from kdx.runs.run import name, run
 
 # without dropout, whose draws differ between processes and parts; batches of 7 are shared as 4 and 3
-STILL = ("student.net.dropout=0", "teacher.net.dropout=0", "teacher.recipe=[method=masked_lm,trainer.batch_size=8]")
+RECIPE = "teacher.recipe=['method=masked_lm','trainer.batch_size=8']"
+STILL = ("student.net.dropout=0", "teacher.net.dropout=0", "trainer.precision=fp32", RECIPE)
 SHORT = ("trainer.batch_size=7", "trainer.log_steps=1", "method=distilbert", "dataset.val_fraction=0.2", *STILL)
 
 
@@ -24,7 +25,7 @@ def folder_of(config: RunConfig) -> Path:
 
 def assert_same(config: RunConfig, other: RunConfig) -> None:
     for mine, theirs in zip(record(folder_of(config)), record(folder_of(other)), strict=True):
-        assert mine == pytest.approx(theirs, rel=2e-5, abs=2e-5)
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4)  # sums in another order, by way of AdamW
     ours, there = (load_file(folder_of(each) / "student.safetensors") for each in (config, other))
     assert ours.keys() == there.keys()
     assert max(float((ours[key] - there[key]).abs().max()) for key in ours) < 1e-4

@@ -188,3 +188,38 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     assert study(networks=networks, seeds=[0]).execute(paths(tmp_path), options()) == []
     with pytest.raises(UserError, match=r"different train examples \(dataset\.fraction\)"):
         study(networks=networks, seeds=[0], split="train").execute(paths(tmp_path), options())
+
+
+class Seen:
+    """Keeps what a measurement is given, and draws an empty picture."""
+
+    metrics, notes = (), ()
+
+    def __call__(self, networks, batches):
+        self.networks, self.examples = dict(networks), sum(len(batch) for batch in batches)
+        return {
+            name: {"classes": float(net(torch.zeros(1, 3, 32, 32)).logits.shape[1])} for name, net in networks.items()
+        }
+
+    def draw(self, networks, batches, path):
+        path.write_bytes(b"picture")
+
+
+def test_networks_are_compared_on_other_examples_and_as_they_started(tmp_path, capsys):
+    seen = Seen()
+    networks = {"one": ["method=supervised"], "other": ["method=supervised", "student.checkpoint='{one}'"]}
+    changed = {"networks": networks, "seeds": [0], "measure": seen, "starts": ["one", "other"]}
+    made = study(**changed, examples=["dataset.test_size=20", "dataset.seed=3"])
+    assert made.execute(paths(tmp_path), options()) == []
+    assert list(seen.networks) == ["one", "one at start", "other", "other at start"] and seen.examples == 20
+    weights = {name: dict(net.named_parameters()) for name, net in seen.networks.items()}
+    for name, value in weights["one"].items():
+        # the second network starts where the first one ended, and three steps move it
+        assert torch.equal(weights["other at start"][name], value)
+    assert any(not torch.equal(weights["one"][n], weights["one at start"][n]) for n in weights["one"])
+    assert any(not torch.equal(weights["other"][n], weights["one"][n]) for n in weights["one"])
+    folder = tmp_path / "studies" / "tiny"
+    assert (folder / "picture.png").read_bytes() == b"picture"
+    assert "- examples: dataset.test_size=20 dataset.seed=3" in (folder / "table.md").read_text()
+    with pytest.raises(UserError, match=r"study\.starts: there is no link 'two'"):
+        study(**{**changed, "starts": ["two"]})

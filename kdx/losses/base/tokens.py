@@ -191,7 +191,7 @@ def tokens_of(batch: Batch) -> Tensor:
     """The mask of a batch's tokens, bool [B, L].
 
     Example:
-        >>> tokens_of(Batch({TOKEN_MASK: torch.tensor([[1, 0]])}, {}, torch.arange(1)))
+        >>> tokens_of(Batch({"attention_mask": torch.tensor([[1, 0]])}, {}, torch.arange(1)))
         tensor([[ True, False]])
     """
     found = batch.token_mask

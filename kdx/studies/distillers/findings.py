@@ -36,7 +36,8 @@ class Findings:
         again: Winners' proxies with other seeds, likewise.
         checked: Candidates at full length, by search, search's seed and number of the trial.
         baseline: Known methods at full length, by name and seed.
-        recipes: Overrides of these, for the manifest; a winner's method is found, and no override gives it.
+        recipes: Overrides of `baseline`, for the manifest.
+        found: Overrides of `final`, likewise.
     """
 
     study: Distillers
@@ -48,6 +49,7 @@ class Findings:
     checked: dict[tuple[str, int, int], Result] = field(default_factory=dict)
     baseline: dict[tuple[str, int], Result] = field(default_factory=dict)
     recipes: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    found: dict[tuple[str, int, int], list[str]] = field(default_factory=dict)
 
     @property
     def shown(self) -> Catalogue:

@@ -1,6 +1,7 @@
 """The space of distillers: genotypes, random draws, crossover and mutation."""
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from random import Random
@@ -159,6 +160,12 @@ class Space:
             "align": "none" if roles == LOGITS else "channels",
             **asdict(genotype.chain),
         }
+
+    def overrides(self, genotype: Genotype) -> list[str]:
+        """Overrides that give `method=kdzero` the distiller."""
+        term = {key: value for key, value in self.term(genotype).items() if key != "_target_"}
+        written = [f"method.terms.found.{key}={json.dumps(value)}" for key, value in term.items()]
+        return [*written, f"method.weights.found={float(genotype.weight)}"]
 
     def method(self, genotype: Genotype) -> Node:
         """The node of a method with the distiller beside the labels."""

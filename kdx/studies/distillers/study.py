@@ -159,6 +159,8 @@ class Distillers:
                 method = self.space.method(best.genotype)
                 for other in self.final_seeds if name in self.finalists else ():
                     wanted["final"][name, seed, other] = replace(finals[other], method=method)
+                    own = [*self.final, *self.space.overrides(best.genotype)]
+                    findings.found[name, seed, other] = [*self.recipe(own, other), *options.overrides]
                     wanted["again"][name, seed, other] = replace(again[other], method=method)
                 if name in (self.main, self.rival):
                     for trial in spread(history, self.checked):

@@ -55,6 +55,12 @@ def publish_findings(findings: "Findings", paths: Mapping[str, str]) -> None:
         Made(f"{name}, seed {seed}", name, findings.recipes[name, seed], result)
         for (name, seed), result in findings.baseline.items()
     ]
+    made += [
+        Made(
+            f"best of {name}, search {seed}, seed {other}", f"best of {name}", findings.found[name, seed, other], result
+        )
+        for (name, seed, other), result in findings.final.items()
+    ]
     publish(table, paths, study.name, Source(type(study).__name__, "last", made), more)
 
 
