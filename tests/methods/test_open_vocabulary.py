@@ -3,12 +3,14 @@
 import pytest
 import torch
 from conftest import OPEN, WITHOUT_IMAGES
+from safetensors.torch import load_file
 
 from kdx.core.errors import UserError
 from kdx.core.schedule import Progress
 from kdx.core.weigh import weigh
 from kdx.methods.open_vocabulary import OpenVocabulary
 from kdx.models.openvocab.detector import OpenVocabularyRCNN
+from kdx.runs.run import run
 
 START = Progress(0, 8, 8.0)
 
@@ -106,3 +108,17 @@ def test_a_scene_without_a_known_class_adds_nothing(tiny, built):
     images = batches[1]
     none = images.with_targets(pseudo_labels=torch.full_like(images.target("pseudo_labels"), -1))
     assert float(method(none, START).terms["pis"]) == 0
+
+
+def test_a_chain_of_runs_measures_base_and_novel_classes(tiny):
+    first = run(tiny("method=ovd_base", data=WITHOUT_IMAGES))
+    start = f"student.checkpoint='{first.folder}'"
+    last = run(tiny("method=ovd_rkd_pis", "student.net.weight_transfer=true", start, data=OPEN))
+    found = last.data["metrics"]["last"]
+    wanted = ("ap50_base", "ap50_novel", "region_accuracy_base", "region_accuracy_novel")
+    assert all(0 <= found[f"test/{name}"] <= 1 for name in wanted)
+    before, after = (load_file(str(r.folder / "student.safetensors")) for r in (first, last))
+    name = "classifier.project.weight"
+    assert torch.equal(before[name], after[name]) and not torch.equal(
+        before["rpn.conv.0.0.weight"], after["rpn.conv.0.0.weight"]
+    )
