@@ -84,8 +84,10 @@ def draw_curves(findings: "Findings", path: Path) -> None:
     _plain(right, f"proxy fitness and {form.heading} at full length{told}")
     right.set_xlabel("fitness", fontsize=9)
     right.set_ylabel(form.heading, fontsize=9)
-    if taus:
+    if right.has_data():
         right.legend(fontsize=8, frameon=False)
+    else:
+        right.set_visible(False)
     _finish(figure, path)
 
 
