@@ -46,6 +46,10 @@ def find_file(reference: str, name: str, key: str) -> Path:
 
     Raises:
         UserError: There is no such folder, package or file, or the hub cannot be reached.
+
+    Example:
+        >>> find_file("package:torch", "version.py", "init").name
+        'version.py'
     """
     if reference.startswith(PACKAGE):
         return _in_package(reference.removeprefix(PACKAGE), name, key)
@@ -65,6 +69,11 @@ def tokenizer_file(reference: str, key: str) -> TokenizerFile:
 
     Raises:
         UserError: It is missing or damaged.
+
+    Example:
+        >>> tokenizer_file("package:torch", "dataset.tokenizer")
+        Traceback (most recent call last):
+        kdx.core.errors.UserError: dataset.tokenizer=package:torch: this package has no tokenizer.json
     """
     path = find_file(reference, TOKENIZER, key)
     try:

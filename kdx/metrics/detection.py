@@ -59,6 +59,11 @@ def matched(iou: Floats, crowd: Bools, ignored: Bools) -> tuple[Bools, Bools]:
 
     Returns:
         For each range, threshold and detection, [A, T, D]: whether it took an object, and whether an ignored one.
+
+    Example:
+        >>> hit, out = matched(np.array([[0.6], [0.55]]), np.array([False]), np.array([[False]]))
+        >>> hit[0].sum(0).tolist()  # at 3 of the 10 thresholds the first takes the object, so the second has none
+        [3, 0]
     """
     areas, count = len(ignored), len(THRESHOLDS)
     hit, out = np.zeros((2, areas, count, len(iou)), dtype=bool)
@@ -177,7 +182,12 @@ class AveragePrecision(StreamingMetric):
 
 
 def described(classes: Sequence[str]) -> tuple[Metric, ...]:
-    """The metrics of `AveragePrecision` for classes of these names."""
+    """The metrics of `AveragePrecision` for classes of these names.
+
+    Example:
+        >>> [metric.name for metric in described(["cell"])][-1]
+        'ap_cell'
+    """
     labels = {"ap": "AP", "ap50": "AP50", "ap75": "AP75"}
     labels |= {f"ap{suffix}": f"AP {suffix[1:]}" for suffix in AREAS if suffix}
     labels |= {f"ap_{name}": f"AP {name}" for name in classes}

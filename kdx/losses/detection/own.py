@@ -57,7 +57,12 @@ class DetectorTerm(Term):
 
 
 def target(outputs: Outputs, role: str) -> Tensor:
-    """A target that the network drew. Raises ValueError if it got no boxes."""
+    """A target that the network drew. Raises ValueError if it got no boxes.
+
+    Example:
+        >>> target(Outputs(torch.zeros(1, 2), {"rpn.labels": torch.ones(1)}), "rpn.labels")
+        tensor([1.])
+    """
     if role not in outputs.features:
         raise ValueError(f"the detector gives '{role}' where it gets boxes: method._target_=kdx.methods.detect.Detect")
     return outputs.features[role]
@@ -75,7 +80,12 @@ def per_example(values: Tensor, owner: Tensor, size: int) -> Tensor:
 
 
 def owners(outputs: Outputs) -> Tensor:
-    """The image of each region, [N]. Raises ValueError if rows of the logits are no regions."""
+    """The image of each region, [N]. Raises ValueError if rows of the logits are no regions.
+
+    Example:
+        >>> owners(Outputs(torch.zeros(2, 3), owner=torch.tensor([0, 0])))
+        tensor([0, 0])
+    """
     if outputs.owner is None:
         raise ValueError("this term reads regions, and the rows of this network's logits have no owner")
     return outputs.owner

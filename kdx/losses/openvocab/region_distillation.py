@@ -90,7 +90,17 @@ class EmbeddingRelations(EmbeddingL1):
 
 
 def embeddings(student: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Embeddings of the batch's proposals by the student and by the vision-language model, [B, K, D]."""
+    """Embeddings of the batch's proposals by the student and by the vision-language model, [B, K, D].
+
+    Raises:
+        ValueError: Both have different numbers of dimensions.
+
+    Example:
+        >>> student = Outputs(torch.zeros(0, 1), {EMBEDDINGS: torch.zeros(1, 5, 8)})
+        >>> targets = {"proposal_embeddings": torch.ones(1, 5, 8)}
+        >>> [tuple(e.shape) for e in embeddings(student, Batch(torch.zeros(1), targets, torch.arange(1)))]
+        [(1, 5, 8), (1, 5, 8)]
+    """
     mine, theirs = target(student, EMBEDDINGS), batch.target("proposal_embeddings")
     if theirs.shape[2] not in (1, mine.shape[2]):  # 1: missing ones, as in a trial step
         raise ValueError(
