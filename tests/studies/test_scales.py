@@ -1,6 +1,5 @@
 """Presets of grids and chains: what they change, and what they refuse."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,19 +46,20 @@ def test_a_preset_comes_after_a_rows_own_overrides():
 
 @pytest.mark.parametrize("kind", [grid, chain])
 def test_the_runs_of_a_scale_have_its_overrides_and_seeds_and_a_folder_of_their_own(
-    kind: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: Any, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[tuple[str, list[int], dict[str, list[str]]]] = []
     study = kind()
+    runs = "_execute" if kind is grid else "execute"
     execute = type(study).execute
 
-    def spied(self: Any, paths: Any, options: Any) -> list[str]:
+    def spied(self: Any, paths: Any, options: Any, *notes: Any) -> list[str]:
         if options.scale is not None:
             return execute(self, paths, options)
         seen.append((self.name, list(self.seeds), getattr(self, "links", None) or self.rows))
         return []
 
-    monkeypatch.setattr(type(study), "execute", spied)
+    monkeypatch.setattr(type(study), runs, spied)
     study.execute({}, study_options(scale="smoke"))
     study.execute({}, study_options())
     (small, seeds, rows), (name, all_seeds, whole) = seen

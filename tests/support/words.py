@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kdx.data.text.phrases import Phrases
+from kdx.data.text.phrases import BAD, DEGREES, GOOD, NOT, TAILS, THINGS, TOPICS, VERBS, Phrases
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = [*"abcdefgh", "the", "film", "story", "was", "is", "not", "but", "boring", "funny", "dull", "clever", ".", ","]
@@ -21,6 +21,22 @@ def write_tokenizer(folder: Path, words: list[str] = WORDS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def grammar() -> list[str]:
+    """All words of the made-up texts."""
+    texts = [
+        *THINGS,
+        *VERBS,
+        *DEGREES,
+        *GOOD,
+        *BAD,
+        *NOT,
+        *TAILS,
+        "but and .",
+        *(text for pair in TOPICS for text in pair),
+    ]
+    return sorted({word for text in texts for word in text.split()})
 
 
 def phrases(folder: Path, **changes) -> Phrases:
