@@ -19,7 +19,7 @@ from kdx.config.past import read_config
 from kdx.config.schema import run_config
 from kdx.data.sources.open_scenes import LOOKS, OpenScenes
 from kdx.models.openvocab.detector import OpenVocabularyRCNN
-from kdx.models.openvocab.vision import MiniVision
+from kdx.models.openvocab.vision import CropNet, MiniVision
 from kdx.runs.build import build_student, make
 from kdx.runs.folder import CONFIG, STUDENT
 
@@ -68,6 +68,7 @@ def taught(data: OpenScenes, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tens
     assert internet.held is not None
     targets = internet.targets["boxes"], internet.targets["box_labels"]
     model = vision.learned(data.task.classes, internet.held, *targets)
+    assert isinstance(model, CropNet)
     return boxes, (model.embed(image[None], boxes[None])[0] @ model.text.T).argmax(1)
 
 
