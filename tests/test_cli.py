@@ -149,7 +149,7 @@ def test_the_completion_script_completes_in_bash():
     assert said["kdx list m"].split() == ["methods", "models"]
     assert said["kdx completion "].split() == ["bash", "zsh"]
     assert set(said["kdx study "].split()) == {f"study={name}" for name in options("study")}
-    assert said["kdx train student=resnet2"].split() == ["student=resnet20"]
+    assert said["kdx train student=resnet2"].split() == ["student=resnet20", "student=resnet20_ln"]
     assert said["kdx train method.temp"].split() == ["method.temperature="]
     assert said["kdx train experiment=crd/resnet56_resnet20_k"].split() == ["experiment=crd/resnet56_resnet20_kd"]
     assert said["kdx train ex"].split() == ["experiment="]

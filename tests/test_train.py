@@ -64,7 +64,7 @@ MISTAKES = {
             "unknown key 'lr'; did you mean 'optimizer.lr'?",
             "unknown key 'optimizer.lrr'; did you mean 'optimizer.lr'?",
             "unknown key 'optimizr.lr'; did you mean 'optimizer.lr'?",
-            "unknown key 'student.depth'; student has: checkpoint, sha256, experiment, net",
+            "unknown key 'student.depth'; student has: checkpoint, checkpoint_share, sha256, experiment, net",
             "unknown key 'model'; a network is chosen with student=NAME and teacher=NAME",
             "unknown key 'nope'.*",
         ],

@@ -187,7 +187,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _frozen(path: str, value: Any) -> Any:
-    if path.endswith("_target_"):
+    if path.endswith("_target_") and isinstance(value, str):
         return frozen_target(value)
     if isinstance(value, list):  # nodes in a list, such as peers, are part of this leaf
         return [_frozen_node(item) for item in value]

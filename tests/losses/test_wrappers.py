@@ -82,7 +82,8 @@ def built(wrapper: type[Term]) -> tuple[Term, Spy, tuple[nn.Module, nn.Module]]:
     term = WRAPPERS[wrapper](spy)
     nets = Headed(4, CLASSES, torch.float32), Headed(6, CLASSES, torch.float32)
     term.attach(*nets)
-    term.build(Shapes((CLASSES,), STUDENT), Shapes((CLASSES,), TEACHER), SPEC)
+    rows = (1, CLASSES) if wrapper is OverRows else (CLASSES,)
+    term.build(Shapes(rows, STUDENT), Shapes(rows, TEACHER), SPEC)
     return term, spy, nets
 
 
