@@ -146,8 +146,9 @@ def draw_pipeline(space: Space, trial: Trial, title: str, path: Path) -> None:
     at = "" if genotype.temperature is None else f", T = {genotype.temperature:g}"
     steps = [("attention", genotype.attention), ("scope", genotype.scope), ("normalise", genotype.normalise + at)]
     what = "logits" if roles == "logits" else "all stages" if roles is None else ", ".join(roles)
+    layered = what != "logits" and genotype.chain.compares_channels
     for y, who in ((2.2, "student"), (0.8, "teacher")):
-        aligned = "\n1 x 1 layer where\nchannels differ" if who == "student" and what != "logits" else ""
+        aligned = "\n1 x 1 layer where\nchannels differ" if who == "student" and layered else ""
         boxes = [f"{who}\n{what}{aligned}", *(f"{slot}\n{option}" for slot, option in steps)]
         for i, text in enumerate(boxes):
             empty = i > 0 and steps[i - 1][1] == "none"
