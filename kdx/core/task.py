@@ -87,7 +87,7 @@ class Task(Protocol):
         ...
 
     def answer(self, outputs: Outputs) -> Tensor:
-        """What a network says about each example, [B, ...]: its logits, or its detections."""
+        """The answer of a network for each example, [B, ...]: its logits, or its detections."""
         ...
 
     def fidelity(self) -> PairMetric:

@@ -1,4 +1,4 @@
-"""What a claim of a given size would cost in a study, from its finished runs."""
+"""Cost of a claim of a given size in a study, estimated from its finished runs."""
 
 import math
 from collections.abc import Mapping, Sequence

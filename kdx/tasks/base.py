@@ -25,7 +25,7 @@ class BaseTask:
         return None
 
     def answer(self, outputs: Outputs) -> Tensor:
-        """What a network says about each example: its logits."""
+        """The answer of a network for each example: its logits."""
         return outputs.logits
 
     def counted(self, answer: Tensor, batch: Batch) -> Tensor:

@@ -44,11 +44,8 @@ class _Draw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phrases(LabelledText):
-    """Opinions of one or two clauses; class 1 is a good opinion.
-
-    "not", "never" and "hardly" turn an opinion round, and after "but" the second clause decides, so a bag of words does
-    not solve it.
+class MadeUp:
+    """Sentences that a seed chooses.
 
     Attributes:
         train_size, test_size: Number of sentences.
@@ -58,6 +55,19 @@ class Phrases(LabelledText):
     train_size: PositiveInt
     test_size: PositiveInt
     seed: Count
+
+    def drawing(self, split: Split) -> tuple[int, _Draw]:
+        """Number of sentences of a split, and their random choices."""
+        return self.train_size if split == "train" else self.test_size, _Draw(self.seed, split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phrases(MadeUp, LabelledText):
+    """Opinions of one or two clauses; class 1 is a good opinion.
+
+    "not", "never" and "hardly" turn an opinion round, and after "but" the second clause decides, so a bag of words does
+    not solve it.
+    """
 
     def class_names(self) -> list[str]:
         return ["negative", "positive"]
@@ -65,28 +75,19 @@ class Phrases(LabelledText):
     def texts(self, split: Split) -> Texts:
         if self.num_classes != 2:
             raise DataError(f"the opinions of {self.name} have two classes, got num_classes={self.num_classes}")
-        size, draw = self.train_size if split == "train" else self.test_size, _Draw(self.seed, split)
+        size, draw = self.drawing(split)
         made = [opinion(draw) for _ in range(size)]
         return Texts([text for text, _ in made], None, torch.tensor([label for _, label in made]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhraseLabels(MultiLabelText):
-    """Sentences about one to three of eight topics, which are the labels.
-
-    Attributes:
-        train_size, test_size: Number of sentences.
-        seed: Chooses the sentences.
-    """
-
-    train_size: PositiveInt
-    test_size: PositiveInt
-    seed: Count
+class PhraseLabels(MadeUp, MultiLabelText):
+    """Sentences about one to three of eight topics, which are the labels."""
 
     def texts(self, split: Split) -> Texts:
         if self.num_classes != len(TOPICS):
             raise DataError(f"{self.name} has {len(TOPICS)} topics, got num_classes={self.num_classes}")
-        size, draw = self.train_size if split == "train" else self.test_size, _Draw(self.seed, split)
+        size, draw = self.drawing(split)
         texts, presence = [], torch.zeros(size, len(TOPICS))
         for i in range(size):
             text, topics = report(draw)
@@ -96,20 +97,11 @@ class PhraseLabels(MultiLabelText):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedPhrases(Masked):
-    """Opinions as in `Phrases`, with hidden tokens.
-
-    Attributes:
-        train_size, test_size: Number of sentences.
-        seed: Chooses the sentences.
-    """
-
-    train_size: PositiveInt
-    test_size: PositiveInt
-    seed: Count
+class MaskedPhrases(MadeUp, Masked):
+    """Opinions as in `Phrases`, with hidden tokens."""
 
     def texts(self, split: Split) -> Texts:
-        size, draw = self.train_size if split == "train" else self.test_size, _Draw(self.seed, split)
+        size, draw = self.drawing(split)
         return Texts([opinion(draw)[0] for _ in range(size)], None, torch.zeros(size, dtype=torch.int64))
 
 

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from kdx.core.batch import Batch
-from kdx.core.outputs import Shapes
+from kdx.core.outputs import Outputs, Shapes
+from kdx.core.ranges import PositiveInt
 from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_teacher
+from kdx.losses.base.pairs import promoted
 from kdx.losses.base.term import Term
 
 Average = Literal["example", "all"]
@@ -185,6 +187,45 @@ class OnTokens(OnTexts):
     def averaged(self, values: Tensor, batch: Batch) -> Tensor:
         """The values [B, L] of tokens as a value per example, [B], see `token_mean`."""
         return token_mean(values, tokens_of(batch), self.average)
+
+
+class OfLayer(OnTokens):
+    """A term on one kind of feature of one layer of each network.
+
+    Args:
+        student_layer: The student's layer, from 1; None for its last.
+        teacher_layer: The teacher's; None likewise.
+        average: As in `token_mean`.
+
+    Attributes:
+        kind: Kind of the feature, such as "value".
+    """
+
+    kind: str
+
+    def __init__(self, student_layer: PositiveInt | None, teacher_layer: PositiveInt | None, average: Average):
+        super().__init__(average)
+        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+        self._roles: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
+
+    def student_roles(self) -> tuple[str, ...]:
+        return self._roles[0]
+
+    def teacher_roles(self) -> tuple[str, ...]:
+        return self._roles[1]
+
+    def settle(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> tuple[tuple[int, ...], ...]:
+        """Find the roles; returns the shapes of the student's feature and of the teacher's."""
+        teacher = self.checked(teacher, spec)
+        mine = layer_role(self.kind, self.student_layer, student, "student", self.called)
+        theirs = layer_role(self.kind, self.teacher_layer, teacher, "teacher", self.called)
+        self._roles = (mine,), (theirs,)
+        return student.feature(mine, "student"), teacher.feature(theirs, "teacher")
+
+    def features(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+        """The two features."""
+        (mine,), (theirs,) = self._roles
+        return promoted(student.feature(mine)), promoted(teacher.feature(theirs)).detach()
 
 
 def tokens_of(batch: Batch) -> Tensor:

@@ -50,7 +50,7 @@ def cell_weights(
 
 
 def attention(maps: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Where a map is active, [B, H, W] with sum H * W, and in which channels, [B, C] with sum C.
+    """Activity of a map by position, [B, H, W] with sum H * W, and by channel, [B, C] with sum C.
 
     Example:
         >>> places, channels = attention(torch.ones(1, 2, 3, 3), 0.5)

@@ -79,7 +79,7 @@ class AnchorClasses(DetectorTerm):
 
 
 class AnchorBoxes(DetectorTerm):
-    """Where the objects of anchors are."""
+    """Loss of the boxes of anchors that are objects."""
 
     reads = ("anchors.deltas",)
 

@@ -179,7 +179,7 @@ class Objectness(DetectorTerm):
 
 
 class ProposalBoxes(DetectorTerm):
-    """Where the objects of anchors are: the RPN's regression loss."""
+    """Regression loss of the RPN, on anchors that are objects."""
 
     reads = ("rpn.deltas",)
 
@@ -199,7 +199,7 @@ class RegionClasses(DetectorTerm):
 
 
 class RegionBoxes(DetectorTerm):
-    """Where the objects of regions are, relative to the regions."""
+    """Regression loss of the regions that are objects, relative to the regions."""
 
     reads = ("regions", "regions.deltas")
 

@@ -9,8 +9,8 @@ from kdx.core.outputs import Outputs, Shapes
 from kdx.core.ranges import PositiveInt
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
-from kdx.losses.base.tokens import Average, tokens_of
-from kdx.losses.relations.minilm import OfLayer, relation_divergence
+from kdx.losses.base.tokens import Average, OfLayer, tokens_of
+from kdx.losses.relations.minilm import relation_divergence
 
 Vectors = Literal["query", "key", "value"]
 

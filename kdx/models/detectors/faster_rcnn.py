@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import OpenFraction, PartialFraction, Positive, PositiveInt
 from kdx.models.base import Net
+from kdx.models.detectors.anchors import anchor_generator, anchors_for
 from kdx.models.detectors.backbone import Pyramid, Weights, backbone
 from kdx.models.detectors.detect import detections
 from kdx.models.detectors.sampling import assigned, balanced, uniform
 
 TARGETS = ("boxes", "box_labels", "crowd", "draws")
-"""What the inputs of a learning detector hold beside images: targets, and a number for each example's draws."""
+"""Inputs of a learning detector beside images: targets, and a number for each example's draws."""
 
 
 class Regions(NamedTuple):
@@ -97,24 +98,14 @@ class FasterRCNN(Net):
         sampling: Sampling,
     ):
         from torchvision.models.detection._utils import BoxCoder, Matcher
-        from torchvision.models.detection.anchor_utils import AnchorGenerator
         from torchvision.models.detection.faster_rcnn import TwoMLPHead
         from torchvision.models.detection.rpn import RPNHead
         from torchvision.ops import MultiScaleRoIAlign
 
         super().__init__()
-        if len(anchor_sizes) != len(pyramid.levels):
-            raise ValueError(
-                f"anchor_sizes needs one list for each of {len(pyramid.levels)} levels, got {len(anchor_sizes)}"
-            )
         self.pyramid, self.num_classes, self.sampling = pyramid, num_classes, sampling
-        self.anchors = AnchorGenerator(
-            tuple(tuple(s) for s in anchor_sizes), (tuple(anchor_ratios),) * len(anchor_sizes)
-        )
-        counts = self.anchors.num_anchors_per_location()
-        if len(set(counts)) != 1:
-            raise ValueError(f"every level needs the same number of anchor_sizes, got {[len(s) for s in anchor_sizes]}")
-        self.rpn = RPNHead(pyramid.channels, counts[0])
+        self.anchors, count = anchor_generator(anchor_sizes, anchor_ratios, len(pyramid.levels))
+        self.rpn = RPNHead(pyramid.channels, count)
         self.pool = MultiScaleRoIAlign(pyramid.roles, resolution, 2)
         self.embed = TwoMLPHead(pyramid.channels * resolution**2, width)
         self.classifier: nn.Module = nn.Linear(width, num_classes + 1)
@@ -154,16 +145,14 @@ class FasterRCNN(Net):
 
     def dense(self, images: Tensor, maps: Mapping[str, Tensor]) -> tuple[Tensor, list[int], Tensor, Tensor]:
         """Anchors [A, 4], their number in each level, and the RPN's logits [B, A] and deltas [B, A, 4]."""
-        from torchvision.models.detection.image_list import ImageList
-
         levels = [maps[role] for role in self.pyramid.roles]
         logits, deltas = self.rpn(levels)
-        found: Any = self.anchors(ImageList(images[:1], [(images.shape[2], images.shape[3])]), levels)[0]
+        found = anchors_for(self.anchors, images, levels)
         counts = [x[0].numel() for x in logits]
         # [B, k, H, W] to [B, H, W, k], the order of the anchors
         flat = [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
         boxes = [x.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for x in deltas]
-        return found.to(images.device), counts, torch.cat(flat, 1).float(), torch.cat(boxes, 1).float()
+        return found, counts, torch.cat(flat, 1).float(), torch.cat(boxes, 1).float()
 
     @torch.no_grad()
     def proposals(

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import OpenFraction, PartialFraction, Positive, PositiveInt
 from kdx.models.base import Net
+from kdx.models.detectors.anchors import anchor_generator, anchors_for
 from kdx.models.detectors.backbone import Pyramid, Weights, backbone
 from kdx.models.detectors.detect import detections
 from kdx.models.detectors.sampling import assigned
@@ -66,35 +67,22 @@ class RetinaNet(Net):
         matching: Matching,
     ):
         from torchvision.models.detection._utils import BoxCoder, Matcher
-        from torchvision.models.detection.anchor_utils import AnchorGenerator
         from torchvision.models.detection.retinanet import RetinaNetHead
 
         super().__init__()
-        if len(anchor_sizes) != len(pyramid.levels):
-            raise ValueError(
-                f"anchor_sizes needs one list for each of {len(pyramid.levels)} levels, got {len(anchor_sizes)}"
-            )
         self.pyramid, self.num_classes, self.matching = pyramid, num_classes, matching
-        self.anchors = AnchorGenerator(
-            tuple(tuple(s) for s in anchor_sizes), (tuple(anchor_ratios),) * len(anchor_sizes)
-        )
-        counts = self.anchors.num_anchors_per_location()
-        if len(set(counts)) != 1:
-            raise ValueError(f"every level needs the same number of anchor_sizes, got {[len(s) for s in anchor_sizes]}")
-        self.dense = RetinaNetHead(pyramid.channels, counts[0], num_classes)
+        self.anchors, count = anchor_generator(anchor_sizes, anchor_ratios, len(pyramid.levels))
+        self.dense = RetinaNetHead(pyramid.channels, count, num_classes)
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
         self.matcher = Matcher(matching.positive, matching.negative, allow_low_quality_matches=True)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Outputs:
-        from torchvision.models.detection.image_list import ImageList
-
         images, sizes = inputs["images"], inputs["sizes"]
         maps = self.pyramid(images)
         levels = [maps[role] for role in self.pyramid.roles]
         found = self.dense(levels)
         logits, deltas = found["cls_logits"], found["bbox_regression"].float()
-        shape = (images.shape[2], images.shape[3])
-        anchors = self.anchors(ImageList(images[:1], [shape]), levels)[0].to(images.device)
+        anchors = anchors_for(self.anchors, images, levels)
         features = {**maps, "anchors.deltas": deltas}
         learns = "boxes" in inputs
         if learns:

@@ -18,7 +18,7 @@ ABSOLUTE = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilber
 
 @dataclass(frozen=True)
 class Projections:
-    """Where queries, keys and values of a layer are.
+    """Projections of a layer that give queries, keys and values.
 
     Attributes:
         names: Names of the three linear layers.
