@@ -1,6 +1,5 @@
 """The config object of a data set: its facts, and the regime that selects a run's examples."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kdx.core.distributed import is_leader
+from kdx.core.notice import say
 from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
 from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
@@ -154,10 +154,9 @@ class Dataset:
         tested, repeated = is_known(own, digests(test)), is_repeated(own)
         dropped = torch.from_numpy(tested | repeated)
         if is_leader():
-            print(
-                f"kdx: dataset.drop_duplicates leaves out {tested.sum()} training examples of {self.name} that are in "
-                f"the test set, and {(repeated & ~tested).sum()} that repeat another",
-                file=sys.stderr,
+            say(
+                f"dataset.drop_duplicates leaves out {tested.sum()} training examples of {self.name} that are in "
+                f"the test set, and {(repeated & ~tested).sum()} that repeat another"
             )
         return train.subset((~dropped).nonzero().flatten())
 

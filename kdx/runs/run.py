@@ -4,7 +4,6 @@ One file, to be read from top to bottom: claim the folder, build the parts, trai
 """
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -18,6 +17,7 @@ from kdx.config.schema import RunConfig
 from kdx.core.distributed import fails_first, init_process_group, is_leader, rank, world_size
 from kdx.core.errors import StoppedError
 from kdx.core.method import Method
+from kdx.core.notice import say
 from kdx.core.seed import derive, seed_all
 from kdx.data.loaders import Loaders
 from kdx.engine.checkpoint import Checkpoints
@@ -217,10 +217,9 @@ def train_teacher(config: RunConfig) -> Result:
     if is_leader() and finished(folder) is None:
         duration = {unit: n for unit, n in config.trainer["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
-        print(
-            f"kdx: training the teacher first: {network_name(config, 'student')} on {config.dataset['name']}, "
-            f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one",
-            file=sys.stderr,
+        say(
+            f"training the teacher first: {network_name(config, 'student')} on {config.dataset['name']}, "
+            f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one"
         )
     return run_or_wait(config, renew=renew)
 
@@ -236,12 +235,12 @@ def run_or_wait(config: RunConfig, views: Views = no_views, light: Light | None 
     while True:
         stale = run_on_leader(lambda: renewed(config.plain(), folder_of(config))) if renew else None
         if stale is not None and not told and is_leader():
-            print(f"kdx: training {name(config)} again, since its data or code changed: {stale}", file=sys.stderr)
+            say(f"training {name(config)} again, since its data or code changed: {stale}")
         try:
             return run(replace(config, fresh=config.fresh or stale is not None), views, light)
         except LockedError:
             if not told and is_leader():
-                print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
+                say(f"{name(config)} is being trained by another process; waiting for it")
             told = True
             time.sleep(PAUSE)
 

@@ -14,6 +14,7 @@ from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.files import atomic_write, below
+from kdx.core.notice import say
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
 from kdx.models.inversion import DeepInversion
@@ -118,7 +119,7 @@ class DataFree:
         path, key = folder / f"{name}-{seed}.safetensors", fingerprint(facts)
         if _made(path) == key:
             return
-        print(f"kdx: making {inversion.count} images: {path}", flush=True)
+        say(f"making {inversion.count} images: {path}")
         teacher = build_teacher(config, weights)
         student = None
         if rival is not None:

@@ -6,7 +6,6 @@ attempt starts, it is compared when a later command asks for the same run.
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -15,6 +14,7 @@ from typing import Any
 
 from kdx.config.identity import fingerprint, left_out
 from kdx.core.errors import UserError
+from kdx.core.notice import say
 from kdx.data.dataset import Dataset
 from kdx.data.sources.walk import files_below
 from kdx.runs.build import make
@@ -70,7 +70,7 @@ def reused(config: Mapping[str, Any], folder: Path) -> Result | None:
     if found is None:
         return None
     result, note = found
-    print(f"kdx: finished {when(result)} by {commit(result)}: {folder}{note}", file=sys.stderr)
+    say(f"finished {when(result)} by {commit(result)}: {folder}{note}")
     return result
 
 
@@ -104,7 +104,7 @@ def begin(config: Mapping[str, Any], folder: Path, now: Facts) -> Facts:
     if config["fresh"] or not _has_checkpoint(folder):
         return now
     if note := _compared(config, folder, now, f"{folder} was started on"):
-        print(f"kdx: {folder} continues{note}", file=sys.stderr)
+        say(f"{folder} continues{note}")
     before = recorded(folder)
     earlier = [] if before is None else before.get("earlier", [])
     if before is not None and (told := change(before, now)) is not None:
@@ -139,13 +139,13 @@ def memo_folder(config: Mapping[str, Any], folder: Path) -> Path:
         before = recorded(found)
         if before is None:
             if found.is_dir():
-                print(f"kdx: {found} has no record of its data and code, so they were not compared", file=sys.stderr)
+                say(f"{found} has no record of its data and code, so they were not compared")
             found.mkdir(parents=True, exist_ok=True)
             write(found, now)
             return found
         if (told := change(before, now)) is None:
             return found
-        print(f"kdx: {found} holds outputs for other data or code ({told}); it is left as it is", file=sys.stderr)
+        say(f"{found} holds outputs for other data or code ({told}); it is left as it is")
     raise AssertionError("unreachable")
 
 
