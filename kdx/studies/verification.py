@@ -18,7 +18,8 @@ from kdx.pool.pool import run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.studies.options import located
-from kdx.tables.manifest import FILE, RUN, SHORT, SUFFIX, Manifest, Recorded, origin_of
+from kdx.tables.manifest import SUFFIX, Manifest, Recorded, origin_of
+from kdx.tables.placeholders import FILE, RUN, SHORT
 from kdx.tables.statistics import CONFIDENCE, NONE, Interval, Summary
 from kdx.tables.student_t import t_quantile
 
