@@ -129,7 +129,7 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None
     if weights is not None:
-        teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device))
+        teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device, fused.fingerprints))
     checkpoint = config.student.checkpoint
     student = start_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
     method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())

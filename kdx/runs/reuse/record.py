@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from kdx.runs.results import Result, finished, write_json
 from kdx.runs.reuse import files, modules
 
 Facts = dict[str, Any]
+Known = dict[str, Facts]  # fingerprints of data sets, by their nodes as JSON
 DECIDE = "fresh=true trains again, reuse=true keeps"
 
 
-def sources(config: Mapping[str, Any], known: dict[str, Facts] | None = None) -> Facts:
+def sources(config: Mapping[str, Any], known: Known | None = None) -> Facts:
     """Fingerprint of the data files, of other files, and of the user's modules that a config names.
 
     Args:
@@ -74,7 +74,7 @@ def reused(config: Mapping[str, Any], folder: Path) -> Result | None:
     return result
 
 
-def checked(config: Mapping[str, Any], folder: Path, known: dict[str, Facts]) -> tuple[Result, str] | None:
+def checked(config: Mapping[str, Any], folder: Path, known: Known) -> tuple[Result, str] | None:
     """Like `reused`, in silence: the result and a note on what was not compared. `known` is that of `sources`."""
     result = finished(folder)
     if result is None:
@@ -123,32 +123,6 @@ def renewed(config: Mapping[str, Any], folder: Path) -> str | None:
     return None if before is None else change(before, sources(config))
 
 
-def memo_folder(config: Mapping[str, Any], folder: Path) -> Path:
-    """The directory of a teacher's memo: `folder`, or that with a number if `folder` is of other data or code.
-
-    Args:
-        config: Config of the student's run, prepared.
-        folder: Directory by the settings that the teacher's outputs depend on.
-    """
-    parts = {key: config[key] for key in ("dataset", "transfer", "augmentation")}
-    now = sources({**parts, "teacher": {"net": config["teacher"]["net"]}})
-    if not now["files"] and not now["modules"]:
-        return folder
-    for number in count():
-        found = folder if number == 0 else folder.with_name(f"{folder.name}-{number}")
-        before = recorded(found)
-        if before is None:
-            if found.is_dir():
-                say(f"{found} has no record of its data and code, so they were not compared")
-            found.mkdir(parents=True, exist_ok=True)
-            write(found, now)
-            return found
-        if (told := change(before, now)) is None:
-            return found
-        say(f"{found} holds outputs for other data or code ({told}); it is left as it is")
-    raise AssertionError("unreachable")
-
-
 def _compared(config: Mapping[str, Any], folder: Path, now: Facts, what: str) -> str:
     """A note for the message about a run that is used. Raises UserError for a change without `reuse`."""
     before = recorded(folder)
@@ -167,7 +141,7 @@ def _has_checkpoint(folder: Path) -> bool:
     return any((folder / CHECKPOINTS).glob("*.pt"))
 
 
-def _fingerprints(config: Mapping[str, Any], known: dict[str, Facts]) -> Iterator[tuple[str, Facts]]:
+def _fingerprints(config: Mapping[str, Any], known: Known) -> Iterator[tuple[str, Facts]]:
     transfer = config["transfer"]
     unlabelled = transfer["unlabelled"]
     nodes = {"dataset": config["dataset"]}
