@@ -6,13 +6,12 @@ from itertools import count
 from typing import Any, ClassVar
 
 from kdx.config.compose import compose
-from kdx.config.identity import left_out
 from kdx.core.errors import UserError
 from kdx.pool.pool import look_up, run_all
 from kdx.pool.task import Failure
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
-from kdx.studies.options import Options, select
+from kdx.studies.options import Options, changing, select
 from kdx.studies.scales import Preset, chosen, latest, presets
 from kdx.studies.until_decided import Key, nth_seed, run_until_decided
 from kdx.tables.claims.read import check_places, read
@@ -221,8 +220,8 @@ class Grid:
         if self.baseline is not None and not results.get(self.baseline):
             line = f"no differences, since the baseline '{self.baseline}' has no result"
             table = replace(table, notes=[line, *table.notes])
-        if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
-            table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
+        if changed := changing(options.overrides):
+            table = replace(table, notes=[*table.notes, f"every run with {' '.join(changed)}"])
         publish(table, paths, self.name, source, claims=self.claims)
 
     def _reference(self, column: str) -> str | None:
