@@ -12,8 +12,7 @@ from kdx.config.compose import Composed, Config, ConfigError, compose
 from kdx.config.layout import ROLES
 from kdx.config.schema import Member, RunConfig, run_config
 from kdx.config.validate import locate, validate
-from kdx.core.errors import UserError
-from kdx.runs.build import Light, make
+from kdx.runs.build import Light, build_light
 from kdx.runs.checks.distributed import unsharded
 from kdx.runs.checks.dry_run import rehearse
 from kdx.runs.checks.input_size import with_input_size
@@ -28,8 +27,6 @@ REGIME = ("fraction", "fraction_seed", "train_subset", "max_examples")
 SHARED_CHOICES = ("dataset", "recipe", "trainer", "debug")
 # Keys of the trainer that depend on the machine, the same for both
 SHARED_VALUES = ("device", "threads", "num_workers", "checkpoint_seconds")
-# Keys of a config whose objects need neither data nor weights
-LIGHT = ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger")
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def _examine(composed: Composed) -> Prepared:
     typed, light = run_config(config), None
     problems += [*unsharded(typed), *strays(typed)]
     try:
-        light = _build_light(typed)
+        light = build_light(typed, list(wrong_durations(typed)))
         problems += misfits(typed, light)
     except ConfigError as error:
         problems += error.problems
@@ -118,24 +115,6 @@ def _with_trainings(config: RunConfig) -> RunConfig:
             return replace(config, teacher=trained)
         members[name] = as_member(trained)
     return gather(config, members)
-
-
-def _build_light(config: RunConfig) -> Light:
-    """The parts that need neither data nor weights. Raises ConfigError with a line for each that cannot be built."""
-    built: dict[str, Any] = {}
-    problems = list(wrong_durations(config))
-    for part in LIGHT:
-        if part == "trainer" and problems:
-            continue
-        try:
-            built[part] = make(getattr(config, part))
-            if part == "trainer":
-                built["device"] = built[part].pick_device()
-        except (UserError, ValueError) as error:
-            problems.append(str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}")
-    if problems:
-        raise ConfigError(problems)
-    return Light(settings=built.pop("trainer"), lr_schedule=built.pop("schedule"), **built)
 
 
 @contextmanager

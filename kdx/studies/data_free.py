@@ -71,15 +71,7 @@ class DataFree:
                 raise UserError(f"study.inversions.{name}.after: there is no inversion '{inversion.after}' before it")
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Synthesise missing images, then execute the grid.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Synthesise missing images, then execute the grid. See `Study.execute`."""
         if options.only is None:
             place = located(paths)
             folder = below(Path(paths["outputs"]) / "studies", self.grid.name, "study.name")

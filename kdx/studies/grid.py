@@ -82,12 +82,7 @@ class Grid:
 
         A row with failed runs shows how many it has, and a note says why.
 
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
+        See `Study.execute`.
         """
         if options.scale is not None:
             return self._at(options.scale).execute(paths, replace(options, scale=None))

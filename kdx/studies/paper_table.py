@@ -143,15 +143,7 @@ class PaperTable:
         return f"not built: {', '.join(lacking)}" if lacking else found
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run the missing cells and write the table as Markdown, LaTeX and CSV.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Run the missing cells and write the table as Markdown, LaTeX and CSV. See `Study.execute`."""
         name = next(iter(self.scales)) if options.scale is None else options.scale
         scale = chosen(self.scales, name)
         if stray := changing(options.overrides):

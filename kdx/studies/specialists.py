@@ -86,15 +86,7 @@ class Specialists:
     agreement: Sequence[str]
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run what is missing, in three rounds, and write and print the table.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Run what is missing, in three rounds, and write and print the table. See `Study.execute`."""
         place = options.place(paths)
         self.check([*place, *options.overrides])
         found: dict[Key, Result] = {}
