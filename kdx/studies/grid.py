@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from kdx.config.compose import compose
 from kdx.core.errors import UserError
-from kdx.pool.pool import look_up, run_all
 from kdx.pool.task import Failure
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
 from kdx.studies.options import Options, changing, select
 from kdx.studies.scales import Preset, chosen, latest, presets
+from kdx.studies.study import run_missing
 from kdx.studies.until_decided import Key, nth_seed, run_until_decided
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.manifest import Made
@@ -151,10 +151,7 @@ class Grid:
         recipes |= {(row, seed): latest([*self.recipe(self.rows[row], seed), *options.overrides]) for row, seed in keys}
         # checks every config before the first run starts
         configs = {_label(*key): prepare(compose([*place, *recipes[key]])) for key in keys}
-        if options.only is None:
-            found, failures = run_all(configs, options.jobs, options.retry, options.together)
-        else:
-            found, failures = look_up(configs)
+        found, failures = run_missing(configs, options)
         return {key: found[_label(*key)] for key in keys if _label(*key) in found}, failures
 
     def seen(self, paths: Mapping[str, str], options: Options) -> dict[str, dict[int, Result]]:
