@@ -31,12 +31,14 @@ def of_0_1(folder: Path, seed: int, top1: float | None) -> Path:
     """Write a run of version 0.1; `top1` is None for an unfinished one."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(re.sub(r"^((?:data_)?seed:) .*$", rf"\1 {seed}", CONFIG, flags=re.M))
-    record = [{"step": 10, "epoch": 0.1, "lr": 0.003, "train/loss": 2.0}]
+    record = [{"step": 10, "epoch": 0.1, "lr": 0.003, "train/loss": 2.0, "time/seconds": 0.8}]
     if top1 is None:
         (folder / "checkpoints").mkdir()
         torch.save({"identity": folder.name[-16:], "step": 10}, folder / "checkpoints" / "last.pt")
     else:
-        record += [{"step": 20, "epoch": 0.2, "test/top1": top1, "test/nll": 1.0, "test/ece": 0.02}]
+        record += [
+            {"step": 20, "epoch": 0.2, "test/top1": top1, "test/nll": 1.0, "test/ece": 0.02, "time/seconds": 1.5}
+        ]
         torch.manual_seed(seed)
         save_weights(folder / "student.safetensors", MLP([30, 30], 0.0, "relu", 10, (1, 8, 8)), {})
         (folder / "result.json").write_text(json.dumps(result(folder.name, seed, top1), indent=2) + "\n")
@@ -90,7 +92,7 @@ def test_status_report_and_compare_show_it(capsys, old: Path, tmp_path: Path):
     assert states[f"{NAME}-seed2-{2:016x}"] == "waiting"
 
     said = command(capsys, "report", str(old), f"to={tmp_path / 'page'}", "pictures=false")
-    assert said.code == 0 and said.err == ["kdx: 2 runs in 1 groups"]
+    assert said.code == 0 and said.err == ["kdx: 2 runs in 1 groups, 1 unfinished left out"]
     (group,) = group_runs(collect([old]).runs).groups
     assert [run.result.metric("test/top1") for run in group.runs] == [0.91, 0.94]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from kdx.config.identity import fingerprint, left_out
 from kdx.core.errors import UserError
-from kdx.core.notice import say
+from kdx.core.notice import notice, say
 from kdx.data.dataset import Dataset
 from kdx.data.sources.walk import files_below
 from kdx.runs.build import make
@@ -70,7 +70,7 @@ def reused(config: Mapping[str, Any], folder: Path) -> Result | None:
     if found is None:
         return None
     result, note = found
-    say(f"finished {when(result)} by {commit(result)}: {folder}{note}")
+    notice(f"finished {when(result)} by {commit(result)}: {folder}{note}")
     return result
 
 
