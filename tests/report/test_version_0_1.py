@@ -103,6 +103,7 @@ def test_status_report_and_compare_show_it(capsys, old: Path, tmp_path: Path):
     assert said.code == 0 and "n = 2" in said.out and "1.50" in said.out
 
 
+@pytest.mark.slow
 def test_its_student_teaches_and_its_unfinished_run_is_not_resumed(capfd, old: Path):
     teacher = old / f"{NAME}-seed1-{1:016x}"
     unfinished = old / f"{NAME}-seed2-{2:016x}"
