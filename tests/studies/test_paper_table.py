@@ -230,7 +230,7 @@ def test_only_what_is_asked_for_runs(tmp_path):
     assert found["KD", "T2"]["n"] == "1" and found["KD", "T4"]["hole"] == "not run"
     with pytest.raises(UserError, match="no name matches 'DKD'"):
         table().execute(folder, asked(rows=["DKD"]))
-    with pytest.raises(UserError, match="scale=big: this table has smoke, paper"):
+    with pytest.raises(UserError, match="scale=big: this study has smoke, paper"):
         table().execute(folder, asked(scale="big"))
 
 
