@@ -95,6 +95,10 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     from kill_kinds import OWN, train
 
+    from kdx.runs import signals
+
+    signals.install = lambda: None  # a command would take the campaign's signals for its own
+
     train_words = [*train("method=kd", "trainer.checkpoint_seconds=0", teacher=OWN), f"paths.outputs={place}/state"]
     if not (place / "whole").exists():
         shutil.rmtree(place / "state", ignore_errors=True)
