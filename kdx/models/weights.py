@@ -147,10 +147,12 @@ def _read(path: Path, values: bool = True) -> tuple[dict[str, Tensor], dict[str,
     if not path.is_file():
         raise CheckpointError(f"weights file {path} not found")
     with open(path, "rb") as file:
-        start = file.read(2)
+        start = file.read(9)
     if not start:
         raise CheckpointError(f"{path} is damaged: it is empty")
-    if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
+    # a safetensors file starts with the length of its header, which may begin as an archive does
+    has_header = start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
+    if not has_header and (start[:2] == b"PK" or start[:1] == b"\x80"):  # a zip archive, or a bare pickle
         return _read_torch(path, values)
     return _read_safetensors(path, values)
 
