@@ -1,8 +1,20 @@
 """The kinds of run that `kill_campaign.py` kills: a command each, of tiny networks and 40 images."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+from hard_settings import (  # pyright: ignore[reportMissingImports] - in tests/support
+    ADVERSARY,
+    ERRORS,
+    EVERYTHING,
+    GENERATOR,
+    PEERS,
+    PREDICTIONS,
+)
 
 # 5 steps an epoch; a line, an evaluation and a checkpoint at almost every step
 TINY = (
@@ -53,27 +65,18 @@ def train(*own: str, teacher: Sequence[str] = GIVEN) -> Sequence[str]:
 
 
 KINDS: Mapping[str, Kind] = {
-    "everything": Kind(
-        train(
-            "augmentation=mixup_cutmix",
-            "dataset.val_fraction=0.2",
-            "trainer.ema=0.8",
-            "optimizer=adamw",
-            "evals.test.every=0.25",
-            "evals.val.every=0.25",
-        )
-    ),
+    "everything": Kind(train(*EVERYTHING)),
     "adapters": Kind(train("method=fitnet", "augmentation=strong")),
-    "peers dml": Kind(train("method=dml", "method.peers=[same,same]", "optimizer=adamw")),
-    "peers kdcl": Kind(train("method=kdcl", "method.exchange.rule=general")),
+    "peers dml": Kind(train(*PEERS)),
+    "peers kdcl": Kind(train(*ERRORS)),
     "peers cl_ilr": Kind(train("method=cl_ilr")),
     "peers okddip": Kind(train("method=okddip")),
     "peers one": Kind(train("method=one")),
-    "adversary of features": Kind(train("method=adv_features")),
+    "adversary of features": Kind(train(*ADVERSARY)),
     "adversary of logits": Kind(train("method=adv_logits")),
-    "generator": Kind(train("method=dafl")),
+    "generator": Kind(train(*GENERATOR)),
     "memory bank": Kind(train("method=crd")),
-    "memory of predictions": Kind(train("method=pskd")),
+    "memory of predictions": Kind(train(*PREDICTIONS)),
     "memo": Kind(train("teacher.memo=true", "augmentation.cycle=3", "trainer.batch_size=16")),
     "fused": Kind(train(*SWEEP, "hydra/launcher=fused")),
     "joblib": Kind(train(*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), workers=True),

@@ -8,7 +8,8 @@ from kdx.config.compose import ConfigError, compose
 from kdx.runs.build import build_light, build_loaders, build_method, make, start_student
 from kdx.runs.checks.remarks import remarks, resumed
 from kdx.runs.prepare import examine, prepare
-from kdx.runs.run import build_trainer, run
+from kdx.runs.run import run
+from kdx.runs.training import build_trainer
 
 EPOCHS = "trainer.schedule_epochs=10"
 
