@@ -65,6 +65,7 @@ REPEATED = ("teacher.recipe",)
 NEUTRAL = {
     "dataset.max_examples": None,
     "dataset.drop_duplicates": False,
+    "dataset.fraction_order": "rest",
     "dataset.label_noise": 0.0,
     "dataset.label_noise_seed": 0,
     "augmentation.repeats": 1,

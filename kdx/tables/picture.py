@@ -91,6 +91,9 @@ def _difference(axis, table: Table, row: str, place: int, scale: float) -> None:
     gain = table.gains.get(row)
     if gain is None:
         return
+    own, base = (table.values.get(name or "", {}).get(table.columns[0], {}) for name in (row, table.baseline))
+    each = [(own[seed] - base[seed]) * scale for seed in gain.seeds if seed in own and seed in base]
+    axis.plot(each, [place] * len(each), "|", color=MUTED, markersize=9, zorder=1)
     axis.plot(gain.gain.mean * scale, place, "o", color=ACCENT, markersize=5, zorder=3)
     for interval, line in ((gain.whole, 1.0), (gain.interval, 3.0)):
         if interval is not None and not math.isnan(interval[0]):
