@@ -70,6 +70,7 @@ NEUTRAL = {
     "dataset.label_noise_seed": 0,
     "augmentation.repeats": 1,
     "student.checkpoint_share": 1.0,
+    "transfer.rest_class": True,
 }
 # Seeds distinguish repetitions of one experiment.
 SEEDS = ("seed", "data_seed")

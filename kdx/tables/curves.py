@@ -1,4 +1,4 @@
-"""A reproduced table as curves: a row's numbers over a number of each column."""
+"""A reproduced table as a picture: curves over a number of each column, or a panel per column."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdx.core.errors import UserError
-from kdx.tables.paper_cells import Sheet
-from kdx.tables.picture import BAND, INK
+from kdx.core.metric import Catalogue, Metric
+from kdx.tables.paper_cells import UNITS, Sheet
+from kdx.tables.picture import BAND, INK, draw
 from kdx.tables.statistics import Summary
+from kdx.tables.table import Table
 
 MARKS = "osD^vPX*"
+PANELS = 8  # columns of a picture at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,20 @@ def singles(sheet: Sheet, curves: Curves, row: str) -> tuple[list[float], list[f
         if not curves.log or value > 0
     ]
     return [at for at, _ in found], [value for _, value in found]
+
+
+def draw_cells(sheet: Sheet, path: Path) -> None:
+    """Draw a panel per column as a PNG; nothing for more than `PANELS` columns, or where no cell has runs."""
+    values = {row: {c: numbers for c, numbers in of.items() if numbers} for row, of in sheet.values.items()}
+    values = {row: of for row, of in values.items() if of}
+    if not values or len(sheet.columns) > PANELS:
+        return
+    columns = [column for column in sheet.columns if any(column in of for of in values.values())]
+    units = {column: UNITS[sheet.cells[column][0].unit] for column in columns}
+    # the numbers have their unit already, which a metric with the unit "%" would give them again
+    shown = [Metric(name=column, label=f"{column}, {unit}" if unit else column) for column, unit in units.items()]
+    wanted = max(cell.wanted for of in sheet.cells.values() for cell in of)
+    draw(Table.of(sheet.title, columns, values, wanted, (), Catalogue(shown)), path, first=None)
 
 
 def draw_curves(sheet: Sheet, curves: Curves, path: Path) -> None:
