@@ -29,6 +29,11 @@ def agreed(store: "Store", rank: int, size: int) -> str:
 
     Raises:
         RuntimeError: Another process does not come in time.
+
+    Example:
+        >>> from torch.distributed import HashStore
+        >>> len(agreed(HashStore(), rank=0, size=1))
+        32
     """
     own = uuid.uuid4().hex
     if rank:
