@@ -99,6 +99,8 @@ def _unwrap(annotation: Any, value: Any) -> tuple[Any, Given | None]:
         # beside plain types, such as a number, the structure is only one of the forms
         if structured and value is not None and (isinstance(value, Mapping) or len(structured) == len(parts)):
             annotation = structured[0]
+        elif isinstance(value, Mapping) and "_target_" not in value:
+            annotation = next((a for a in parts if _maps(a)), annotation)
     return annotation, _mark(annotation)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kdx.config.identity import left_out
+from kdx.models.weight_files import split_name
 from kdx.models.weights import sha256 as sha256_of
 from kdx.runs.folder import STUDENT, is_done
 
@@ -53,6 +54,7 @@ def _shortened(match: re.Match[str]) -> str:
 
 def _named(value: str) -> str | None:
     """The placeholder of a file, or of a run's exported student; None where there is neither."""
-    path = Path(value).expanduser()
+    path, part = split_name(Path(value).expanduser())
     path = path / STUDENT if is_done(path) else path
-    return f"{{file:{path.name}:{sha256_of(path)[:SHORT]}}}" if path.is_file() else None
+    named = f"{{file:{path.name}:{sha256_of(path)[:SHORT]}}}" if path.is_file() else None
+    return f"{named}::{part}" if named and part else named

@@ -103,6 +103,7 @@ def test_status_report_and_compare_show_it(capsys, old: Path, tmp_path: Path):
     assert said.code == 0 and "n = 2" in said.out and "1.50" in said.out
 
 
+@pytest.mark.slow
 def test_its_student_teaches_and_its_unfinished_run_is_not_resumed(capfd, old: Path):
     teacher = old / f"{NAME}-seed1-{1:016x}"
     unfinished = old / f"{NAME}-seed2-{2:016x}"
@@ -111,10 +112,14 @@ def test_its_student_teaches_and_its_unfinished_run_is_not_resumed(capfd, old: P
     own = ["teacher=mlp_30", f"teacher.checkpoint={teacher}"]
     new = run(prepare(compose([*place, *short, *own])))
     assert new.data["teacher"]["weights"] == str(teacher / "student.safetensors")
-    unfinished.rename(left := old / f"{new.folder.name.rpartition('-')[0]}-{2:016x}")
+    prefix = new.folder.name.rpartition("-")[0]
+    unfinished.rename(left := old / f"{prefix}-{2:016x}")
+    done = of_0_1(old / f"{prefix}-{5:016x}", 2, 0.9)
     capfd.readouterr()
     again = run(prepare(compose([*place, *short, *own, "method.terms.dkd.nontarget_weight=2"])))
-    lines = [line for line in capfd.readouterr().err.splitlines() if str(left) in line]
-    assert len(lines) == 1 and "version 0.1" in lines[0] and len(lines[0].replace(str(left), "")) < 300
+    said = capfd.readouterr().err.splitlines()
+    for named, rest in ((left, "unfinished"), (done, "trains again")):
+        (line,) = [line for line in said if str(named) in line]
+        assert "version 0.1" in line and rest in line and len(line.replace(str(named), "")) < 300
     assert finished(again.folder) is not None and not finished(left)
     assert (left / "checkpoints" / "last.pt").exists()  # and it stays as it is

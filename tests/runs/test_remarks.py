@@ -69,6 +69,7 @@ def test_each_setting_has_its_line(tiny, overrides: list[str], start: str):
         ["trainer.ema=0.7"],
         ["trainer.ema={decay: 0.9, warmup: true}"],
         ["dataset.fraction=0.5"],
+        ["dataset.val_fraction=0.25"],
     ],
 )
 def test_a_setting_that_takes_effect_has_none(tiny, overrides: list[str]):
