@@ -93,7 +93,7 @@ mutate: $(READY)  ## change one thing at a time in a copy and name the changes t
 	$(BIN)/python scripts/mutate.py $(ROOM) --count $(or $(N),40) --seed $(or $(SEED),1)
 
 .PHONY: kills
-kills: $(READY)  ## kill KILLS=200 runs of 20 kinds, resume them, and compare each bit (hours; resumable)
+kills: $(READY)  ## kill KILLS=200 runs of 24 kinds, resume them, and compare each bit (hours; resumable)
 	nice -n 10 $(BIN)/python scripts/kill_campaign.py --kills $(or $(KILLS),200)
 
 .PHONY: damages

@@ -44,22 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if command not in COMMANDS:
         from kdx.core.errors import did_you_mean, shown
+        from kdx.core.notice import stop
 
-        print(f"kdx: unknown command '{shown(command)}'{did_you_mean(command, COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        stop(2, [f"unknown command '{shown(command)}'{did_you_mean(command, COMMANDS)}"])
     try:
         os.getcwd()
     except OSError:
-        print("kdx: the working directory does not exist any more; change to another one", file=sys.stderr)
-        sys.exit(2)
+        from kdx.core.notice import stop
+
+        stop(2, ["the working directory does not exist any more; change to another one"])
     try:
         COMMANDS[command](rest)
     except KeyboardInterrupt as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C adds no traceback to the end
+        from kdx.core.notice import stop
         from kdx.runs.signals import exit_code, stop_message
 
-        print(f"kdx: {stop_message(error)}", file=sys.stderr, flush=True)
-        sys.exit(exit_code(error))
+        stop(exit_code(error), [stop_message(error)])
 
 
 def _train(arguments: list[str]) -> None:

@@ -20,6 +20,7 @@ from kdx.config.compose import Composed, ConfigError, plain, points
 from kdx.config.layout import config_dir, register_networks, take_config_dirs
 from kdx.core.distributed import destroy_process_group, fails_first, init_process_group, is_leader, world_size
 from kdx.core.errors import LONGEST, StoppedError, UserError, printable, reason, shown
+from kdx.core.notice import say
 from kdx.runs import signals
 from kdx.sweeps.launcher import FusedLauncher, ReportedError, as_launched
 from kdx.sweeps.search import Search
@@ -81,7 +82,7 @@ def _main(arguments: Sequence[str] | None) -> None:
         _hydra_main()
     failed = failures() if sweeps else _failed
     if len(failed) > 1:
-        print(f"kdx: {len(failed)} runs failed", file=sys.stderr)
+        say(f"{len(failed)} runs failed")
     if failed:
         sys.exit(1 if sweeps else failed[0])
 
@@ -112,12 +113,12 @@ def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:
         return _train(composed, sweeps)
     except KeyboardInterrupt as error:
         if is_leader():
-            print(f"kdx: {signals.stop_message(error)}", file=sys.stderr, flush=True)
+            say(signals.stop_message(error))
         if worker:  # a worker of joblib would survive an exit
             os._exit(signals.exit_code(error))
         sys.exit(signals.exit_code(error))
     except StoppedError as error:
-        print(printable(f"kdx: {job}: {error}"), file=sys.stderr)
+        say(f"{job}: {error}")
         return PRUNED
     except Exception as error:
         _report(error, job if sweeps else "")
@@ -168,7 +169,7 @@ def _report(error: Exception, job: str) -> None:
     told = isinstance(error, ReportedError) or (isinstance(error, ConfigError) and job in FusedLauncher.refused)
     if told or not fails_first():
         return
-    prefix = f"kdx: {job}: " if job else "kdx: "
+    prefix = f"{job}: " if job else ""
     if isinstance(error, OSError):
         text = reason(error)
     elif isinstance(error, UserError | ValueError):
@@ -178,7 +179,7 @@ def _report(error: Exception, job: str) -> None:
     if job:  # one of several: name its folder, if the run got that far
         text += "".join(f" ({folder})" for folder in getattr(error, "__notes__", ()))
     for line in text.splitlines():
-        print(printable(prefix + shown(line, 2 * LONGEST)), file=sys.stderr)
+        say(prefix + shown(line, 2 * LONGEST))
 
 
 def _of_one_run(arguments: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ benchmark's process, such as malloc's, do not affect it.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -63,13 +63,13 @@ def accuracy(logits: Tensor, labels: Tensor) -> list[float]:
     return [100 * right[:, :k].any(1).float().mean().item() for k in (1, 5)]
 
 
-def plain(teacher: nn.Module, student: nn.Module, device: torch.device) -> Iterator[None]:
-    """Run KD steps forever; networks return `Outputs`."""
+def step_of(teacher: nn.Module, student: nn.Module, device: str) -> Callable[[Tensor, Tensor], tuple[float, ...]]:
+    """A KD step on images and labels that returns five numbers for the log; networks return `Outputs`."""
     teacher.to(device).eval()
     student.to(device).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    sums = dict.fromkeys(("loss", "ce", "kd", "top1", "top5"), 0.0)
-    for images, labels, _ in batches():
+
+    def step(images: Tensor, labels: Tensor) -> tuple[float, ...]:
         images, labels = images.to(device), labels.to(device)
         logits = student(images).logits
         with torch.no_grad():
@@ -79,8 +79,16 @@ def plain(teacher: nn.Module, student: nn.Module, device: torch.device) -> Itera
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        seen = (loss.item(), ce.item(), kd.item(), *accuracy(logits, labels))
-        sums = {name: total + value for (name, total), value in zip(sums.items(), seen, strict=True)}
+        return loss.item(), ce.item(), kd.item(), *accuracy(logits, labels)
+
+    return step
+
+
+def plain(teacher: nn.Module, student: nn.Module, device: str) -> Iterator[None]:
+    """Run KD steps forever."""
+    step, sums = step_of(teacher, student, device), [0.0] * 5
+    for images, labels, _ in batches():
+        sums = [total + value for total, value in zip(sums, step(images, labels), strict=True)]
         yield
 
 
@@ -92,17 +100,21 @@ def clock(device: str) -> float:
     return time.process_time()
 
 
-def serve(pair: str, threads: int, device: str) -> None:
-    """Run a step for each line of standard input and print its seconds."""
+def networks_of(pair: str) -> tuple[nn.Module, nn.Module]:
+    """Teacher and student of a pair "teacher:student" with random weights."""
     from kdx.config.compose import compose
     from kdx.runs.build import build_network
 
-    torch.set_num_threads(threads)
     names = pair.split(":")
     shape = ["dataset=synthetic", "dataset.input_shape=[3,32,32]", f"dataset.num_classes={CLASSES}"]
     config = compose([*shape, f"teacher={names[0]}", f"student={names[1]}"]).config
-    taught, own = (build_network(config[role]["net"], seed) for role, seed in (("teacher", 1), ("student", 0)))
-    steps = plain(taught, own, torch.device(device))
+    return build_network(config["teacher"]["net"], 1), build_network(config["student"]["net"], 0)
+
+
+def serve(pair: str, threads: int, device: str) -> None:
+    """Run a step for each line of standard input and print its seconds."""
+    torch.set_num_threads(threads)
+    steps = plain(*networks_of(pair), device)
     for _ in sys.stdin:
         began = clock(device)
         next(steps)
@@ -117,4 +129,4 @@ if __name__ == "__main__":
 
         torch.set_num_threads(1)
         teacher, student = ResNet(56, [16, 16, 32, 64], CLASSES, 3), ResNet(20, [16, 16, 32, 64], CLASSES, 3)
-        next(plain(teacher, student, torch.device("cpu")))
+        next(plain(teacher, student, "cpu"))

@@ -1,7 +1,7 @@
 """Damages the files of runs, one at a time, and checks the answers of each command that reads them.
 
-    python scripts/damage_campaign.py                 # 20 damages of each kind of file
-    python scripts/damage_campaign.py --damages 5
+    python scripts/damage_campaign.py                 # 20 damages of each kind of file; resumable
+    python scripts/damage_campaign.py --damages 5 --fresh
 
 The files are those of a finished run and of the run that trained its teacher. After each damage `status`, `report`,
 `compare` and `train` run in this process. An answer is wrong if it is a traceback, or if a command fails or prints
@@ -17,7 +17,6 @@ import random
 import shutil
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -86,20 +85,31 @@ def main() -> None:
     parser.add_argument("--damages", type=int, default=len(DAMAGES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", type=Path, default=ROOT / "build" / "damages")
+    parser.add_argument("--fresh", action="store_true", help="start again; otherwise what is recorded is skipped")
     given = parser.parse_args()
     place = given.to.resolve()
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    if given.fresh:
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, exist_ok=True)
     os.chdir(place)
     os.environ["OMP_NUM_THREADS"] = "1"
     from kill_kinds import OWN, train
 
+    from kdx.runs import signals
+
+    signals.install = lambda: None  # a command would take the campaign's signals for its own
+
     train_words = [*train("method=kd", "trainer.checkpoint_seconds=0", teacher=OWN), f"paths.outputs={place}/state"]
-    for seed in (0, 1):
-        code, _, err = answer(*train_words, f"seed={seed}", "teacher.seed=0")
-        if code:
-            raise SystemExit(f"the undisturbed run failed: {err}")
-    shutil.copytree(place / "state", place / "whole")
+    if not (place / "whole").exists():
+        shutil.rmtree(place / "state", ignore_errors=True)
+        for seed in (0, 1):
+            code, _, err = answer(*train_words, f"seed={seed}", "teacher.seed=0")
+            if code:
+                raise SystemExit(f"the undisturbed run failed: {err}")
+        shutil.copytree(place / "state", place / "whole.part")
+        (place / "whole.part").rename(place / "whole")
+    shutil.rmtree(place / "state", ignore_errors=True)
+    shutil.copytree(place / "whole", place / "state")
     first = next(path for path in (place / "state" / "runs").iterdir() if "seed0" in path.name)
     second = next(path for path in (place / "state" / "runs").iterdir() if "seed1" in path.name)
     (teacher,) = (place / "state" / "teachers").iterdir()
@@ -110,10 +120,15 @@ def main() -> None:
         "train": (*train_words, "seed=0", "teacher.seed=0"),
     }
     calm = {name: answer(*words) for name, words in commands.items()}
-    counts, wrong = Counter[str](), 0
+    record = place / f"record-{given.seed}.jsonl"
+    lines = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
+    done = {(line["file"], line["damage"]) for line in lines}
     victims = [path for folder in (first, teacher) for path in sorted(folder.iterdir()) if path.is_file()]
     for victim in victims:
         for number, damage in enumerate(DAMAGES[: given.damages]):
+            name = f"{victim.parent.parent.name}/{victim.name}"
+            if (name, number) in done:
+                continue
             draw = random.Random(f"{given.seed} {victim.name} {number}")
             shutil.rmtree(place / "state")
             shutil.copytree(place / "whole", place / "state")
@@ -126,20 +141,22 @@ def main() -> None:
                 victim.write_bytes(content)
             # a run without DONE is an unfinished run, of which its folder is named
             named = {victim.name, victim.parent.name} if victim.name == "DONE" and content is None else {victim.name}
-            for name, words in commands.items():
+            problems = {}
+            for command, words in commands.items():
                 code, out, err = answer(*words)
                 said = out + err
-                problem = ""
                 if "Traceback" in err:
-                    problem = err[-200:]
-                elif (code or steady(out) != steady(calm[name][1])) and not any(word in said for word in named):
-                    problem = f"exit status {code}, and no message names {victim.name}: {(err or out)[-200:]}"
-                counts["right" if not problem else "wrong"] += 1
-                if problem:
-                    wrong += 1
-                    line = {"file": f"{victim.parent.parent.name}/{victim.name}", "damage": number, "command": name}
-                    print(json.dumps({**line, "problem": problem}), flush=True)
-    print(f"{counts['right']} of {counts.total()} answers are right")
+                    problems[command] = err[-200:]
+                elif (code or steady(out) != steady(calm[command][1])) and not any(word in said for word in named):
+                    said = (err or out)[-200:]
+                    problems[command] = f"exit status {code}, and no message names {victim.name}: {said}"
+            lines.append({"file": name, "damage": number, "answers": len(commands), "problems": problems})
+            with open(record, "a") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+            if problems:
+                print(json.dumps(lines[-1]), flush=True)
+    wrong, answers = sum(len(line["problems"]) for line in lines), sum(line["answers"] for line in lines)
+    print(f"{answers - wrong} of {answers} answers are right, to {len(lines)} damages of {len(victims)} files")
     sys.exit(bool(wrong))
 
 

@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_plain import BATCH, accuracy, divergence
+from bench_plain import BATCH, CLASSES, divergence, networks_of, step_of
 from bench_settings import bare, config_of, loop, members_of
-from torch import nn
 from torch.nn import functional as F
 
-from kdx.config.compose import compose
 from kdx.config.schema import RunConfig
-from kdx.runs.build import build_network
 
 Take = Callable[[], Any]
 HALF = ["trainer.precision=bf16", "teacher.optimize=bf16"]
@@ -76,47 +73,25 @@ def launches(take: Take, device: str) -> int | None:
     return sum(event.count for event in seen.key_averages() if event.key in names)
 
 
-def networks(pair: str) -> tuple[nn.Module, nn.Module]:
-    teacher, student = pair.split(":")
-    shape = ["dataset=synthetic", "dataset.input_shape=[3,32,32]", "dataset.num_classes=100"]
-    config = compose([*shape, f"teacher={teacher}", f"student={student}"]).config
-    return build_network(config["teacher"]["net"], 1), build_network(config["student"]["net"], 0)
-
-
 def plain(pair: str, device: str) -> Take:
-    """The eager loop of public code on a batch from pinned memory: float32, NCHW, five transfers to the host a step."""
-    teacher, student = (net.to(device) for net in networks(pair))
-    teacher.eval()
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(100, (BATCH,))
+    """The eager step of public code on a batch from pinned memory: float32, NCHW, five transfers to the host."""
+    step = step_of(*networks_of(pair), device)
+    images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(CLASSES, (BATCH,))
     if device == "cuda":
         images, labels = images.pin_memory(), labels.pin_memory()
-
-    def take() -> None:
-        x, y = images.to(device), labels.to(device)
-        logits = student(x).logits
-        with torch.no_grad():
-            taught = teacher(x).logits
-        ce, kd = F.cross_entropy(logits, y), divergence(logits, taught, 4.0)
-        loss = 0.1 * ce + 0.9 * kd
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        _ = (loss.item(), ce.item(), kd.item(), *accuracy(logits, y))
-
-    return take
+    return lambda: step(images, labels)
 
 
 def sweep_graph(pair: str, count: int) -> Take:
     """A step of several students and their teacher, captured with a branch for each student."""
     device = torch.device("cuda")
-    teacher = networks(pair)[0].to(device, torch.bfloat16).eval().to(memory_format=torch.channels_last)  # pyright: ignore
-    students = [networks(pair)[1].to(device).to(memory_format=torch.channels_last) for _ in range(count)]  # pyright: ignore
+    teacher = networks_of(pair)[0].to(device, torch.bfloat16).eval().to(memory_format=torch.channels_last)  # pyright: ignore
+    students = [networks_of(pair)[1].to(device).to(memory_format=torch.channels_last) for _ in range(count)]  # pyright: ignore
     optimizers = [
         torch.optim.SGD(s.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True) for s in students
     ]
     x = torch.randn(BATCH, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    y = torch.randint(100, (BATCH,), device=device)
+    y = torch.randint(CLASSES, (BATCH,), device=device)
     branches, home = [torch.cuda.Stream() for _ in students], torch.cuda.Stream()
 
     def step() -> None:

@@ -1,22 +1,25 @@
 """The kinds of run that `kill_campaign.py` kills: a command each, of tiny networks and 40 images."""
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# 5 steps an epoch; a line, an evaluation and a checkpoint at almost every step
-TINY = (
-    "dataset=synthetic",
-    "dataset.num_classes=5",
-    "dataset.input_shape=[3,8,8]",
-    "dataset.train_size=40",
-    "dataset.test_size=25",
-    "dataset.train_subset=10",
-    "student=resnet8",
-    "student.net.widths=[4,4,8,8]",
-    "teacher=resnet8",
-    "teacher.net.widths=[6,6,10,10]",
-    "optimizer.lr=0.01",
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+
+from hard_settings import (  # pyright: ignore[reportMissingImports] - in tests/support
+    ADVERSARY,
+    ERRORS,
+    EVERYTHING,
+    GENERATOR,
+    PEERS,
+    PREDICTIONS,
+)
+from small_tokens import tokenizer_folder  # pyright: ignore[reportMissingImports]
+
+# a line, an evaluation and a checkpoint at almost every step
+BRIEF = (
     "trainer.duration.epochs=null",
     "trainer.duration.steps=40",
     "trainer.batch_size=8",
@@ -26,6 +29,55 @@ TINY = (
     "trainer.threads=1",
     "trainer.device=cpu",
     "logger=jsonl",
+)
+FEW = ("dataset.train_size=40", "dataset.test_size=25", "dataset.train_subset=10")  # 5 steps an epoch
+TINY = (
+    "dataset=synthetic",
+    "dataset.num_classes=5",
+    "dataset.input_shape=[3,8,8]",
+    "student=resnet8",
+    "student.net.widths=[4,4,8,8]",
+    "teacher=resnet8",
+    "teacher.net.widths=[6,6,10,10]",
+    "optimizer.lr=0.01",
+    *FEW,
+    *BRIEF,
+)
+ENCODER = ("hidden_size=8", "num_attention_heads=2", "intermediate_size=8", "max_position_embeddings=32")
+TEXTS = (  # the tokenizer is written by `write_inputs` into the folder that commands run below
+    "dataset=phrases",
+    "student=transformers",
+    "teacher=transformers",
+    *(f"+{role}.net.options.{size}" for role in ("student", "teacher") for size in (*ENCODER, "num_hidden_layers=2")),
+    *(f"dataset.{key}=${{oc.env:KDX_KILLS}}/tokenizer" for key in ("tokenizer", "index")),
+    *FEW,
+    *BRIEF,
+)
+DETECTOR = ("widths=[4,4,6,6]", "channels=4", "width=8", "resolution=2", "anchor_sizes=[[8],[14]]")
+REGIONS = ("rpn_batch=8", "pre_nms=20", "post_nms=6", "region_batch=6")
+BOXES = (
+    "dataset=scenes",
+    "dataset.input_shape=[3,32,32]",
+    "dataset.sizes=[0.25,0.5]",
+    *(f"{role}.net.{size}" for role in ("student", "teacher") for size in (*DETECTOR, "levels=[2,3]")),
+    *(f"{role}.net.sampling.{size}" for role in ("student", "teacher") for size in REGIONS),
+    *FEW,
+    *BRIEF,
+)
+OPEN = (
+    "dataset=open_scenes",
+    "dataset.input_shape=[3,32,32]",
+    "dataset.train_size=24",
+    "dataset.image_size=16",
+    "dataset.test_size=10",
+    "dataset.train_subset=10",
+    "dataset.objects=[1,2]",
+    "dataset.sizes=[0.25,0.5]",
+    "dataset.vision_scenes=8",
+    "dataset.vision.steps=1",
+    *(f"student.net.{size}" for size in DETECTOR),
+    *(f"student.net.sampling.{size}" for size in REGIONS),
+    *BRIEF,
 )
 GIVEN = ("teacher.checkpoint=null",)  # a teacher as built, which trains nothing
 OWN = ("teacher.recipe=['trainer.duration.epochs=4','trainer.batch_size=8','optimizer.lr=0.01']",)
@@ -47,33 +99,24 @@ class Kind:
     workers: bool = False
 
 
-def train(*own: str, teacher: Sequence[str] = GIVEN) -> Sequence[str]:
+def train(*own: str, teacher: Sequence[str] = GIVEN, data: Sequence[str] = TINY) -> Sequence[str]:
     flags = [word for word in own if word.startswith("-")]
-    return ("train", *flags, *TINY, *teacher, *(word for word in own if not word.startswith("-")))
+    return ("train", *flags, *data, *teacher, *(word for word in own if not word.startswith("-")))
 
 
 KINDS: Mapping[str, Kind] = {
-    "everything": Kind(
-        train(
-            "augmentation=mixup_cutmix",
-            "dataset.val_fraction=0.2",
-            "trainer.ema=0.8",
-            "optimizer=adamw",
-            "evals.test.every=0.25",
-            "evals.val.every=0.25",
-        )
-    ),
+    "everything": Kind(train(*EVERYTHING)),
     "adapters": Kind(train("method=fitnet", "augmentation=strong")),
-    "peers dml": Kind(train("method=dml", "method.peers=[same,same]", "optimizer=adamw")),
-    "peers kdcl": Kind(train("method=kdcl", "method.exchange.rule=general")),
+    "peers dml": Kind(train(*PEERS)),
+    "peers kdcl": Kind(train(*ERRORS)),
     "peers cl_ilr": Kind(train("method=cl_ilr")),
     "peers okddip": Kind(train("method=okddip")),
     "peers one": Kind(train("method=one")),
-    "adversary of features": Kind(train("method=adv_features")),
+    "adversary of features": Kind(train(*ADVERSARY)),
     "adversary of logits": Kind(train("method=adv_logits")),
-    "generator": Kind(train("method=dafl")),
+    "generator": Kind(train(*GENERATOR)),
     "memory bank": Kind(train("method=crd")),
-    "memory of predictions": Kind(train("method=pskd")),
+    "memory of predictions": Kind(train(*PREDICTIONS)),
     "memo": Kind(train("teacher.memo=true", "augmentation.cycle=3", "trainer.batch_size=16")),
     "fused": Kind(train(*SWEEP, "hydra/launcher=fused")),
     "joblib": Kind(train(*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), workers=True),
@@ -90,11 +133,21 @@ KINDS: Mapping[str, Kind] = {
             "dataset.val_fraction=0.2",
         )
     ),
+    "texts": Kind(train("method=minilm", data=TEXTS)),
+    "detectors": Kind(train("method=detect_kd", data=BOXES)),
+    "open vocabulary": Kind(train("method=ovd_rkd_pis", teacher=(), data=OPEN)),
+    "a distiller as data": Kind(train("method=kdzero")),
 }
 
 
-def write_study(folder: Path) -> None:
-    """Write the config of the study of the kind "chain in jobs": a teacher, its student, and the student's student."""
+def write_inputs(place: Path) -> None:
+    """Write the files that kinds read: the study of the kind "chain in jobs", and the tokenizer of the kind "texts"."""
+    shutil.copytree(tokenizer_folder(), place / "tokenizer", dirs_exist_ok=True)
+    _write_study(place / "configs")
+
+
+def _write_study(folder: Path) -> None:
+    """A teacher, its student, and the student's student."""
     lines = "\n".join(f"  - {override}" for override in (*TINY, *GIVEN))
     text = f"""\
 # A chain of three runs with two seeds.

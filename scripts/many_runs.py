@@ -7,10 +7,9 @@ time and the CPU time of each command in seconds, and the size of the page.
 """
 
 import argparse
-import json
 import os
-import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -19,10 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 SEEDS = 10
+DONE = "DONE"
 
 
 def make_runs(folder: Path, count: int) -> None:
     """Write the runs that are missing."""
+    from fabricate import changed, fabricate, point  # pyright: ignore[reportMissingImports] - in tests/support
     from omegaconf import OmegaConf
 
     from kdx.config.compose import compose
@@ -32,18 +33,14 @@ def make_runs(folder: Path, count: int) -> None:
     networks = ("teacher=resnet8", "student=resnet8")
     config = prepare(compose(["dataset=synthetic", *networks, f"paths.outputs={folder}"])).plain()
     text = OmegaConf.to_yaml(OmegaConf.create(config))
+    of_seed = [changed(config, seed=seed) for seed in range(SEEDS)]
     for number in range(count):
-        run = folder / "runs" / f"synthetic-kd-resnet8-seed{number % SEEDS}-{number:016x}"
-        if (run / "DONE").exists():
+        seed, place = number % SEEDS, number // SEEDS
+        run = folder / "runs" / f"synthetic-kd-resnet8-seed{seed}-{number:016x}"
+        if (run / DONE).exists():
             continue
-        seed, point = number % SEEDS, number // SEEDS
-        temperature, rate = 1.0 + 0.5 * (point % 40), 0.001 * (1 + point // 40)
-        run.mkdir(parents=True, exist_ok=True)
-        own = re.sub(r"^((?:data_)?seed:) .*$", rf"\1 {seed}", text, flags=re.M)
-        own = re.sub(r"^(  (?:    )?temperature:) .*$", rf"\1 {temperature}", own, flags=re.M)
-        own = re.sub(r"^(  lr:) .*$", rf"\1 {rate}", own, flags=re.M)
-        (run / "config.yaml").write_text(own)
-        accuracy = 0.9 - abs(temperature - 4) / 100 - rate + 0.003 * ((seed * 7) % 5 - 2)
+        shutil.rmtree(run, ignore_errors=True)  # of a command that was interrupted
+        own, accuracy = point(text, seed, 1.0 + 0.5 * (place % 40), 0.001 * (1 + place // 40))
         values = {
             "test/top1": accuracy,
             "test/nll": 2 - accuracy,
@@ -54,32 +51,7 @@ def make_runs(folder: Path, count: int) -> None:
             {"step": 10 * e, "epoch": float(e), "train/loss": 3 / e, "test/top1": accuracy * e / 40}
             for e in range(1, 41)
         ]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        result = {
-            "name": run.name,
-            "identity": run.name[-16:],
-            "choices": config["choices"],
-            "seed": seed,
-            "protocol": "last",
-            "metrics": {
-                "last": {**values, "epoch": 40.0},
-                "best_on_test": {**values, "epoch": 38.0},
-                "val_selected": None,
-            },
-            "teacher": {"net": "resnet8", "sha256": "5" * 64, "weights": "gone", "trained_by": None, "test/top1": 0.9},
-            "examples": {"training": 1000, "test": 500},
-            "steps": 400,
-            "epochs": 40.0,
-            "parameters": 1234,
-            "seconds": 2.5 + seed / 10,
-            "milliseconds_per_step": 1.5,
-            "examples_per_second": 640.0,
-            "finished": "2026-01-02T03:04:05Z",
-            "code": {"commit": "0123456789abcdef", "dirty": False},
-            "versions": {"torch": "2.13.0", "python": "3.11.7"},
-            "device": {"type": "cpu", "name": "A processor", "threads": 1},
-        }
-        (run / "result.json").write_text(json.dumps(result))
+        fabricate(run, of_seed[seed], values, lines=lines, text=own)
         (run / ".lock").touch()
         write_checksums(run)
 

@@ -23,6 +23,8 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +146,14 @@ def main() -> None:
         missing = [method for method in asked if method not in known]
         chosen = not given.only or any(part in row for part in given.only.split(","))
         if chosen and missing and time.time() < end:
-            try:
-                result = measure(row, before.get("name") or smallest(row.partition("/")[0], names()), missing, before)
+            name = before.get("name") or smallest(row.partition("/")[0], names())
+            try:  # in a process of its own, which ends with the memory that the network took
+                with ProcessPoolExecutor(1, mp_context=get_context("fork")) as child:
+                    result = child.submit(measure, row, name, missing, before).result()
                 result["commits"] = made | dict.fromkeys(missing, now)
             except Exception as problem:
                 text = str(problem).splitlines() or [""]
-                result = {"name": "", "problem": f"{type(problem).__name__}: {text[0][:250]}"}
+                result = {"name": name, "problem": f"{type(problem).__name__}: {text[0][:250]}"}
             path(row).write_text(json.dumps(result, indent=1) + "\n")
             write(rows)
             print(

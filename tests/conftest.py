@@ -213,7 +213,7 @@ def built(tmp_path: Path) -> Callable[..., Any]:
         from kdx.runs.build import build_light, build_loaders, build_method, build_network, start_student
         from kdx.runs.checks.networks import random_inputs
         from kdx.runs.ensemble_config import each_teacher, ensemble
-        from kdx.runs.run import build_trainer
+        from kdx.runs.training import build_trainer
 
         light = build_light(config)
         loaders = build_loaders(config, light)

@@ -26,11 +26,11 @@ def test_help_names_every_command(capsys, arguments):
         assert f"kdx {word}" in said.out
 
 
-def test_help_imports_nothing_heavy_and_comes_at_once():
+def test_help_imports_nothing_heavy():
     code = (
-        "import sys, time; start = time.process_time(); from kdx.cli import main; main(['--help']); "
+        "import sys; from kdx.cli import main; main(['--help']); "
         "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'pydantic'} & set(sys.modules); "
-        "assert not heavy, heavy; assert time.process_time() - start < 0.5"
+        "assert not heavy, heavy; assert len(sys.modules) < 200, len(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

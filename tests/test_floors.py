@@ -23,6 +23,12 @@ BY_NAME = {
     "sweeps/trial.py",  # a pruner of Optuna's
     "tables/metrics.py",  # each module of kdx/evals, for the metrics it measures
 }
+# files that name standard error
+STDERR = {
+    "core/notice.py",  # prints every line
+    "engine/record/bar.py",  # draws the progress bar
+    "pool/workers.py",  # sends a worker's output to a file
+}
 DYNAMIC = {
     *("import_module", "__import__", "resolve_name", "pkgutil", "runpy", "walk_packages", "iter_modules"),
     *("exec_module", "load_module", "spec_from_file_location", "instantiate", "get_class", "get_object", "get_method"),
@@ -96,7 +102,16 @@ def dynamic(kdx: Path) -> list[str]:
     ]
 
 
-RULES: dict[str, Callable[[Path], list[str]]] = {"core": core, "engine": engine, "dynamic": dynamic}
+def spoken(kdx: Path) -> list[str]:
+    """Lines to the user on standard error pass `kdx.core.notice`, which makes them printable."""
+    return [
+        f"{path.relative_to(kdx)} uses stderr; kdx.core.notice prints lines to the user"
+        for path, tree in parsed(kdx)
+        if path.relative_to(kdx).as_posix() not in STDERR and "stderr" in words(tree)
+    ]
+
+
+RULES: dict[str, Callable[[Path], list[str]]] = {"core": core, "engine": engine, "dynamic": dynamic, "spoken": spoken}
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -125,6 +140,7 @@ def test_a_file_that_may_import_by_name_does(name: str):
         ("dynamic", "engine/clock.py", "def f():\n    return __import__('kdx.methods')"),
         ("dynamic", "data/order.py", "import pkgutil"),
         ("dynamic", "studies/grid.py", "from hydra.utils import instantiate"),
+        ("spoken", "runs/memo.py", "import sys\nprint('kdx: no memo', file=sys.stderr)"),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: Path, rule: str, file: str, line: str):

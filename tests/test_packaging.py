@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def build(target: str, source: Path, into: Path) -> Path:
     """Build a "wheel" or "sdist" of a source tree."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(into)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+    subprocess.run(command, cwd=source, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=500)
     return next(into.iterdir())
 
 
@@ -92,7 +92,7 @@ def test_the_wheel_composes_its_configs_away_from_the_repository(wheel: Path, tm
     def kdx(*arguments: str) -> str:
         command = [sys.executable, "-P", "-c", program, str(site), *arguments]
         done = subprocess.run(
-            command, cwd=elsewhere, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120
+            command, cwd=elsewhere, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=500
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -87,7 +87,7 @@ def test_the_readmes_command_runs(tmp_path: Path):
         env={"PYTHONPATH": f"{PLUGIN}:{PLUGIN.parents[1]}", "PATH": "", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     assert "top-1" in done.stdout

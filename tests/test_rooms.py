@@ -133,3 +133,10 @@ def test_every_path_in_a_readme_exists():
 def _planned(name: str) -> bool:
     """A file that a reader is to write: x.yaml, test_x.py, and the names of the rooms' examples."""
     return bool(re.search(r"(^|[/_])x(\.|/|$)", name)) or name.endswith(("stripes.yaml",))
+
+
+def test_a_long_file_says_why_it_is_one():
+    long = [path for path in (ROOT / "kdx").rglob("*.py") if len(path.read_text().splitlines()) > 260]
+    assert len(long) < 10
+    silent = [path.relative_to(ROOT) for path in long if "one file" not in path.read_text().split('"""')[1].lower()]
+    assert not silent, f"{silent[0]} has more than 250 lines: split it, or say in its head why it stays in one file"

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import yaml
 
 from kdx.config.layout import config_file, is_group, options
 from kdx.core.errors import did_you_mean
+from kdx.core.notice import stop
 
 FIELDS: tuple[str, ...] = ("acronym", "paper", "year", "link", "needs", "source")
 # folder in configs/ by kind
@@ -40,11 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     """Print the options of a kind, or of a group by its folder's name. Exits with 2 for any other word."""
     groups = KINDS | {group: group for group in (*KINDS.values(), *arguments) if is_group(group)}
     if len(arguments) == 1 and arguments[0] not in groups:
-        print(f"kdx: unknown kind '{arguments[0]}'{did_you_mean(arguments[0], KINDS)}", file=sys.stderr)
-        sys.exit(2)
+        stop(2, [f"unknown kind '{arguments[0]}'{did_you_mean(arguments[0], KINDS)}"])
     if len(arguments) != 1:
-        print(f"kdx: name a kind: kdx list {'|'.join(KINDS)}", file=sys.stderr)
-        sys.exit(2)
+        stop(2, [f"name a kind: kdx list {'|'.join(KINDS)}"])
     group = groups[arguments[0]]
     if group == "method":
         print(_columns(methods()))

@@ -1,7 +1,6 @@
 """Checks a `kdx train` command before its first run starts, and prints a line for each error."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -9,6 +8,7 @@ from typing import NoReturn
 from kdx.config.compose import Composed, ConfigError, compose, points
 from kdx.core.distributed import fails_first
 from kdx.core.errors import LONGEST, shown
+from kdx.core.notice import stop
 from kdx.sweeps.sweeps import missing_plugins
 
 
@@ -90,9 +90,7 @@ def _idle(overrides: Sequence[str], composed: Composed) -> list[str]:
 
 
 def exit_with(problems: Sequence[str]) -> NoReturn:
-    for problem in dict.fromkeys(problems if fails_first() else ()):
-        print(f"kdx: {shown(problem, LONGEST)}", file=sys.stderr)
-    sys.exit(2)
+    stop(2, (shown(problem, LONGEST) for problem in dict.fromkeys(problems if fails_first() else ())))
 
 
 def _problems_of(overrides: Sequence[str]) -> list[str]:

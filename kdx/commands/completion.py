@@ -3,10 +3,10 @@
 Hydra completes a program without subcommands, so the scripts pass it the line without the command.
 """
 
-import sys
 from collections.abc import Sequence
 
 from kdx.commands.catalogue import KINDS
+from kdx.core.notice import stop
 
 BASH = """\
 _kdx() {
@@ -48,7 +48,6 @@ def main(arguments: Sequence[str], commands: Sequence[str]) -> None:
         commands: Names of kdx's commands.
     """
     if len(arguments) != 1 or arguments[0] not in SHELLS:
-        print('kdx: name a shell, bash or zsh: eval "$(kdx completion bash)"', file=sys.stderr)
-        sys.exit(2)
+        stop(2, ['name a shell, bash or zsh: eval "$(kdx completion bash)"'])
     script = SHELLS[arguments[0]].replace("@COMMANDS@", " ".join(commands)).replace("@KINDS@", " ".join(KINDS))
     print(script, end="")

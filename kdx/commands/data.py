@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import register_networks, take_config_dirs
 from kdx.config.validate import check
 from kdx.core.errors import UserError
+from kdx.core.notice import stop
 
 USAGE = """\
 kdx data DATASET [dataset.key=value] ...
@@ -38,9 +38,9 @@ def main(arguments: Sequence[str]) -> None:
         if problems := check(config["dataset"], "dataset"):
             raise ConfigError(problems)
     except ConfigError as error:
-        _exit(2, error.problems)
+        stop(2, error.problems)
     except UserError as error:
-        _exit(2, str(error).splitlines())
+        stop(2, str(error).splitlines())
     from kdx.commands.data_facts import describe  # imports torch
     from kdx.runs.build import make
 
@@ -48,10 +48,4 @@ def main(arguments: Sequence[str]) -> None:
         for line in describe(make(config["dataset"]), Path(config["paths"]["outputs"]) / "data"):
             print(line, flush=True)
     except (UserError, ValueError, OSError) as error:
-        _exit(1, str(error).splitlines())
-
-
-def _exit(code: int, lines: Sequence[str]) -> NoReturn:
-    for line in lines:
-        print(f"kdx: {line}", file=sys.stderr)
-    sys.exit(code)
+        stop(1, str(error).splitlines())

@@ -7,6 +7,7 @@ from pathlib import Path
 from kdx.commands.predict import fail, protocol_of, words
 from kdx.config.layout import take_config_dirs
 from kdx.core.errors import UserError, did_you_mean, printable
+from kdx.core.notice import say
 
 HELP = """\
 kdx export RUN OUT [onnx|torchscript|weights] [protocol=last|val_selected]
@@ -53,4 +54,4 @@ def main(arguments: Sequence[str]) -> None:
         fail(1, error)
     for file in files:
         print(printable(str(file)))
-    print(f"kdx: logits differ from the student's by at most {difference:.1e} of the largest", file=sys.stderr)
+    say(f"its logits differ from the student's by at most {difference:.1e} of the largest")

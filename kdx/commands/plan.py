@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import take_config_dirs
 from kdx.core.errors import UserError, printable
+from kdx.core.notice import say_error
 
 if TYPE_CHECKING:
     from kdx.studies.plan import Plan, Planned
@@ -50,13 +51,13 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"kdx plan reads studies of rows and seeds (Grid), and this is a {type(study).__name__}")
         seen = study.seen(composed.config["paths"], options)
     except (UserError, ValueError) as error:
-        _say(error)
+        say_error(error)
         sys.exit(2)
     assert study.baseline is not None  # `seen` refuses others
     try:
         found = plan(seen, study.baseline, study.columns[0], study.protocol, gain)
     except UserError as error:
-        _say(error)
+        say_error(error)
         sys.exit(1)
     print(printable("\n".join(show(found, gain, study.baseline))))
 
@@ -100,8 +101,3 @@ def _row(row: "Planned", scale: float) -> list[str]:
     hours = "-" if last is None else f"{max(0, last - row.pairs) * row.seconds / 3600:.2f}"
     shown = [">1000" if n is None else str(n) for n in counts]
     return [row.row, str(row.pairs), f"{scale * row.std:.3g} [{low:.3g}, {high:.3g}]", *shown, hours]
-
-
-def _say(error: Exception) -> None:
-    for line in str(error).splitlines():
-        print(printable(f"kdx: {line}"), file=sys.stderr)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from kdx.config.layout import take_config_dirs
-from kdx.core.errors import DamagedError, UserError, did_you_mean, one_line, printable, reason
+from kdx.core.errors import DamagedError, UserError, did_you_mean, printable
+from kdx.core.notice import say_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,6 +144,6 @@ def _write(lines: Sequence[Sequence[str]], file: TextIO, delimiter: str) -> None
 
 
 def fail(code: int, error: Exception) -> NoReturn:
-    text = one_line(str(error)) if isinstance(error, ValueError) else reason(error)
-    print(printable(f"kdx: {text}"), file=sys.stderr)
+    """Print an error and end the command with an exit code."""
+    say_error(error)
     sys.exit(code)

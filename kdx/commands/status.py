@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from kdx.core.errors import DamagedError, printable, reason
+from kdx.core.notice import stop
 from kdx.runs.checksums import checksums, read_checked
 from kdx.runs.folder import CONFIG, DONE, LOCK, RECORD, RESULT, failure, is_done
 from kdx.runs.lock import is_locked
@@ -60,10 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     folders = [a for a in arguments if a != "--all"]
     wrong = [f"unknown option '{a}'; see kdx status --help" for a in folders if a.startswith("-")]
     wrong = wrong or [f"{a}: no such directory" for a in folders if not Path(a).is_dir()]
-    for line in wrong:
-        print(f"kdx: {line}", file=sys.stderr)
     if wrong:
-        sys.exit(2)
+        stop(2, wrong)
     entries = [entry for folder in folders or ["outputs"] for entry in survey(Path(folder))]
     print(show(entries, "--all" in arguments))
 

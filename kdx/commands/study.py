@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import options, take_config_dirs
 from kdx.core.distributed import fails_first, world_size
-from kdx.core.errors import UserError, printable, reason
+from kdx.core.errors import UserError
+from kdx.core.notice import say, say_error, stop
 
 HELP = """\
 kdx study study=NAME [key=value] ...
@@ -33,21 +34,16 @@ def main(arguments: Sequence[str]) -> None:
     try:
         arguments = take_config_dirs(arguments)
     except UserError as error:
-        _say(error)
+        say_error(error)
         sys.exit(2)
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP.format(studies=", ".join(options("study"))), end="")
         return
     for option in [a for a in arguments if a.startswith("-")]:
-        print(f"kdx: unknown option '{option}'; see kdx study --help", file=sys.stderr)
-        sys.exit(2)
+        stop(2, [f"unknown option '{option}'; see kdx study --help"])
     if world_size() > 1:
-        if fails_first():
-            print(
-                "kdx: torchrun trains one run; a study trains several at once with jobs=N or fused=true",
-                file=sys.stderr,
-            )
-        sys.exit(2)
+        refusal = "torchrun trains one run; a study trains several at once with jobs=N or fused=true"
+        stop(2, [refusal] if fails_first() else [])
     from kdx.config.validate import check  # importing pydantic takes a tenth of a second
 
     try:
@@ -58,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         if problems:
             raise ConfigError(problems)
     except ConfigError as error:
-        _say(error)
+        say_error(error)
         sys.exit(2)
     from kdx.runs import signals
     from kdx.runs.build import make
@@ -69,22 +65,17 @@ def main(arguments: Sequence[str]) -> None:
         chosen = Options(**asked)
         study = check_study(make(composed.config["study"]), chosen)
     except (UserError, ValueError) as error:
-        _say(error)
+        say_error(error)
         sys.exit(2)
     if not any(argument.partition("=")[0] == "study" for argument in arguments):
-        print("kdx: no study is named, so study=demo runs; kdx study --help lists the studies", file=sys.stderr)
+        say("no study is named, so study=demo runs; kdx study --help lists the studies")
     signals.install()
     try:
         failures = study.execute(composed.config["paths"], chosen)
     except (UserError, ValueError, OSError) as error:
-        _say(error)
+        say_error(error)
         sys.exit(1)
     for line in failures:
-        print(printable(f"kdx: failed: {line}"), file=sys.stderr)
+        say(f"failed: {line}")
     if failures:
         sys.exit(1)
-
-
-def _say(error: Exception) -> None:
-    for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
-        print(printable(f"kdx: {line}"), file=sys.stderr)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdx.config.compose import ConfigError, compose
-from kdx.core.errors import UserError, printable, reason
+from kdx.core.errors import UserError, printable
 from kdx.core.metric import fixed
+from kdx.core.notice import say_error, stop
 
 if TYPE_CHECKING:
     from kdx.studies.verification import Outcome
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         if problems := check({"_target_": "kdx.studies.verification.Request", **asked}, ""):
             raise ConfigError(problems)
     except (ConfigError, UserError) as error:
-        _say(error)
+        say_error(error)
         sys.exit(2)
     from kdx.runs import signals
     from kdx.studies.verification import Request, edited, manifest_path, repeat, sample
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str]) -> None:
         path = manifest_path(request.table)
         manifest = read_manifest(path)
     except UserError as error:
-        _say(error)
+        say_error(error)
         sys.exit(2)
     changed = [f"{name} is not the file that the study wrote" for name in edited(manifest, path)]
     chosen = sample(manifest, request.cells, request.seed)
@@ -69,14 +70,13 @@ def main(arguments: Sequence[str]) -> None:
     try:
         outcomes = repeat(manifest, chosen, {**composed.config["paths"], "outputs": str(folder), **places}, request)
     except (UserError, ValueError, OSError) as error:
-        _say(error)
+        say_error(error)
         sys.exit(1)
     print(printable("\n".join(report(manifest, outcomes, request.seed, changed))))
     if all(outcome.verdict in ("same bits", "within the interval") for outcome in outcomes) and not changed:
         shutil.rmtree(folder, ignore_errors=True)
         return
-    print(f"kdx: the runs stay in {folder}", file=sys.stderr)
-    sys.exit(1)
+    stop(1, [f"the runs stay in {folder}"])
 
 
 def _table(argument: str) -> str:
@@ -131,8 +131,3 @@ def _shown(value: float | None, digits: int, scale: float) -> str:
 
 def _ends(interval: tuple[float, float], digits: int, scale: float) -> str:
     return f"[{', '.join(fixed(end, digits, scale) for end in interval)}]"
-
-
-def _say(error: Exception) -> None:
-    for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
-        print(printable(f"kdx: {line}"), file=sys.stderr)

@@ -1,7 +1,8 @@
 """Composes configs with Hydra, and reports errors in one line each."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -20,6 +21,7 @@ from kdx.config.layout import config_dir, options, register_networks
 from kdx.core.errors import LONGEST, UserError, shown, some
 
 Config = dict[str, Any]
+HYDRA_GROUPS = ("hydra.env",)  # a group of Hydra's whose values are no fields of its own
 
 
 class ConfigError(UserError):
@@ -91,6 +93,8 @@ def plain(cfg: DictConfig, choices: dict[str, str | None] | None = None) -> Comp
     Raises:
         ConfigError: A value is missing, refers to itself, or refers to a path that does not exist.
     """
+    if choices is None and (unknown := list(_unknown(cfg.hydra, "hydra."))):
+        raise ConfigError(unknown)
     needs_hydra = choices is None and _needs_hydra(cfg)
     if choices is None:
         choices = dict(cfg.hydra.runtime.choices)
@@ -136,6 +140,21 @@ def _needs_hydra(cfg: DictConfig) -> bool:
     if not isinstance(node.verbose, bool | str | ListConfig):
         raise ConfigError([f"hydra.verbose takes true, false or names of loggers, found {shown(str(node.verbose))}"])
     return needed
+
+
+def _unknown(node: DictConfig, prefix: str) -> Iterator[str]:
+    """A line for each key that `++` added to a node of Hydra's own and that Hydra does not have."""
+    kind = OmegaConf.get_type(node)
+    known = {field.name for field in fields(kind)} if kind is not None and is_dataclass(kind) else None
+    for key in map(str, node):
+        if known is not None and key not in known and f"{prefix}{key}" not in HYDRA_GROUPS:
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix + close[0]!r}?" if close else f"{prefix[:-1]} has: {some(sorted(known))}"
+            yield f"unknown key '{shown(prefix + key)}'; {hint}"
+        elif not OmegaConf.is_interpolation(node, key) and not OmegaConf.is_missing(node, key):
+            below = node[key]
+            if isinstance(below, DictConfig):
+                yield from _unknown(below, f"{prefix}{key}.")
 
 
 def _paths(node: Any, prefix: str, has: Callable[[DictConfig, Any], bool]) -> Iterator[str]:

@@ -76,7 +76,8 @@ def _check(value: Any, annotation: Any, path: str) -> Iterator[Problem]:
             yield path, f"{path}: must have the keys {keys}, found {_show(value)}"
             return
         hints = typing.get_type_hints(annotation, include_extras=True)
-        yield from _check_keys(value, hints, set(hints), path)
+        optional = {f.name for f in dataclasses.fields(annotation) if _has_default(f)}
+        yield from _check_keys(value, hints, set(hints) - optional, path)
     elif isinstance(value, Mapping) and _maps(annotation):
         _, of = typing.get_args(annotation)
         for key, item in value.items():
@@ -98,7 +99,13 @@ def _unwrap(annotation: Any, value: Any) -> tuple[Any, Given | None]:
         # beside plain types, such as a number, the structure is only one of the forms
         if structured and value is not None and (isinstance(value, Mapping) or len(structured) == len(parts)):
             annotation = structured[0]
+        elif isinstance(value, Mapping) and "_target_" not in value:
+            annotation = next((a for a in parts if _maps(a)), annotation)
     return annotation, _mark(annotation)
+
+
+def _has_default(of: dataclasses.Field[Any]) -> bool:
+    return of.default is not dataclasses.MISSING or of.default_factory is not dataclasses.MISSING
 
 
 def _maps(annotation: Any) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 
+from kdx.core.distributed import is_leader
+from kdx.core.notice import say
 from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
 from kdx.data.text.token_set import TokenSet
 
@@ -44,6 +46,23 @@ def is_repeated(values: np.ndarray) -> np.ndarray:
     repeated = np.ones(len(values), dtype=bool)
     repeated[np.unique(values, return_index=True)[1]] = False
     return repeated & (values != UNREADABLE)
+
+
+def without_duplicates(train: ExampleSet, test: ExampleSet, name: str) -> ExampleSet:
+    """A training set without inputs of the test set and inputs that repeat an earlier one; a line says how many.
+
+    Args:
+        train, test: The sets.
+        name: Name of the data set, for the line.
+    """
+    own = digests(train)
+    tested, repeated = is_known(own, digests(test)), is_repeated(own)
+    if is_leader():
+        say(
+            f"dataset.drop_duplicates leaves out {tested.sum()} training examples of {name} that are in the test set, "
+            f"and {(repeated & ~tested).sum()} that repeat another"
+        )
+    return train.subset((~torch.from_numpy(tested | repeated)).nonzero().flatten())
 
 
 def digest(row: np.ndarray) -> np.uint64:

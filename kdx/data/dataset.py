@@ -1,22 +1,20 @@
 """The config object of a data set: its facts, and the regime that selects a run's examples."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from kdx.core.distributed import is_leader
 from kdx.core.ranges import Count, Fraction, PartialFraction, PositiveInt
 from kdx.core.spec import DataSpec, Images, InputSpec
 from kdx.core.task import Task
-from kdx.data.content import digests, is_known, is_repeated
+from kdx.data.content import without_duplicates
 from kdx.data.order import Alternation, Mix
-from kdx.data.regime import balanced, stratified, with_noise
+from kdx.data.regime import balanced, held_out, stratified, with_noise
 from kdx.data.sets import DataError, ExampleSet
+from kdx.data.units import check_units
 from kdx.tasks.classes import Classes
-from kdx.tasks.values import Values
 
 
 @dataclass(frozen=True)
@@ -131,14 +129,11 @@ class Dataset:
                     f"but the configuration says {list(expected)}"
                 )
         if self.drop_duplicates:
-            train = self._without_duplicates(train, test)
+            train = without_duplicates(train, test, self.name)
         if not self.val_fraction:
             return train, test, own
-        strata = train.strata
-        held = stratified(strata, self.val_fraction, self.val_seed, "val_fraction")
-        if int(strata[~held].unique().numel()) < int(strata.unique().numel()):
-            raise DataError(f"a val_fraction of {self.val_fraction} leaves a class without a training example")
-        return train.subset((~held).nonzero().flatten()), test, train.subset(held.nonzero().flatten())
+        train, val = held_out(train, self.val_fraction, self.val_seed)
+        return train, test, val
 
     def share(self, train: ExampleSet) -> ExampleSet:
         """The `fraction` of the training pool, at most `max_examples`. Raises DataError if it leaves a class empty."""
@@ -148,18 +143,6 @@ class Dataset:
         if self.max_examples is not None and self.max_examples < len(train):
             train = train.subset(balanced(train.strata, self.max_examples, self.fraction_seed, "max_examples"))
         return train
-
-    def _without_duplicates(self, train: ExampleSet, test: ExampleSet) -> ExampleSet:
-        own = digests(train)
-        tested, repeated = is_known(own, digests(test)), is_repeated(own)
-        dropped = torch.from_numpy(tested | repeated)
-        if is_leader():
-            print(
-                f"kdx: dataset.drop_duplicates leaves out {tested.sum()} training examples of {self.name} that are in "
-                f"the test set, and {(repeated & ~tested).sum()} that repeat another",
-                file=sys.stderr,
-            )
-        return train.subset((~dropped).nonzero().flatten())
 
     def seen(
         self, train: ExampleSet, test: ExampleSet, val: ExampleSet | None, mix: Mix | Alternation | None = None
@@ -259,33 +242,6 @@ class WithClasses(Dataset):
 @dataclass(frozen=True, kw_only=True)
 class LabelledImages(WithClasses, ImageDataset):
     """A data set of images with one class each."""
-
-
-def standardised_values(num_outputs: int, mean: Sequence[float], std: Sequence[float]) -> Values:
-    """The task of targets of `num_outputs` values, each minus its mean and divided by its standard deviation.
-
-    Raises:
-        DataError: There is not one mean and one positive standard deviation per value.
-    """
-    if not len(mean) == len(std) == num_outputs or min(std) <= 0:
-        raise DataError(
-            f"target_mean and target_std need one number for each of num_outputs={num_outputs}, and a positive std; "
-            f"got target_mean {list(mean)}, target_std {list(std)}"
-        )
-    return Values(tuple(mean), tuple(std))
-
-
-def check_units(mean: Sequence[float], std: Sequence[float], keys: str) -> None:
-    """Raise DataError for statistics of pixels from 0 to 255, which would turn every image into noise near zero.
-
-    Args:
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-        keys: Their keys, for the message.
-    """
-    if max(mean) > 1 or max(std) > 2:  # a std of 1 leaves the scale as it is
-        right = " and ".join(f"[{','.join(f'{v / 255:.4f}' for v in values)}]" for values in (mean, std))
-        raise DataError(f"{keys} are in units where white is 1, got {[*mean]} and {[*std]}; divided by 255: {right}")
 
 
 def missing(path: Path, what: str, remedy: str) -> DataError:

@@ -1,16 +1,11 @@
-"""Batches of an epoch, as a pure function of (data seed, epoch, step).
-
-Training and evaluation loaders share how steps become batches, so they stay in one file.
-"""
+"""Batches of an epoch, as a pure function of (data seed, epoch, step), and the loaders of a run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from kdx.core.batch import Batch
 from kdx.core.distributed import rank, world_size
@@ -18,86 +13,18 @@ from kdx.core.spec import DataSpec
 from kdx.core.tree import Tree
 from kdx.data.dataset import Splits
 from kdx.data.order import Alternation, Blend, ByLength, GroupedShuffle, Mix, Order, Repeated, Shuffle, Turns
-from kdx.data.scenes import SceneSet
-from kdx.data.sets import DataError, ExampleSet, ImageSet, VectorSet
+from kdx.data.sets import DataError, ExampleSet, ImageSet
+from kdx.data.steps import Steps
 from kdx.data.text.masked import MaskedSet
 from kdx.data.text.token_set import TokenSet
-from kdx.data.views.augment import PLAIN, Augmentation, Draws
-from kdx.data.views.boxes import BoxAugmentation, scene_views
+from kdx.data.views.augment import PLAIN, Augmentation
+from kdx.data.views.fit import check_fit
 from kdx.data.views.pixels import Normalize
 from kdx.data.workers import worker_count
 
-# views, each uint8 [B, H, W, C] or other inputs; positions [B]; numbers of the first view [B] or None; moved targets
-Bytes = tuple[tuple[Tree, ...], Tensor, Tensor | None, Mapping[str, Tensor]]
-
-
-class _Steps(Dataset):
-    """The bytes of a step by (epoch, step); picklable, so that worker processes can hold a copy.
-
-    Workers send whole batches of bytes, a quarter of the size of floats. With several training processes, each reads
-    only its share of a batch, unless the augmentation mixes examples of the batch.
-    """
-
-    def __init__(
-        self,
-        data: ExampleSet,
-        augmentation: Augmentation,
-        batch_size: int,
-        seed: int | None,
-        order: Order | None = None,
-    ):
-        self.data, self.augmentation, self.batch_size, self.seed = data, augmentation, batch_size, seed
-        self.order = order or Shuffle(len(data))
-        self.divided = seed is not None and augmentation.mixing is None and world_size() > 1
-        self._epoch: int | None = None
-        self._order = torch.arange(len(data))
-        self._draws = [Draws(None, None, None)]
-
-    def __getitem__(self, where: tuple[int, int]) -> Bytes:
-        epoch, step = where
-        if self.seed is not None and epoch != self._epoch:
-            self._order = self.order.draw(self.seed, epoch)
-            self._draws = self.augmentation.draw_repeats(self.data.pool, self.seed, epoch)
-            self._epoch = epoch
-        index = self._order[step * self.batch_size : (step + 1) * self.batch_size]
-        repeat = (step * self.batch_size + torch.arange(len(index))) % len(self._draws)
-        if self.divided:
-            index, repeat = (part[rank() :: world_size()] for part in (index, repeat))
-        if isinstance(self.data, VectorSet):
-            return (self.data.vectors[index],), index, None, {}
-        if isinstance(self.data, SceneSet):
-            scene = scene_views(self.data, index, self._draws[0], self.augmentation)
-            return ({"images": scene.images, "sizes": scene.sizes},), index, None, scene.targets
-        if isinstance(self.data, TokenSet):
-            return (self.data.padded(index),), index, self._numbers(index), {}
-        assert isinstance(self.data, ImageSet)
-        views = self.augmentation.repeated_views(self.data, index, repeat, self._draws)
-        return views, index, self._numbers(index), {}
-
-    def _numbers(self, index: Tensor) -> Tensor | None:
-        """Numbers of views: in the training source alone, not in evaluation sets or examples of other sources.
-
-        Hidden tokens differ between epochs, so texts with them have no numbers either.
-        """
-        home = self.seed is not None and not self.data.foreign and not isinstance(self.data, MaskedSet)
-        return self.augmentation.number(self.data.origin[index], self._draws[0]) if home else None
-
-
-class _Quiet(Dataset):
-    """Returns a DataError as a value, since DataLoader would wrap its message in a worker's traceback."""
-
-    def __init__(self, steps: _Steps):
-        self.steps = steps
-
-    def __getitem__(self, where: tuple[int, int]) -> Bytes | DataError:
-        try:
-            return self.steps[where]
-        except DataError as error:
-            return error
-
 
 class _Loader:
-    def __init__(self, steps: _Steps, spec: DataSpec, num_workers: int | None, channels_last: bool):
+    def __init__(self, steps: Steps, spec: DataSpec, num_workers: int | None, channels_last: bool):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._steps, self._num_workers = steps, worker_count(num_workers) if steps.data.decodes else 0
         self._normalize = _normaliser(steps.data, spec, self.memory_format)
@@ -105,7 +32,7 @@ class _Loader:
 
     def _batches(self, epoch: int, start: int, stop: int, stride: int = 1) -> Iterator[tuple[int, Batch]]:
         where = [(epoch, step) for step in range(start, stop, stride)]
-        parts = map(self._steps.__getitem__, where) if not self._num_workers else self._parallel(where)
+        parts = self._steps.read(where, self._num_workers)
         targets = self._steps.data.targets
         for (_, step), (views, index, number, moved) in zip(where, parts, strict=True):
             inputs, *further = map(self._normalize, views)
@@ -114,20 +41,6 @@ class _Loader:
             if isinstance(self._steps.data, MaskedSet):
                 batch = self._steps.data.hidden(batch, self._steps.seed, epoch)
             yield step, batch
-
-    def _parallel(self, where: list[tuple[int, int]]) -> Iterator[Bytes]:
-        parts = DataLoader(
-            _Quiet(self._steps),
-            batch_size=None,
-            sampler=where,
-            num_workers=self._num_workers,
-            # an own generator, since DataLoader would draw from the global stream in each epoch
-            generator=torch.Generator(),
-        )
-        for part in parts:
-            if isinstance(part, DataError):
-                raise part
-            yield part
 
 
 def _normaliser(data: ExampleSet, spec: DataSpec, memory_format: torch.memory_format) -> Callable[[Tree], Tree]:
@@ -177,13 +90,9 @@ class TrainLoader(_Loader):
         channels_last: bool,
         mix: Mix | Alternation | None = None,
     ):
-        if augmentation.needs_bytes and data.dtype != np.uint8:
-            raise DataError(
-                f"augmentation.policy and ResizedCrop work on 8-bit images, and this data set gives {data.dtype}; "
-                "choose augmentation=none, shift or standard"
-            )
+        check_fit(augmentation, data)
         order = _order(data, batch_size, mix, augmentation.repeats)
-        super().__init__(_Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
+        super().__init__(Steps(data, augmentation, batch_size, data_seed, order), spec, num_workers, channels_last)
         self.steps_per_epoch = len(order) // batch_size if drop_last else -(-len(order) // batch_size)
         if not self.steps_per_epoch:
             raise DataError(
@@ -199,14 +108,6 @@ class TrainLoader(_Loader):
             )
         self._length, self._mixing = len(order), augmentation.mixing
         self.data, self.spec, self.augmentation, self.order, self.seed = data, spec, augmentation, order, data_seed
-        if isinstance(data, SceneSet):
-            if augmentation != PLAIN and not isinstance(augmentation, BoxAugmentation):
-                raise DataError("this augmentation moves pixels and not boxes; choose augmentation=boxes or none")
-        elif isinstance(augmentation, BoxAugmentation):
-            raise DataError("augmentation=boxes needs images with boxes; choose augmentation=standard or none")
-        if not isinstance(data, ImageSet) and augmentation != PLAIN:
-            what = "vectors" if isinstance(data, VectorSet) else "texts"
-            raise DataError(f"an augmentation changes images, and these inputs are {what}: augmentation=none")
 
     @property
     def divided(self) -> bool:
@@ -254,7 +155,7 @@ class EvalLoader(_Loader):
     """
 
     def __init__(self, data: ExampleSet, spec: DataSpec, batch_size: int, num_workers: int | None, channels_last: bool):
-        super().__init__(_Steps(data, PLAIN, batch_size, None), spec, num_workers, channels_last)
+        super().__init__(Steps(data, PLAIN, batch_size, None), spec, num_workers, channels_last)
 
     def __len__(self) -> int:
         return -(-self.num_examples // self.batch_size)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kdx.core.seed import generator
-from kdx.data.sets import DataError
+from kdx.data.sets import DataError, ExampleSet
 
 
 def class_ranks(labels: Tensor, seed: int, purpose: str) -> Tensor:
@@ -48,6 +48,19 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tens
             f"{int(empty[0])}; the smallest class has {smallest}, so {1 / smallest:.4g} is surely enough"
         )
     return mask
+
+
+def held_out(train: ExampleSet, fraction: float, seed: int) -> tuple[ExampleSet, ExampleSet]:
+    """A training set without its validation share, and that share, which is class-balanced.
+
+    Raises:
+        DataError: A class would have no example in one of the two.
+    """
+    strata = train.strata
+    held = stratified(strata, fraction, seed, "val_fraction")
+    if int(strata[~held].unique().numel()) < int(strata.unique().numel()):
+        raise DataError(f"a val_fraction of {fraction} leaves a class without a training example")
+    return train.subset((~held).nonzero().flatten()), train.subset(held.nonzero().flatten())
 
 
 def special(labels: Tensor, classes: Sequence[int], num_classes: int) -> Tensor:

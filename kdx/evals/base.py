@@ -16,7 +16,7 @@ from kdx.core.ranges import Positive
 from kdx.core.task import PairMetric, Task
 from kdx.data.loaders import EvalLoader
 from kdx.data.on_device import on_device
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 from kdx.metrics.base import StreamingMetric
 from kdx.models.teachers.sharded import is_sharded
 
@@ -120,5 +120,5 @@ def network(models: Mapping[str, nn.Module], role: str) -> nn.Module:
 
 def differentiable(net: nn.Module) -> AbstractContextManager[None]:
     """Within the block, a network's outputs have a graph to its inputs, also those of a frozen teacher."""
-    frozen = network_with(net, "through_inputs")
+    frozen = holder_of(net, "through_inputs")
     return nullcontext() if frozen is None else frozen.through_inputs()

@@ -17,7 +17,7 @@ from kdx.core.ranges import PositiveInt
 from kdx.core.tree import Tree, take
 from kdx.data.on_device import on_device
 from kdx.evals.base import OfSplit, SplitEvaluator, network
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 
 Form = Literal["fp32", "bf16", "int8"]
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
@@ -133,7 +133,7 @@ def _in_form(net: nn.Module, form: Form, device: torch.device) -> Iterator[Calla
 
 def _unfrozen(net: nn.Module) -> nn.Module:
     """The network inside a teacher's wrappers."""
-    while network_with(net, "through_inputs") is not None or not hasattr(net, "head"):
+    while holder_of(net, "through_inputs") is not None or not hasattr(net, "head"):
         inner = getattr(net, "net", None)
         if not isinstance(inner, nn.Module):
             return net

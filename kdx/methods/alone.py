@@ -1,6 +1,7 @@
 """A student without a teacher, trained with any terms that need none, such as label smoothing."""
 
 from collections.abc import Mapping
+from typing import TypedDict
 
 from torch import nn
 
@@ -14,6 +15,16 @@ from kdx.losses.base.checks import require_some_labels
 from kdx.losses.base.term import Term
 from kdx.methods.term_sum import TermSum, check_names, temperature_report
 from kdx.models.probe import probe
+
+
+class Untaught(TypedDict):
+    """The arguments of `Alone`, which its subclasses accept beside their own."""
+
+    student: nn.Module
+    spec: DataSpec
+    terms: Mapping[str, Term]
+    weights: Mapping[str, Weight]
+    temperature: Positive | Schedule | None
 
 
 class Alone(TermSum):

@@ -9,13 +9,10 @@ from torch import Tensor, nn
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs, Step
-from kdx.core.ranges import Positive
-from kdx.core.schedule import Progress, Schedule, Weight
-from kdx.core.spec import DataSpec
+from kdx.core.schedule import Progress
 from kdx.core.task import BOXES
 from kdx.core.tree import Tree
-from kdx.losses.base.term import Term
-from kdx.methods.alone import Alone
+from kdx.methods.alone import Alone, Untaught
 from kdx.methods.distill import Distill, Distilled
 from kdx.methods.term_sum import temperature_report
 
@@ -52,21 +49,14 @@ class Detect(Alone):
     """A detector without a teacher: one forward gives its outputs and the regions that the terms compare.
 
     Args:
-        student, spec, terms, weights, temperature: As in `Alone`.
+        own: student, spec, terms, weights and temperature, as in `Alone`.
     """
 
     tasks = ONLY_BOXES
     salt: Tensor
 
-    def __init__(
-        self,
-        student: nn.Module,
-        spec: DataSpec,
-        terms: Mapping[str, Term],
-        weights: Mapping[str, Weight],
-        temperature: Positive | Schedule | None,
-    ):
-        super().__init__(student, spec, terms, weights, temperature)
+    def __init__(self, **own: Unpack[Untaught]):
+        super().__init__(**own)
         self.register_buffer("salt", new_salt())
 
     def forward(self, batch: Batch, progress: Progress) -> Step:

@@ -12,7 +12,7 @@ from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, Weight
 from kdx.core.spec import DataSpec
 from kdx.core.teacher import teacher_outputs
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 from kdx.losses.base.term import Term
 from kdx.methods.term_sum import TermSum, temperature_report
 from kdx.models.probe import probe
@@ -117,7 +117,7 @@ def differentiable(teacher: nn.Module, purpose: str) -> Any:
     Raises:
         UserError: The teacher has no derivatives.
     """
-    found = network_with(teacher, "through_inputs")
+    found = holder_of(teacher, "through_inputs")
     if found is None:
         raise UserError(f"{purpose} needs the teacher's derivatives, and a {type(teacher).__name__} has none")
     return found

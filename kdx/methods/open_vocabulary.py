@@ -1,21 +1,20 @@
 """Open-vocabulary detectors: batches of scenes with boxes, and of scenes that have labels alone."""
 
 from collections.abc import Mapping
+from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs, Step
-from kdx.core.ranges import Positive
-from kdx.core.schedule import Progress, Schedule, Weight
-from kdx.core.spec import DataSpec
+from kdx.core.schedule import Progress
 from kdx.core.tree import Tree
-from kdx.losses.base.term import Term
 from kdx.losses.detection.own import DetectorTerm
 from kdx.losses.openvocab.classes import SeenClasses
 from kdx.losses.openvocab.region_distillation import EmbeddingL1
+from kdx.methods.alone import Untaught
 from kdx.methods.detect import Detect, learning_inputs
 from kdx.methods.term_sum import temperature_report
 from kdx.tasks.open_boxes import BY_IMAGE, OpenBoxes
@@ -29,7 +28,7 @@ class OpenVocabulary(Detect):
     on which it is 0.
 
     Args:
-        student, spec, terms, weights, temperature: As in `Detect`; the terms are `DetectorTerm`s.
+        own: student, spec, terms, weights and temperature, as in `Alone`; the terms are `DetectorTerm`s.
 
     Raises:
         UserError: The data set has no novel classes, or lacks the proposals or image labels that a term reads; or a
@@ -40,39 +39,33 @@ class OpenVocabulary(Detect):
         Detection", 2022. https://arxiv.org/abs/2207.03482
     """
 
-    def __init__(
-        self,
-        student: nn.Module,
-        spec: DataSpec,
-        terms: Mapping[str, Term],
-        weights: Mapping[str, Weight],
-        temperature: Positive | Schedule | None,
-    ):
-        if not isinstance(spec.task, OpenBoxes):
+    def __init__(self, **own: Unpack[Untaught]):
+        task = own["spec"].task
+        if not isinstance(task, OpenBoxes):
             raise UserError(
                 "an open-vocabulary method needs a data set with novel classes, such as dataset=open_scenes"
             )
-        super().__init__(student, spec, terms, weights, temperature)
-        own: dict[str, DetectorTerm] = {}
-        for name, term in terms.items():
+        super().__init__(**own)
+        terms: dict[str, DetectorTerm] = {}
+        for name, term in own["terms"].items():
             if not isinstance(term, DetectorTerm):
                 raise UserError(f"method.terms.{name}: {type(term).__name__} is no term of a detector")
-            own[name] = term
+            terms[name] = term
             if isinstance(term, SeenClasses):
-                term.leave_out(spec.task.novel)
-        self._on_boxes = [name for name, term in own.items() if term.on_boxes]
-        self._on_images = [name for name, term in own.items() if term.on_images]
-        distilling = [name for name, term in own.items() if isinstance(term, EmbeddingL1)]
+                term.leave_out(task.novel)
+        self._on_boxes = [name for name, term in terms.items() if term.on_boxes]
+        self._on_images = [name for name, term in terms.items() if term.on_images]
+        distilling = [name for name, term in terms.items() if isinstance(term, EmbeddingL1)]
         self._distils = bool(distilling)
-        if distilling and not spec.task.count:
+        if distilling and not task.count:
             raise UserError(f"method.terms.{distilling[0]} compares proposals, and this data set has none")
         alone = [name for name in self._on_images if name not in self._on_boxes]
-        if alone and not spec.task.has_images:
+        if alone and not task.has_images:
             raise UserError(
                 f"method.terms.{alone[0]} reads image-labelled scenes, and this data set has none; "
                 "dataset.image_size or dataset.image_batches adds them"
             )
-        if spec.task.has_images and not self._on_images:
+        if task.has_images and not self._on_images:
             raise UserError("no term of this method reads image-labelled scenes; set dataset.image_size=0")
 
     def forward(self, batch: Batch, progress: Progress) -> Step:

@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from kdx.core.ranges import PartialFraction, PositiveInt
+from kdx.models.packaged import load_packaged
 from kdx.models.stages import find_stages
 from kdx.models.tap import Tapped
 
@@ -19,7 +20,7 @@ Options = Mapping[str, Any]
 
 def timm_model(
     name: str,
-    pretrained: bool,
+    pretrained: bool | Literal["package"],
     num_classes: PositiveInt,
     in_channels: PositiveInt,
     drop_rate: PartialFraction,
@@ -34,7 +35,8 @@ def timm_model(
 
     Args:
         name: Name in timm, with or without the tag of its weights: `convnext_atto`, `resnet18.a1_in1k`.
-        pretrained: Whether to load timm's weights. The classifier is new if the number of classes differs.
+        pretrained: Whether to load timm's weights; "package" loads those of an installed package, for
+            efficientnet_lite0 (extra `backbone`). The classifier is new if the number of classes differs.
         num_classes: Number of classes, C.
         in_channels: Channels of the input; timm adapts the first layer, also a pretrained one.
         drop_rate: Dropout before the classifier; 0 leaves the model's default.
@@ -61,10 +63,12 @@ def timm_model(
     drops = {"drop_rate": drop_rate or None, "drop_path_rate": drop_path_rate or None}
     try:
         net = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **drops, **options
+            name, pretrained=pretrained is True, num_classes=num_classes, in_chans=in_channels, **drops, **options
         )
     except TypeError as error:
         raise ValueError(f"timm's {name} does not accept one of the options: {error}") from error
+    if pretrained == "package":
+        load_packaged(net, name)
     return Tapped(net, taps, _heads(net), strict=taps is not None)
 
 

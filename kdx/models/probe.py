@@ -12,7 +12,7 @@ from torch import nn
 
 from kdx.core.outputs import FeatureSpec, Outputs, Shapes
 from kdx.core.spec import InputSpec
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 from kdx.models.features.quiet import quiet
 
 
@@ -43,6 +43,6 @@ def probe(model: nn.Module, inputs: InputSpec, device: torch.device | str = "cpu
 
 def _specs(model: nn.Module, features: Mapping[str, tuple[int, ...]]) -> dict[str, FeatureSpec]:
     """The specs of features that the network, or the network inside its wrappers, states."""
-    known = network_with(model, "feature_spec")
+    known = holder_of(model, "feature_spec")
     found = {} if known is None else {role: known.feature_spec(role, shape) for role, shape in features.items()}
     return {role: spec for role, spec in found.items() if spec is not None}

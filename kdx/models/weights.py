@@ -2,24 +2,18 @@
 
 import hashlib
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kdx.core.errors import UserError
 from kdx.core.files import atomic_write
-from kdx.models.extra_state import SUFFIX, packed, unpacked
-from kdx.models.layouts import find_state, without_prefixes
+from kdx.models.extra_state import packed, unpacked
+from kdx.models.layouts import is_reused_classifier, without_prefixes
 from kdx.models.tap import plain
-
-
-class CheckpointError(UserError, ValueError):
-    """A weights file that cannot be used; the message gives the reason."""
+from kdx.models.weight_files import CheckpointError, read_state, split_name
 
 
 def save_weights(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -63,7 +57,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, st
 
     Args:
         model: The network, changed in place; unchanged if the file does not match.
-        path: The file.
+        path: The file, or FILE::NAME for one of several state dicts in it.
 
     Returns:
         The file's metadata. For a torch file empty, or under "layout" a sentence if it holds several state dicts.
@@ -71,8 +65,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, st
     Raises:
         CheckpointError: The file is missing, damaged, of an unknown format, or of another network.
     """
-    path = Path(path)
-    state, metadata = _read(path)
+    state, metadata = read_state(path)
     load_state(model, state, str(path))
     return metadata
 
@@ -95,9 +88,9 @@ def check_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         model: The network; its parameters may be on the meta device.
-        path: The file.
+        path: The file, or FILE::NAME.
     """
-    _matched(model, _read(Path(path), values=False)[0], str(path))
+    _matched(model, read_state(path, values=False)[0], str(path))
 
 
 def _matched(model: nn.Module, given: Mapping[str, Tensor], source: str) -> dict[str, Any]:
@@ -107,6 +100,11 @@ def _matched(model: nn.Module, given: Mapping[str, Tensor], source: str) -> dict
     state = without_prefixes(unpacked(given), wanted)
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in wanted]
+    if missing and is_reused_classifier(state):
+        raise CheckpointError(
+            f"{source} holds parts of two networks: SimKD's student with its projector (net.*, projector.*) and the "
+            f"teacher's classifier (head.*); this {type(net).__name__} is one network, so give another method's run"
+        )
     if missing or unexpected:
         parts = [
             f"{len(names)} of its names are {word} (such as '{names[0]}')"
@@ -130,9 +128,11 @@ def _fits(found: Any, wanted: Any) -> bool:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The SHA-256 of a file's bytes, in hexadecimal; of FILE::NAME that of the file's and the name together."""
+    place, name = split_name(path)
+    with open(place, "rb") as file:
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(f"{whole}::{name}".encode()).hexdigest() if name else whole
 
 
 def sha256_of(path: Path) -> str:
@@ -141,50 +141,6 @@ def sha256_of(path: Path) -> str:
         return sha256(path)
     lines = [f"{sha256(p)} {p.relative_to(path).as_posix()}" for p in sorted(path.rglob("*")) if p.is_file()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _read(path: Path, values: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise CheckpointError(f"weights file {path} not found")
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if not start:
-        raise CheckpointError(f"{path} is damaged: it is empty")
-    if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
-        return _read_torch(path, values)
-    return _read_safetensors(path, values)
-
-
-def _read_safetensors(path: Path, values: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            read = {k: file.get_tensor(k) for k in names if values or k.endswith(SUFFIX)}
-            shapes = {k: torch.empty(file.get_slice(k).get_shape(), device="meta") for k in names if k not in read}
-            return read | shapes, dict(file.metadata() or {})
-    except SafetensorError as error:
-        if path.suffix == ".safetensors":
-            raise CheckpointError(f"{path} is damaged or cut short: {error}") from error
-        raise CheckpointError(f"{path} is neither a safetensors file nor one that torch saved ({error})") from error
-
-
-def _read_torch(path: Path, values: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        found = torch.load(path, map_location="cpu" if values else "meta", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged or holds Python objects other than tensors and plain values; loading it could run "
-            "code, so save its state dict alone"
-        ) from error
-    except Exception as error:  # torch raises many types for files cut short and archives of other kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is damaged, cut short, or no file of weights: {reason[:120]}") from error
-    state, note = find_state(found)
-    if state is None:
-        raise CheckpointError(f"{path} is a torch file without a state dict (a mapping of names to tensors)")
-    return dict(state), {} if note is None else {"layout": f"{path}: {note}"}
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:

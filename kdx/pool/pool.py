@@ -11,8 +11,9 @@ import torch
 
 from kdx.config.schema import RunConfig
 from kdx.core.errors import DamagedError, UserError
+from kdx.core.notice import say
 from kdx.pool.run_fused import run_together
-from kdx.pool.task import Failure, Task, Team, announce, report_failure, report_finished, say
+from kdx.pool.task import Failure, Task, Team, announce, report_failure, report_finished
 from kdx.pool.workers import BUSY, Workers
 from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.export import folder_of

@@ -1,13 +1,12 @@
 """A run in the pool, and the messages about it."""
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdx.config.schema import RunConfig
-from kdx.core.errors import printable
+from kdx.core.notice import say
 from kdx.runs.folder import failure
 from kdx.runs.results import Result
 from kdx.runs.reuse.record import commit, when
@@ -83,7 +82,3 @@ def report_finished(found: Mapping[Path, tuple[Result, str]]) -> None:
     more = "".join(f"{note} ({count})" for note, count in notes.most_common(1))
     shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
     say(f"{len(found)} runs are finished, from {times[0]} to {times[-1]}, by {shown}{more}")
-
-
-def say(text: str) -> None:
-    print(printable(f"kdx: {text}"), file=sys.stderr, flush=True)

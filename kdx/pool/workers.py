@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from kdx.config.schema import RunConfig
+from kdx.core.notice import stop
 from kdx.pool.run_fused import run_together
 from kdx.pool.task import Task, Team
 from kdx.runs import signals
@@ -110,8 +111,7 @@ def _work(configs: Sequence[RunConfig], folder: Path, threads: int, line: Connec
         for place, outcome in run_together(configs):
             line.send((place, _said(outcome)))
     except KeyboardInterrupt as error:
-        print(f"kdx: {signals.stop_message(error)}", file=sys.stderr)
-        sys.exit(signals.exit_code(error))
+        stop(signals.exit_code(error), [signals.stop_message(error)])
 
 
 def _said(outcome: Result | Exception) -> str:

@@ -10,7 +10,8 @@ import yaml
 
 from kdx.config.identity import differences, experiment
 from kdx.config.past import read_config
-from kdx.core.errors import UserError, did_you_mean, printable, reason
+from kdx.core.errors import UserError, did_you_mean, printable
+from kdx.core.notice import say, say_error, stop
 from kdx.report.collect import Collected, Run, collect, read
 from kdx.report.verdicts import report
 from kdx.runs.folder import CONFIG, DONE
@@ -43,34 +44,33 @@ def main(arguments: Sequence[str]) -> None:
     for argument in arguments:
         key, sign, value = argument.partition("=")
         if argument.startswith("-"):
-            _refuse(f"unknown option '{argument}'; write settings without dashes: protocol=last")
+            stop(2, [f"unknown option '{argument}'; write settings without dashes: protocol=last"])
         if not sign or Path(argument).exists():
             sides.append(argument)
         elif key not in KEYS:
-            _refuse(f"unknown setting '{key}'{did_you_mean(key, KEYS)}")
+            stop(2, [f"unknown setting '{key}'{did_you_mean(key, KEYS)}"])
         else:
             given[key] = value
     if len(sides) != 2:
         hint = "; put patterns in quotes" if len(sides) > 2 else ""
-        _refuse(f"needs two sides, kdx compare A B, got {len(sides)}{hint}")
+        stop(2, [f"needs two sides, kdx compare A B, got {len(sides)}{hint}"])
     if given["seeds"] not in ("all", "given"):
-        _refuse(f"seeds={given['seeds']} must be all or given")
+        stop(2, [f"seeds={given['seeds']} must be all or given"])
     if given["protocol"] not in get_args(Protocol):
-        _refuse(f"protocol={given['protocol']} must be one of {', '.join(get_args(Protocol))}")
+        stop(2, [f"protocol={given['protocol']} must be one of {', '.join(get_args(Protocol))}"])
     for side in sides:
         if not Path(side).exists() and not glob.glob(f"{side}*"):
-            _refuse(f"{side}: no such run, folder or path prefix")
+            stop(2, [f"{side}: no such run, folder or path prefix"])
     protocol: Protocol = cast(Protocol, given["protocol"])
     try:
         problems: list[str] = []
         (a, lacks_a), (b, lacks_b) = (look(side, given["seeds"] == "all", problems) for side in sides)
         for line in dict.fromkeys(problems):
-            print(printable(f"kdx: {line}; the run is left out"), file=sys.stderr)
+            say(f"{line}; the run is left out")
         lacking = [f"{name}: {line}" for name, lines in (("A", lacks_a), ("B", lacks_b)) for line in lines]
         print(printable(report(a, b, [m for m in given["metric"].split(",") if m], protocol, lacking)))
     except (UserError, OSError) as error:
-        for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
-            print(printable(f"kdx: {line}"), file=sys.stderr)
+        say_error(error)
         sys.exit(1)
 
 
@@ -132,8 +132,3 @@ def _by_seed(runs: Sequence[Run]) -> list[Run]:
     # runs with the same seeds are not repetitions: only the last one counts, as in the report
     last = {str(run.seeds): run for run in sorted(runs, key=lambda r: r.result.data["finished"])}
     return sorted(last.values(), key=lambda run: (run.seed, str(run.seeds)))
-
-
-def _refuse(problem: str) -> None:
-    print(f"kdx: {problem}", file=sys.stderr)
-    sys.exit(2)

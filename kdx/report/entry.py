@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdx.core.errors import UserError, did_you_mean, printable, reason
+from kdx.core.errors import UserError, did_you_mean, printable
+from kdx.core.notice import say, say_error, stop
 
 HELP = """\
 kdx report FOLDER ... [to=FOLDER] [title=TEXT] [predict=true] [pictures=false]
@@ -33,21 +34,21 @@ def main(arguments: Sequence[str]) -> None:
     for argument in arguments:
         key, sign, value = argument.partition("=")
         if argument.startswith("-"):
-            _refuse(f"unknown option '{argument}'; write settings without dashes: predict=true")
+            stop(2, [f"unknown option '{argument}'; write settings without dashes: predict=true"])
         if not sign or Path(argument).exists():
             places.append(Path(argument))
         elif key not in KEYS:
-            _refuse(f"unknown setting '{key}'{did_you_mean(key, KEYS)}")
+            stop(2, [f"unknown setting '{key}'{did_you_mean(key, KEYS)}"])
         else:
             given[key] = value
     for key in ("predict", "pictures"):
         if given[key] not in ("true", "false"):
-            _refuse(f"{key}={given[key]} must be true or false")
+            stop(2, [f"{key}={given[key]} must be true or false"])
     for place in places:
         if not place.is_dir():
-            _refuse(f"{place}: no such directory")
+            stop(2, [f"{place}: no such directory"])
     if not places:
-        _refuse("needs a folder: kdx report outputs")
+        stop(2, ["needs a folder: kdx report outputs"])
     folder = Path(given["to"]) if "to" in given else places[0] / "report"
     title = given["title"] if "title" in given else f"Runs in {', '.join(map(str, places))}"
     from kdx.report.write import write_report
@@ -55,14 +56,8 @@ def main(arguments: Sequence[str]) -> None:
     try:
         notes = write_report(places, folder, title, given["predict"] == "true", given["pictures"] == "true")
     except (UserError, OSError) as error:
-        for line in [reason(error)] if isinstance(error, OSError) else str(error).splitlines():
-            print(printable(f"kdx: {line}"), file=sys.stderr)
+        say_error(error)
         sys.exit(1)
     for note in notes:
-        print(printable(f"kdx: {note}"), file=sys.stderr)
+        say(note)
     print(printable(str(folder / "index.html")))
-
-
-def _refuse(problem: str) -> None:
-    print(f"kdx: {problem}", file=sys.stderr)
-    sys.exit(2)

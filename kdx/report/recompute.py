@@ -10,6 +10,7 @@ from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError, reason
 from kdx.core.task import Task
 from kdx.evals.predictions import predictions
+from kdx.models.weight_files import split_name
 from kdx.models.weights import sha256
 from kdx.report.collect import Run
 from kdx.runs.build import build_light, build_loaders, build_student, build_teacher
@@ -76,4 +77,4 @@ def _weights(facts: dict[str, Any], folder: Path) -> Path | None:
     places = [Path(facts["weights"])]
     if facts["trained_by"] is not None:
         places.append(folder.parent.parent / "teachers" / facts["trained_by"] / STUDENT)
-    return next((place for place in places if place.exists() and sha256(place) == facts["sha256"]), None)
+    return next((place for place in places if split_name(place)[0].exists() and sha256(place) == facts["sha256"]), None)

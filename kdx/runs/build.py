@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 import kdx.data.numpy_stream  # noqa: F401 - registers NumPy's random stream
-from kdx.config.compose import Config
+from kdx.config.compose import Config, ConfigError
 from kdx.config.schema import Member, RunConfig
 from kdx.core.errors import UserError
 from kdx.core.method import Evaluator, Method
@@ -32,6 +32,8 @@ from kdx.models.teachers.specialists import specialise
 from kdx.models.weights import load_state, load_weights
 from kdx.runs.checks.notices import notices
 
+# Keys of a config whose objects need neither data nor weights
+LIGHT = ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger")
 UNTRAINED = {"pretrained": False, "weights": None}
 
 
@@ -66,19 +68,30 @@ class Light:
     logger: Any
 
 
-def build_light(config: RunConfig) -> Light:
-    """Build the parts that need neither data nor weights. Raises UserError for values that contradict each other."""
-    settings = make(config.trainer)
-    return Light(
-        settings,
-        settings.pick_device(),
-        make(config.optimizer),
-        make(config.schedule),
-        make(config.augmentation),
-        make(config.dataset),
-        make(config.transfer),
-        make(config.logger),
-    )
+def build_light(config: RunConfig, trainer: Sequence[str] = ()) -> Light:
+    """Build the parts that need neither data nor weights.
+
+    Args:
+        config: Of a run.
+        trainer: What is known to be wrong with `config.trainer`, which is then not built.
+
+    Raises:
+        ConfigError: A line for each part whose values contradict each other.
+    """
+    built: dict[str, Any] = {}
+    problems = list(trainer)
+    for part in LIGHT:
+        if part == "trainer" and trainer:
+            continue
+        try:
+            built[part] = make(getattr(config, part))
+            if part == "trainer":
+                built["device"] = built[part].pick_device()
+        except (UserError, ValueError) as error:
+            problems.append(str(error) if str(error).startswith(f"{part}.") else f"{part}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return Light(settings=built.pop("trainer"), lr_schedule=built.pop("schedule"), **built)
 
 
 def build_loaders(config: RunConfig, light: Light) -> Loaders:

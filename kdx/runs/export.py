@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from kdx.core.task import Task
 from kdx.core.tree import map_tree
 from kdx.data.loaders import Loaders
 from kdx.engine.trainer import Trainer
+from kdx.evals.base import SplitEvaluator
 from kdx.evals.predictions import predictions
 from kdx.models.tap import plain
 from kdx.models.weights import load_weights, save_weights
@@ -59,14 +60,23 @@ def export_run(
 ) -> Result:
     """Write the exported student, its predictions and the result of a completed run; `DONE` last.
 
-    All processes compute predictions; the leader writes.
+    All processes compute predictions; the leader writes. A run whose evaluators read the validation split alone has
+    none, as the candidates of a search: they would cost more than its own measurements.
     """
     student = trainer.deliverable
     run_on_leader(lambda: _save(config, folder, student, loaders, light))
-    predicted = predictions({"student": student.eval()}, loaders.evals["test"], light.device, loaders.spec.task)
-    if teacher is not None:
-        predicted |= teacher.predictions(loaders.evals["test"], light.device, loaders.spec.task)
+    predicted: dict[str, Tensor] = {}
+    if not _validated_alone(trainer.evaluators.values()):
+        predicted |= predictions({"student": student.eval()}, loaders.evals["test"], light.device, loaders.spec.task)
+        if teacher is not None:
+            predicted |= teacher.predictions(loaders.evals["test"], light.device, loaders.spec.task)
     return run_on_leader(lambda: _write(config, folder, light, loaders, trainer, teacher, predicted))
+
+
+def _validated_alone(evaluators: Collection[Evaluator]) -> bool:
+    """Whether there are evaluators, and all read the validation split."""
+    splits = [own.split if isinstance(own, SplitEvaluator) else None for own in evaluators]
+    return bool(splits) and all(split == "val" for split in splits)
 
 
 def _save(config: RunConfig, folder: Path, student: nn.Module, loaders: Loaders, light: Light) -> None:
@@ -99,8 +109,9 @@ def _write(
     predicted: Mapping[str, Tensor],
 ) -> Result:
     student, task = trainer.deliverable, loaders.spec.task
-    save_predictions(folder, predicted)
-    draw_detections(folder, task, loaders.splits.test, predicted)
+    if predicted:
+        save_predictions(folder, predicted)
+        draw_detections(folder, task, loaders.splits.test, predicted)
     data = {
         "name": folder.name,
         "identity": identity(config),

@@ -13,24 +13,28 @@ from kdx.config.networks import network_node
 from kdx.config.past import read_config
 from kdx.core.errors import DamagedError, UserError, reason, shown
 from kdx.engine.optim.ema import Averaging
+from kdx.models.weight_files import split_name
 from kdx.models.weights import sha256, sha256_of
 from kdx.runs.checksums import read_checked
 from kdx.runs.folder import CONFIG, STUDENT, is_done
 
 
 def weights_file(checkpoint: str, key: str) -> Path:
-    """The weights file of a checkpoint: the file itself, or the exported student of a run's directory."""
+    """The weights file of a checkpoint: the file itself, FILE::NAME, or the exported student of a run's directory."""
     if not checkpoint.strip():
         raise UserError(f"{key} is empty; give a file, a run's directory or null")
     path = Path(checkpoint).expanduser()
+    file, name = split_name(path)
+    if name and file.is_dir():
+        raise UserError(f"{key}={shown(checkpoint)}: a run exports one network, so leave out ::{shown(name)}")
     if path.is_dir():
         found = path / STUDENT
         if not found.exists():
             raise UserError(f"{key}={checkpoint}: this directory has no student.safetensors; is the run finished?")
         return found
-    if not path.exists():
+    if not file.exists():
         raise UserError(f"{key}={shown(checkpoint)}: no such file or directory")
-    if not path.is_file():
+    if not file.is_file():
         raise UserError(f"{key}={shown(checkpoint)}: not a regular file")
     return path
 

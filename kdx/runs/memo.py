@@ -1,33 +1,27 @@
 """Finds the memo of a run's teacher by the facts that its outputs depend on."""
 
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kdx.config.compose import Config
 from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
-from kdx.core.files import as_file_name, atomic_write
+from kdx.core.files import as_file_name
 from kdx.core.tree import map_tree
-from kdx.data.content import digests
 from kdx.data.loaders import Loaders
-from kdx.data.sets import ExampleSet
 from kdx.models.probe import probe
 from kdx.models.teachers.black_box import BlackBoxTeacher
 from kdx.models.teachers.frozen import Frozen
 from kdx.models.teachers.memo import MIN_BATCH, Memo, take_rows
-from kdx.models.teachers.memo_table import MARKS, MemoTable
+from kdx.models.teachers.memo_table import MemoTable
 from kdx.runs.build import stream_seed
-from kdx.runs.checks.notices import notices
 from kdx.runs.leader import run_on_leader
 from kdx.runs.results import write_json
-from kdx.runs.reuse.record import memo_folder
+from kdx.runs.reuse.memo_folder import memo_folder
+from kdx.runs.reuse.record import Known
 
-CONTENT = "content.bin"  # digest of each training image, uint64 by its position in the source; 0 where it is unknown
-SAMPLE = 256  # images in files that are compared at each start
 # Keys of a data set that select examples or files, and do not change an example
 CHOICE = (
     "fraction",
@@ -44,7 +38,14 @@ CHOICE = (
 )
 
 
-def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders, device: torch.device) -> Memo:
+def memoised(
+    config: RunConfig,
+    teacher: Frozen,
+    checksum: str,
+    loaders: Loaders,
+    device: torch.device,
+    known: Known | None = None,
+) -> Memo:
     """The teacher with its memo. Runs with the same teacher, data and views share one memo.
 
     Args:
@@ -53,12 +54,13 @@ def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders
         checksum: Checksum of its weights.
         loaders: Loaders of the run.
         device: Device of the teacher.
+        known: Fingerprints of data sets, as in `kdx.runs.reuse.record.sources`.
     """
     settings = config.teacher
     assert settings is not None
     facts = _facts(config, checksum, loaders, device)
     named = Path(config.paths.memos) / f"{as_file_name(config.dataset['name'])}-{fingerprint(facts)}"
-    folder = run_on_leader(lambda: _folder_of_content(memo_folder(config.plain(), named), loaders.splits.train))
+    folder = run_on_leader(lambda: memo_folder(config.plain(), named, loaders.splits.train, known))
     shapes = probe(BlackBoxTeacher(teacher, settings.memo_features), loaders.spec.inputs, device)
     sizes = [shapes.logits[0], *(shapes.features[role][0] for role in settings.memo_features)]
     rows = loaders.num_views
@@ -67,38 +69,6 @@ def memoised(config: RunConfig, teacher: Frozen, checksum: str, loaders: Loaders
     # for people who open the folder; the program does not read it
     write_json(folder / "memo.json", {**facts, "width": sum(sizes)})
     return Memo(teacher, settings.memo_features, sizes, table)
-
-
-def _folder_of_content(base: Path, train: ExampleSet) -> Path:
-    """The folder of the memo for the training images as they are now: `base`, or `base-images2` where they changed.
-
-    Each folder lists the digests of the images whose outputs it stores. They are compared with all images in memory, or
-    with `SAMPLE` of those in files.
-    """
-    positions = torch.arange(len(train))
-    if train.decodes and len(train) > SAMPLE:  # other ones at each start, from a stream of its own
-        positions = torch.from_numpy(np.random.default_rng().choice(len(train), SAMPLE, replace=False))
-    own, rows = digests(train.subset(positions)), train.origin[positions].numpy()
-    for number in count(1):
-        folder = base if number == 1 else base.with_name(f"{base.name}-images{number}")
-        file = folder / CONTENT
-        known = np.zeros(train.pool, np.uint64)
-        if file.exists():
-            stored = np.fromfile(file, np.uint64)
-            known[: len(stored)] = stored[: len(known)]
-        elif (folder / MARKS).exists():
-            continue  # of a version that kept no digests
-        there = known[rows]
-        if changed := int(((there != 0) & (there != own)).sum()):
-            notices([f"{changed} of {len(rows)} training images changed since {folder} stored their teacher's outputs"])
-            continue
-        if (there == 0).any():
-            known[rows] = own
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_write(file) as target:
-                target.write(known.tobytes())
-        return folder
-    raise AssertionError("the numbers never end")
 
 
 def _facts(config: RunConfig, checksum: str, loaders: Loaders, device: torch.device) -> Config:

@@ -4,7 +4,6 @@ One file, to be read from top to bottom: claim the folder, build the parts, trai
 """
 
 import contextlib
-import sys
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -13,21 +12,13 @@ from pathlib import Path
 
 import torch
 
-from kdx.config.identity import identity
 from kdx.config.schema import RunConfig
-from kdx.core.distributed import fails_first, init_process_group, is_leader, rank, world_size
+from kdx.core.distributed import fails_first, init_process_group, is_leader, world_size
 from kdx.core.errors import StoppedError
-from kdx.core.method import Method
-from kdx.core.seed import derive, seed_all
+from kdx.core.notice import say
 from kdx.data.loaders import Loaders
-from kdx.engine.checkpoint import Checkpoints
-from kdx.engine.optim.cuda_graph import CudaRecorder, Graphed
-from kdx.engine.optim.ema import Ema, averaging
-from kdx.engine.optim.memory import keep_freed_memory
-from kdx.engine.record.bar import Bar
-from kdx.engine.record.log import Log, View
+from kdx.engine.record.log import View
 from kdx.engine.record.loggers import started_by_agent
-from kdx.engine.record.wandb_view import ONLINE_ID
 from kdx.engine.trainer import Trainer
 from kdx.models.sync_norms import sync_batch_norms
 from kdx.models.teachers.frozen import Frozen
@@ -35,32 +26,21 @@ from kdx.models.teachers.sharded import shard
 from kdx.runs import signals
 from kdx.runs.build import (
     Light,
-    build_evaluators,
     build_light,
     build_loaders,
     build_method,
-    make,
     start_student,
-    stream_seed,
 )
 from kdx.runs.checks.given_weights import check_given_weights
 from kdx.runs.checks.last_batch import check_last_batch
 from kdx.runs.checks.notices import notices
 from kdx.runs.checks.overlap import overlaps
-from kdx.runs.checks.remarks import abandoned, remarks, resumed
-from kdx.runs.export import export_run, folder_of, name, save_selected
+from kdx.runs.checks.remarks import abandoned, remarks
+from kdx.runs.export import export_run, folder_of, name
 from kdx.runs.fill import weights_file
 from kdx.runs.folder import (
-    CHECKPOINTS,
     CONFIG,
-    DETECTIONS,
-    DONE,
     ERROR,
-    PREDICTIONS,
-    RECORD,
-    RESULT,
-    SELECTED_STUDENT,
-    STUDENT,
 )
 from kdx.runs.fused import FusedRuns
 from kdx.runs.leader import leader_first, run_on_leader
@@ -69,6 +49,7 @@ from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished, write_yaml
 from kdx.runs.reuse.record import Facts, begin, renewed, reused, sources, write
 from kdx.runs.teacher import find_weights, load_teacher
+from kdx.runs.training import build_trainer, checkpoints_of, set_up_torch, start_over
 
 UNSAVED = " before the first checkpoint"  # text of an interrupt after which nothing of the run is kept
 Steps = Generator[int, None, Result]
@@ -130,7 +111,7 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
         except KeyboardInterrupt as error:
             stopped = error.args or isinstance(error, signals.SignalledError)
             if not stopped:  # else the interrupt stopped the teacher's run, which has set it
-                error.args = ("" if _checkpoints(config, folder).last.exists() else UNSAVED,)
+                error.args = ("" if checkpoints_of(config, folder).last.exists() else UNSAVED,)
             raise
         except Exception:
             if fails_first():
@@ -145,10 +126,10 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     check_last_batch(config, loaders.train, loaders.spec.inputs, light.settings.clock(loaders.train).steps)
     weights = None if config.teacher is None else find_weights(config, train_teacher)
     run_on_leader(lambda: _begin(config, folder, facts))
-    _set_up_torch(light)  # after the teacher's own training, which has its own settings
+    set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None
     if weights is not None:
-        teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device))
+        teacher = fused.teacher(lambda: load_teacher(config, weights, loaders, light.device, fused.fingerprints))
     checkpoint = config.student.checkpoint
     student = start_student(config, None if checkpoint is None else weights_file(checkpoint, "student.checkpoint"))
     method = build_method(config, loaders, student, None if teacher is None else teacher.network.cpu())
@@ -202,7 +183,7 @@ def _examine(config: RunConfig, folder: Path, light: Light, loaders: Loaders) ->
 
 def _begin(config: RunConfig, folder: Path, facts: Facts) -> None:
     if config.fresh:
-        _start_over(config, folder)
+        start_over(config, folder)
     write_yaml(folder / CONFIG, config.plain())
     write(folder, facts)
 
@@ -217,10 +198,9 @@ def train_teacher(config: RunConfig) -> Result:
     if is_leader() and finished(folder) is None:
         duration = {unit: n for unit, n in config.trainer["duration"].items() if n is not None and unit[0] != "_"}
         length = " ".join(f"{n} {unit}" for unit, n in duration.items())
-        print(
-            f"kdx: training the teacher first: {network_name(config, 'student')} on {config.dataset['name']}, "
-            f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one",
-            file=sys.stderr,
+        say(
+            f"training the teacher first: {network_name(config, 'student')} on {config.dataset['name']}, "
+            f"{length} ({folder}); teacher.checkpoint=PATH uses a trained one"
         )
     return run_or_wait(config, renew=renew)
 
@@ -236,97 +216,14 @@ def run_or_wait(config: RunConfig, views: Views = no_views, light: Light | None 
     while True:
         stale = run_on_leader(lambda: renewed(config.plain(), folder_of(config))) if renew else None
         if stale is not None and not told and is_leader():
-            print(f"kdx: training {name(config)} again, since its data or code changed: {stale}", file=sys.stderr)
+            say(f"training {name(config)} again, since its data or code changed: {stale}")
         try:
             return run(replace(config, fresh=config.fresh or stale is not None), views, light)
         except LockedError:
             if not told and is_leader():
-                print(f"kdx: {name(config)} is being trained by another process; waiting for it", file=sys.stderr)
+                say(f"{name(config)} is being trained by another process; waiting for it")
             told = True
             time.sleep(PAUSE)
-
-
-def _set_up_torch(light: Light) -> None:
-    if light.device.type == "cpu":
-        keep_freed_memory()
-    if light.settings.threads is not None:
-        torch.set_num_threads(light.settings.threads)
-    # set only if it changes: setting it imports the compiler, which takes seconds
-    if torch.are_deterministic_algorithms_enabled() != light.settings.deterministic:
-        torch.use_deterministic_algorithms(light.settings.deterministic)
-
-
-def build_trainer(
-    config: RunConfig,
-    folder: Path,
-    light: Light,
-    loaders: Loaders,
-    method: Method,
-    teacher: str | None = None,
-) -> Trainer:
-    """The trainer of a run, resumed from the last checkpoint in its directory if there is one.
-
-    Args:
-        config, folder, light, loaders, method: Of the run.
-        teacher: Checksum of the teacher's weights.
-    """
-    settings = light.settings
-    evaluators = build_evaluators(config.evals, loaders, light.device)
-    task = loaders.spec.task
-    average = averaging(settings.ema)
-    ema = None if average is None else Ema(method.student, average)
-    if settings.compile:
-        method.student.compile()
-    update = make(
-        config.update,
-        method=method,
-        optimizer=light.optimizer,
-        lr_schedule=light.lr_schedule,
-        autocast=settings.autocast,
-    )
-    if settings.cuda_graph:
-        update = Graphed(update, CudaRecorder(light.device))
-    clock = settings.clock(loaders.train)
-    checkpoints = _checkpoints(config, folder, teacher)
-    state = checkpoints.load()
-    keeps, plain = light.logger.keeps_record and is_leader(), config.plain()
-    log = Log(folder / RECORD if keeps else None, state["log"] if state else 0)
-    view = light.logger.view(folder, identity(plain), folder.name, plain, log.lines()) if is_leader() else None
-    if view is not None:
-        log.add_view(view)
-    trainer = Trainer(
-        method=method,
-        update=update,
-        loader=loaders.train,
-        evaluators=evaluators,
-        clock=clock,
-        log=log,
-        checkpoints=checkpoints,
-        bar=Bar(folder.name.rsplit("-", 1)[0], clock.examples, ("loss", task.primary.name)),
-        task=task,
-        device=light.device,
-        ema=ema,
-        log_steps=settings.log_steps,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        on_selected=lambda student: save_selected(config, folder, student),
-    )
-    # each process has its own streams, so that examples in different processes get different draws
-    seed_all(derive(stream_seed(config, "seed"), "run", *([rank()] if rank() else [])))
-    if state is not None:
-        trainer.load(state)
-        notices(resumed(trainer.threads, light.device))
-    return trainer
-
-
-def _checkpoints(config: RunConfig, folder: Path, teacher: str | None = None) -> Checkpoints:
-    return Checkpoints(folder / CHECKPOINTS, identity(config), teacher)
-
-
-def _start_over(config: RunConfig, folder: Path) -> None:
-    (folder / DONE).unlink(missing_ok=True)
-    _checkpoints(config, folder).clear()
-    for stale in (RESULT, RECORD, STUDENT, SELECTED_STUDENT, PREDICTIONS, DETECTIONS, ONLINE_ID, ERROR):
-        (folder / stale).unlink(missing_ok=True)
 
 
 def _note_failure(folder: Path) -> None:

@@ -34,7 +34,7 @@ from kdx.runs.memo import agrees, memoised
 from kdx.runs.optimize import optimized
 from kdx.runs.prepare import network_name
 from kdx.runs.results import Result, finished
-from kdx.runs.reuse.record import parts
+from kdx.runs.reuse.record import Known, parts
 from kdx.tasks.classes import Classes
 
 DEVIATION = 0.002  # of a metric between machines: batch sizes and kernels round differently
@@ -110,18 +110,24 @@ def _as_built(config: RunConfig) -> Path:
     return path
 
 
-def load_teacher(config: RunConfig, weights: Weights, loaders: Loaders, device: torch.device) -> Teacher:
+def load_teacher(
+    config: RunConfig, weights: Weights, loaders: Loaders, device: torch.device, known: Known | None = None
+) -> Teacher:
     """Build the teacher, measure it on the test set and compare it with `teacher.expected`.
 
     Each member of an ensemble has its own gate; the facts list the members under "members".
+
+    Args:
+        config, weights, loaders, device: Of the run.
+        known: Fingerprints of its data sets that were computed already.
 
     Raises:
         UserError: The weights belong to another network, a teacher misses its expected accuracy, or its optimised
             form deviates too much from the exact one.
     """
     if "" in weights:
-        return _load(config, weights[""], loaders, device)
-    members = {name: _load(own, weights[name], loaders, device) for name, own in each_teacher(config).items()}
+        return _load(config, weights[""], loaders, device, known)
+    members = {name: _load(own, weights[name], loaders, device, known) for name, own in each_teacher(config).items()}
     assert config.teacher is not None
     nets, task = {name: member.network for name, member in members.items()}, loaders.spec.task
     network = ensemble(config.teacher, nets, task).to(device)
@@ -164,7 +170,7 @@ def _deviation(config: RunConfig, weights: Path, primary: Metric, reached: float
     )
 
 
-def _load(config: RunConfig, weights: Path, loaders: Loaders, device: torch.device) -> Teacher:
+def _load(config: RunConfig, weights: Path, loaders: Loaders, device: torch.device, known: Known | None) -> Teacher:
     settings = config.teacher
     assert settings is not None
     classes = settings.special_classes
@@ -196,7 +202,7 @@ def _load(config: RunConfig, weights: Path, loaders: Loaders, device: torch.devi
     }
     if not settings.memo:
         return Teacher(network, facts)
-    memo = memoised(config, network, facts["sha256"], loaders, device)
+    memo = memoised(config, network, facts["sha256"], loaders, device, known)
     same = settings.memo_dtype == "fp32" and agrees(network, loaders, device)
     facts["memo"] = {"table": memo.table.folder.name, "dtype": settings.memo_dtype, "bits_as_without": same}
     return Teacher(memo, facts)

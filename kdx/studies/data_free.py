@@ -14,6 +14,7 @@ from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.files import atomic_write, below
+from kdx.core.notice import say
 from kdx.core.ranges import PositiveInt
 from kdx.core.seed import generator
 from kdx.models.inversion import DeepInversion
@@ -70,15 +71,7 @@ class DataFree:
                 raise UserError(f"study.inversions.{name}.after: there is no inversion '{inversion.after}' before it")
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Synthesise missing images, then execute the grid.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Synthesise missing images, then execute the grid. See `Study.execute`."""
         if options.only is None:
             place = located(paths)
             folder = below(Path(paths["outputs"]) / "studies", self.grid.name, "study.name")
@@ -118,7 +111,7 @@ class DataFree:
         path, key = folder / f"{name}-{seed}.safetensors", fingerprint(facts)
         if _made(path) == key:
             return
-        print(f"kdx: making {inversion.count} images: {path}", flush=True)
+        say(f"making {inversion.count} images: {path}")
         teacher = build_teacher(config, weights)
         student = None
         if rival is not None:

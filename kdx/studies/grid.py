@@ -6,14 +6,13 @@ from itertools import count
 from typing import Any, ClassVar
 
 from kdx.config.compose import compose
-from kdx.config.identity import left_out
 from kdx.core.errors import UserError
-from kdx.pool.pool import look_up, run_all
 from kdx.pool.task import Failure
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Protocol, Result
-from kdx.studies.options import Options, select
+from kdx.studies.options import Options, changing, select
 from kdx.studies.scales import Preset, chosen, latest, presets
+from kdx.studies.study import run_missing
 from kdx.studies.until_decided import Key, nth_seed, run_until_decided
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.manifest import Made
@@ -83,12 +82,7 @@ class Grid:
 
         A row with failed runs shows how many it has, and a note says why.
 
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
+        See `Study.execute`.
         """
         if options.scale is not None:
             return self._at(options.scale).execute(paths, replace(options, scale=None))
@@ -157,10 +151,7 @@ class Grid:
         recipes |= {(row, seed): latest([*self.recipe(self.rows[row], seed), *options.overrides]) for row, seed in keys}
         # checks every config before the first run starts
         configs = {_label(*key): prepare(compose([*place, *recipes[key]])) for key in keys}
-        if options.only is None:
-            found, failures = run_all(configs, options.jobs, options.retry, options.together)
-        else:
-            found, failures = look_up(configs)
+        found, failures = run_missing(configs, options)
         return {key: found[_label(*key)] for key in keys if _label(*key) in found}, failures
 
     def seen(self, paths: Mapping[str, str], options: Options) -> dict[str, dict[int, Result]]:
@@ -221,8 +212,8 @@ class Grid:
         if self.baseline is not None and not results.get(self.baseline):
             line = f"no differences, since the baseline '{self.baseline}' has no result"
             table = replace(table, notes=[line, *table.notes])
-        if changing := [o for o in options.overrides if not left_out(o.split("=", 1)[0])]:
-            table = replace(table, notes=[*table.notes, f"every run with {' '.join(changing)}"])
+        if changed := changing(options.overrides):
+            table = replace(table, notes=[*table.notes, f"every run with {' '.join(changed)}"])
         publish(table, paths, self.name, source, claims=self.claims)
 
     def _reference(self, column: str) -> str | None:

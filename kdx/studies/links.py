@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from kdx.config.compose import ConfigError, compose
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError, did_you_mean
-from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.studies.options import Options
 from kdx.studies.scales import latest
+from kdx.studies.study import run_missing
 from kdx.tables.manifest import Made
 
 SEED = "seed"
@@ -126,7 +126,7 @@ class Links:
                     recipes[name] = latest([*self._filled(label, seed, folders), *options.overrides])
                     configs[name] = prepare(compose([*place, *recipes[name]]))
                     places[name] = label, seed
-            run = look_up(configs) if options.only else run_all(configs, options.jobs, options.retry, options.together)
+            run = run_missing(configs, options)
             found |= {places[name]: (configs[name], result) for name, result in run[0].items()}
             made += [Made(name, places[name][0], recipes[name], result) for name, result in run[0].items()]
             lines += map(str, run[1])

@@ -83,12 +83,7 @@ class Networks:
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run what is missing, measure, and write and print the table of the seeds that are complete.
 
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
+        See `Study.execute`.
         """
         place = options.place(paths)
         self.check([*place, *options.overrides])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from kdx.config.identity import left_out
 from kdx.core.errors import UserError, did_you_mean
 from kdx.core.ranges import PositiveInt
 from kdx.tables.sequential import Seeds
@@ -62,6 +63,16 @@ class Options:
 def located(paths: Mapping[str, str]) -> list[str]:
     """Overrides that give a run the study's paths."""
     return [f"paths.{key}={value}" for key, value in paths.items()]
+
+
+def changing(overrides: Sequence[str]) -> list[str]:
+    """The overrides that change a run, out of a command's; others set paths, devices and so on.
+
+    Example:
+        >>> changing(["trainer.device=cpu", "~method.weights.ce", "seed=1"])
+        ['~method.weights.ce', 'seed=1']
+    """
+    return [override for override in overrides if not left_out(override.lstrip("+~").split("=", 1)[0])]
 
 
 def select(patterns: Sequence[str] | None, names: Sequence[str], key: str) -> list[str]:

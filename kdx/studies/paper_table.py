@@ -1,35 +1,28 @@
-"""A study that repeats a paper's table and compares it with the published numbers.
-
-The dataclass is the config's schema; its methods read most of its fields, so they stay in one file.
-"""
+"""A study that repeats a paper's table and compares it with the published numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from kdx.config.identity import left_out
 from kdx.config.layout import options as known
 from kdx.core.errors import UserError
 from kdx.core.files import below
 from kdx.pool.pool import look_up
-from kdx.pool.task import Failure
-from kdx.runs.results import Protocol, Result
+from kdx.runs.results import Protocol
 from kdx.studies.config_cache import ConfigCache
-from kdx.studies.options import Options, select
+from kdx.studies.options import Options, changing, select
+from kdx.studies.scales import Preset, chosen, latest, presets
+from kdx.studies.sheet import fill
 from kdx.studies.table_runs import Place, TableRuns
-from kdx.tables.captions import captions
 from kdx.tables.claims.judge import judge as judge_claims
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.claims.write import section
 from kdx.tables.curves import Curves, draw_curves
-from kdx.tables.examples import outcomes_of
 from kdx.tables.manifest import SUFFIX, Made
-from kdx.tables.metrics import Shown
-from kdx.tables.paper_cells import GRAIN, Cell, Measure, Printed, Reported, Scale, Sheet, Unit, convert, judge
+from kdx.tables.paper_cells import Measure, Printed, Reported, Sheet, Unit
 from kdx.tables.publish import Source, write_manifest
 from kdx.tables.render import csv, latex, markdown, text
-from kdx.tables.statistics import Comparison, Summary, compare
 
 Overrides = Sequence[str] | None
 
@@ -78,23 +71,23 @@ class PaperTable:
     teacher_row: str | None
     baseline: str | None
     shows: Literal["metric", "gain"]
-    scales: Mapping[str, Scale]
+    scales: Mapping[str, Preset]
     reported: Mapping[str, Reported]
     notes: Sequence[str]
     claims: Mapping[str, Any] = field(default_factory=dict)
     curves: Curves | None = None
-    _printed: Mapping[Place, Printed] = field(init=False, repr=False, compare=False)
+    printed: Mapping[Place, Printed] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        for key, kind in (("measures", Measure), ("scales", Scale), ("reported", Reported)):
+        for key, kind in (("measures", Measure), ("reported", Reported)):
             # a config holds them as plain mappings
             parts = {k: v if isinstance(v, kind) else kind(**v) for k, v in getattr(self, key).items()}
             object.__setattr__(self, key, parts)
+        object.__setattr__(self, "scales", presets(self.scales, published=True))
         if not self.rows or not self.columns or not self.scales:
             raise UserError("a table needs at least one row, one column and one scale")
         for scale, preset in self.scales.items():
-            if not preset.seeds:
-                raise UserError(f"study.scales.{scale}.seeds: at least one seed is needed")
+            self._must_exist(preset.rows, self.rows, f"scales.{scale}.rows")
         for key in ("teacher_row", "baseline"):
             self._must_exist([getattr(self, key)] if getattr(self, key) else [], self.rows, key)
         if self.shows == "gain" and self.baseline is None:
@@ -103,7 +96,7 @@ class PaperTable:
         for row, of in self.cells.items():
             self._must_exist(of, self.columns, f"cells.{row}")
         self._must_exist(self.measures, self.columns, "measures")
-        object.__setattr__(self, "_printed", self._read_reported())
+        object.__setattr__(self, "printed", self._read_reported())
         object.__setattr__(self, "claims", read(self.claims))
         check_places(self.claims, self.rows, self.columns)
         if self.curves is not None:
@@ -137,35 +130,26 @@ class PaperTable:
                     printed[row, column] = Printed(value, std, source, of)
         return printed
 
-    def recipe(self, row: str, column: str, scale: Scale, more: Sequence[str] = ()) -> list[str] | str:
+    def recipe(self, row: str, column: str, scale: Preset, more: Sequence[str] = ()) -> list[str] | str:
         """Overrides of a cell and `more`, without its seed; or a short reason why it cannot run."""
         own = self.cells.get(row, {}).get(column, ())
         parts = (self.overrides, self.columns[column], self.rows[row], own)
         if row == self.teacher_row or any(part is None for part in parts):
             return "" if row == self.teacher_row else "not available"
         # the last override of a key wins, so that a scale can change one of the table or of a cell
-        found = list({o.split("=", 1)[0]: o for part in (*parts, scale.overrides, more) for o in part or ()}.values())
+        every = (*parts, scale.overrides, scale.rows.get(row, ()), more)
+        found = latest([o for part in every for o in part or ()])
         lacking = [o for o in found if o in self.awaits and not _exists(o)]
         return f"not built: {', '.join(lacking)}" if lacking else found
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run the missing cells and write the table as Markdown, LaTeX and CSV.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Run the missing cells and write the table as Markdown, LaTeX and CSV. See `Study.execute`."""
         name = next(iter(self.scales)) if options.scale is None else options.scale
-        if name not in self.scales:
-            raise UserError(f"scale={name}: this table has {', '.join(self.scales)}")
-        if stray := [o for o in options.overrides if not left_out(o.lstrip("+~").split("=", 1)[0])]:
+        scale = chosen(self.scales, name)
+        if stray := changing(options.overrides):
             raise UserError(
                 f"overrides={stray[0]}: a table runs what its file says; overrides only set paths, devices and so on"
             )
-        scale = self.scales[name]
         rows, columns = (
             select(options.rows, list(self.rows), "rows"),
             select(options.columns, list(self.columns), "columns"),
@@ -186,7 +170,7 @@ class PaperTable:
         else:
             results, failures = look_up(wanted)
         results = look_up(dict(runs.configs.values()))[0] | results
-        sheet = self._sheet(name, runs, results, failures)
+        sheet = fill(self, name, runs, results, failures)
         made = [
             Made(label, ", ".join(place), [*self._overrides(place, scale, options), f"seed={seed}"], results[label])
             for (place, seed), (label, _) in runs.configs.items()
@@ -196,7 +180,7 @@ class PaperTable:
         self._write(sheet, below(Path(paths["outputs"]) / "tables", self.name, "study.name"), name, paths, source)
         return [*runs.problems, *map(str, failures)]
 
-    def _overrides(self, place: Place, scale: Scale, options: Options) -> list[str]:
+    def _overrides(self, place: Place, scale: Preset, options: Options) -> list[str]:
         found = self.recipe(*place, scale, options.overrides)
         return found if isinstance(found, list) else []
 
@@ -208,7 +192,7 @@ class PaperTable:
             (folder / f"{scale}.{suffix}").write_text(written)
         names = [f"{scale}.{suffix}" for suffix in files]
         if source.made:
-            columns = [m.metric for c in self.columns if (m := self._measure(c))]
+            columns = [m.metric for c in self.columns if (m := self.measure(c))]
             write_manifest(folder, scale, paths, self.name, source, columns, files)
             names.append(f"{scale}.{SUFFIX}")
         if self.curves is not None:
@@ -216,122 +200,8 @@ class PaperTable:
         print(text(sheet) + judged)
         print(f"\n{folder}/{', '.join(names)}")
 
-    def _sheet(self, scale: str, runs: TableRuns, results: Mapping[str, Result], failures: Sequence[Failure]) -> Sheet:
-        failed = {failure.label for failure in failures}
-        values: dict[Place, dict[int, float]] = {}
-        holes = dict(runs.holes)
-        used: dict[Path, Result] = {}
-        at: dict[Place, dict[int, Result]] = {}
-        for (place, seed), (label, _) in runs.configs.items():
-            measure = self._measure(place[1])
-            if label not in results:
-                holes[place] = "failed" if label in failed else holes.get(place) or "not run"
-                continue
-            result = results[label]
-            used[result.folder] = result
-            at.setdefault(place, {})[seed] = result
-            value = result.metric(measure.metric, self.protocol)
-            if value is None:
-                holes[place] = f"no {measure.metric} under this protocol"
-            else:
-                tested = result.data["examples"]["test"]
-                values.setdefault(place, {})[seed] = convert(value, measure.unit, tested)
-        if self.teacher_row is not None:
-            for column in self.columns:
-                found = [
-                    results[label]
-                    for (place, _), (label, _) in runs.configs.items()
-                    if place[1] == column and label in results
-                ]
-                values[self.teacher_row, column] = self._teachers(column, found)
-        if self.shows == "gain":
-            values = self._gains(values)
-        at_scale = self.scales[scale].paper
-        cells = {
-            column: [self._cell(row, column, values, at, holes, self.scales[scale]) for row in self.rows]
-            for column in self.columns
-        }
-        title = self.title if at_scale else f"{self.title}: scale {scale}, not the paper's; no verdict on its numbers"
-        shown = [cell for of in cells.values() for cell in of if cell.row != self.teacher_row]
-        notes = [*captions(self, scale, shown, [r.data for r in used.values()]), *self.notes]
-        baseline = self.baseline if self.shows == "metric" else None
-        shape = (title, self.paper, self.protocol, baseline, list(self.columns), cells, self.reported, notes)
-        return Sheet(*shape, self._arrows(list(used.values())))
-
-    def _arrows(self, runs: Sequence[Result]) -> dict[str, str]:
-        """By column, an arrow towards better numbers; errors are of the other direction than their metric."""
-        shown, arrows = Shown(runs), {1: "↑", -1: "↓"}
-        signs = {
-            c: shown[m.metric].sign * (-1 if m.unit == "errors" else 1) for c in self.columns if (m := self._measure(c))
-        }
-        return {column: arrows[sign] for column, sign in signs.items() if sign}
-
-    def _cell(
-        self,
-        row: str,
-        column: str,
-        values: Mapping[Place, Mapping[int, float]],
-        runs: Mapping[Place, Mapping[int, Result]],
-        holes: Mapping[Place, str],
-        scale: Scale,
-    ) -> Cell:
-        measure, place = self._measure(column), (row, column)
-        numbers = values.get(place) or {}
-        ours = Summary.of(list(numbers.values())) if numbers else None
-        printed = self._printed.get(place)
-        difference, margin, verdict = judge(ours, printed, self.protocol, scale.paper, GRAIN[measure.unit])
-        hole = holes.get(place, "" if ours else "not run")
-        gain = self._gain(row, column, values, runs)
-        wanted = (ours.n if ours else 1) if row == self.teacher_row else len(scale.seeds)
-        return Cell(
-            *(row, column, measure.metric, measure.unit, printed, ours, wanted, hole),
-            *(gain, difference, margin, verdict, numbers),
-        )
-
-    def _gain(
-        self,
-        row: str,
-        column: str,
-        values: Mapping[Place, Mapping[int, float]],
-        runs: Mapping[Place, Mapping[int, Result]],
-    ) -> Comparison | None:
-        if self.baseline is None or self.shows == "gain" or row in (self.baseline, self.teacher_row):
-            return None
-        ours, theirs = values.get((row, column)), values.get((self.baseline, column))
-        if not ours or not theirs:
-            return None
-        measure = self._measure(column)
-        own, base = (
-            {s: runs[place][s] for s in runs.get(place, {})} for place in ((row, column), (self.baseline, column))
-        )
-        outcomes = outcomes_of(own, base, measure.metric, self.protocol)
-        if outcomes is not None:
-            # an outcome in the table's unit; counts lack the offset, which differences do not have
-            tested = next(iter(own.values())).data["examples"]["test"]
-            factor = convert(1.0, measure.unit, tested) - convert(0.0, measure.unit, tested)
-            left, right = ({s: factor * each for s, each in of.items()} for of in outcomes)
-            outcomes = left, right
-        return compare(ours, theirs, GRAIN[measure.unit], outcomes)
-
-    def _gains(self, values: Mapping[Place, Mapping[int, float]]) -> dict[Place, dict[int, float]]:
-        """Each number minus the baseline's of the same seed; only seeds that both have."""
-        gains = {}
-        for (row, column), of in values.items():
-            base = values.get((str(self.baseline), column), {})
-            gains[row, column] = {seed: value - base[seed] for seed, value in of.items() if seed in base}
-        return gains
-
-    def _teachers(self, column: str, runs: Sequence[Result]) -> dict[int, float]:
-        """Measurements of the distinct teachers of the runs."""
-        measure = self._measure(column)
-        facts = {}
-        for run in runs:
-            teacher = run.data["teacher"]
-            if teacher is not None and measure.metric in teacher:
-                facts[teacher["sha256"]] = convert(teacher[measure.metric], measure.unit, run.data["examples"]["test"])
-        return dict(enumerate(facts.values()))
-
-    def _measure(self, column: str) -> Measure:
+    def measure(self, column: str) -> Measure:
+        """Metric and unit of a column."""
         return self.measures.get(column) or Measure(metric=self.metric, unit=self.unit)
 
 

@@ -40,15 +40,7 @@ class Ranking:
                 raise UserError(f"study.published.{pair}: '{strange[0]}' is no row of study.grid.rows")
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run the grid; its table ends with a note for each published pair.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Run the grid; its table ends with a note for each published pair. See `Study.execute`."""
         return self.grid.execute_with(paths, options, self.notes)
 
     def notes(self, results: Mapping[str, Mapping[int, Result]]) -> list[str]:

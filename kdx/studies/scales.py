@@ -15,11 +15,13 @@ class Preset:
         overrides: Overrides of every run, after the study's own.
         seeds: Seeds of each row.
         rows: Overrides of single rows or links, by label, after those.
+        paper: Whether these are the settings of the published numbers; only then a paper's table has verdicts.
     """
 
     overrides: Sequence[str]
     seeds: Sequence[int]
     rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    paper: bool = False
 
     def applied(self, rows: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
         """Rows of a study with these overrides. Raises UserError if one of `rows` is no row of it."""
@@ -28,12 +30,22 @@ class Preset:
         return {label: [*own, *self.overrides, *self.rows.get(label, ())] for label, own in rows.items()}
 
 
-def presets(given: Mapping[str, Preset | Mapping[str, Any]]) -> dict[str, Preset]:
-    """The presets of a config, whose nodes may be plain mappings. Raises UserError for one without seeds."""
+def presets(given: Mapping[str, Preset | Mapping[str, Any]], published: bool = False) -> dict[str, Preset]:
+    """The presets of a config, whose nodes may be plain mappings.
+
+    Args:
+        given: Presets by name.
+        published: Whether the study has published numbers.
+
+    Raises:
+        UserError: A preset has no seeds, or `paper` in a study without published numbers.
+    """
     found = {name: one if isinstance(one, Preset) else Preset(**one) for name, one in given.items()}
     for name, one in found.items():
         if not one.seeds:
             raise UserError(f"study.scales.{name}.seeds: at least one seed is needed")
+        if one.paper and not published:
+            raise UserError(f"study.scales.{name}.paper: this study has no published numbers to compare with")
     return found
 
 

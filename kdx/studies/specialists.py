@@ -12,13 +12,13 @@ from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count
 from kdx.metrics.accuracy import correct, right_among
-from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.runs.run import train_teacher
 from kdx.runs.teacher import find_weights, load_teacher
 from kdx.studies.clusters import Clustering
 from kdx.studies.options import Options
+from kdx.studies.study import run_missing
 from kdx.studies.trained import Evaluation
 from kdx.studies.trained import logits as test_logits
 from kdx.tables.footnotes import footnotes, pipes
@@ -86,15 +86,7 @@ class Specialists:
     agreement: Sequence[str]
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
-        """Run what is missing, in three rounds, and write and print the table.
-
-        Args:
-            paths: The config's paths.
-            options: Options of the command line.
-
-        Returns:
-            A line for each failure.
-        """
+        """Run what is missing, in three rounds, and write and print the table. See `Study.execute`."""
         place = options.place(paths)
         self.check([*place, *options.overrides])
         found: dict[Key, Result] = {}
@@ -109,7 +101,7 @@ class Specialists:
             configs = {key: prepare(compose([*place, *overrides])) for key, overrides in full.items()}
             names = {f"{label}, seed {seed}": (label, seed) for label, seed in configs}
             named = {name: configs[key] for name, key in names.items()}
-            done = look_up(named) if options.only else run_all(named, options.jobs, options.retry, options.together)
+            done = run_missing(named, options)
             found.update({names[name]: result for name, result in done[0].items()})
             made.extend(Made(name, names[name][0], full[names[name]], result) for name, result in done[0].items())
             lines.extend(map(str, done[1]))

@@ -4,8 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.files import below
+from kdx.pool.pool import look_up, run_all
+from kdx.pool.task import Failure
+from kdx.runs.results import Result
 from kdx.studies.options import NARROWING, Options
 
 
@@ -34,6 +38,18 @@ class Study(Protocol):
             A line for each failure.
         """
         ...
+
+
+def run_missing(configs: Mapping[str, RunConfig], options: Options) -> tuple[dict[str, Result], list[Failure]]:
+    """Run the configs that are not finished, as `run_all` does; with `only=render` nothing runs.
+
+    Args:
+        configs: Prepared configs by label.
+        options: Options of the command line.
+    """
+    if options.only is not None:
+        return look_up(configs)
+    return run_all(configs, options.jobs, options.retry, options.together)
 
 
 def check_study(study: object, options: Options) -> Study:

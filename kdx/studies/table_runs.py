@@ -1,11 +1,11 @@
 """The runs of a table: a config for each cell and seed."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from kdx.config.compose import ConfigError
 from kdx.config.schema import RunConfig
+from kdx.core.notice import say
 from kdx.pool.pool import look_up, run_all
 from kdx.pool.task import Failure
 from kdx.runs.checks.dry_run import rehearse
@@ -61,7 +61,7 @@ class TableRuns:
                 fitting[label] = config
             except ConfigError as error:
                 wrong.append(Failure(label, folder_of(config), "; ".join(error.problems)))
-                print(f"kdx: failed: {wrong[-1]}", file=sys.stderr)
+                say(f"failed: {wrong[-1]}")
         results, failures = run_all(fitting, options.jobs, options.retry, options.together)
         return results, [*wrong, *failures]
 

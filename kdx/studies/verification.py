@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdx.config.compose import ConfigError, compose
-from kdx.config.identity import identity, left_out
+from kdx.config.identity import identity
 from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.ranges import Count, PositiveInt
@@ -17,8 +17,9 @@ from kdx.models.weights import sha256
 from kdx.pool.pool import run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
-from kdx.studies.options import located
-from kdx.tables.manifest import FILE, RUN, SHORT, SUFFIX, Manifest, Recorded, origin_of
+from kdx.studies.options import changing, located
+from kdx.tables.manifest import SUFFIX, Manifest, Recorded, origin_of
+from kdx.tables.placeholders import FILE, RUN, SHORT
 from kdx.tables.statistics import CONFIDENCE, NONE, Interval, Summary
 from kdx.tables.student_t import t_quantile
 
@@ -116,7 +117,7 @@ def repeat(manifest: Manifest, chosen: Sequence[Recorded], paths: Mapping[str, s
     Raises:
         UserError: An override changes results, or a file that a run starts from is not in `request.files`.
     """
-    if stray := [o for o in request.overrides if not left_out(o.lstrip("+~").split("=", 1)[0])]:
+    if stray := changing(request.overrides):
         raise UserError(f"overrides={stray[0]} changes the run; a check only sets paths, devices and so on")
     files = _files(chosen, manifest, request.files)
     outcomes: dict[str, Outcome] = {}

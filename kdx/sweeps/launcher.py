@@ -42,8 +42,8 @@ class FusedLauncher(BasicLauncher):
         return super().launch(job_overrides, initial_job_idx)
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> None:
+        from kdx.core.notice import say
         from kdx.pool.pool import run_all  # imports torch
-        from kdx.pool.task import say
         from kdx.runs.export import folder_of
 
         everywhere = set.intersection(*map(set, job_overrides))

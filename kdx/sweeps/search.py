@@ -1,6 +1,5 @@
 """Hyper-parameter search with Optuna, as a Hydra sweeper."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kdx.config.identity import fingerprint
 from kdx.core.errors import UserError
+from kdx.core.notice import stop
 from kdx.sweeps.trial import PRUNED, TRIAL, storage
 
 CUT_OFF = "cut off"  # marks a trial of a killed search, which a new trial replaces
@@ -66,8 +66,7 @@ class Search(Sweeper):
         try:
             self._search(arguments)
         except UserError as error:
-            print(f"kdx: {error}", file=sys.stderr)
-            sys.exit(2)
+            stop(2, [str(error)])
 
     def _search(self, arguments: Sequence[str]) -> None:
         import optuna

@@ -6,8 +6,19 @@ from typing import Any, Literal, Protocol
 from kdx.core.metric import Metric
 from kdx.tables.footnotes import PROTOCOLS, footnotes
 from kdx.tables.gains import legend
-from kdx.tables.paper_cells import DIGITS, UNITS, Cell, Scale, Unit
+from kdx.tables.paper_cells import DIGITS, UNITS, Cell, Unit
 from kdx.tables.statistics import CONFIDENCE, ENOUGH
+
+
+class Preset(Protocol):
+    """The part of a table's preset that the captions use."""
+
+    @property
+    def overrides(self) -> Sequence[str]: ...
+    @property
+    def seeds(self) -> Sequence[int]: ...
+    @property
+    def paper(self) -> bool: ...
 
 
 class Facts(Protocol):
@@ -20,7 +31,7 @@ class Facts(Protocol):
     @property
     def shows(self) -> Literal["metric", "gain"]: ...
     @property
-    def scales(self) -> Mapping[str, Scale]: ...
+    def scales(self) -> Mapping[str, Preset]: ...
 
 
 def captions(table: Facts, scale: str, cells: Sequence[Cell], runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,5 @@
 """Outcomes of single test examples, and how much a difference depends on the choice of the examples."""
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdx.core.errors import DamagedError, printable, reason
+from kdx.core.errors import DamagedError, reason
+from kdx.core.notice import notice
 from kdx.runs.checksums import read_checked
 from kdx.runs.folder import PREDICTIONS
 from kdx.runs.results import Protocol, Result
@@ -99,4 +99,4 @@ def _table(path: Path, names: Iterable[str]) -> list[NDArray[Any]] | None:
 
 @cache  # once for each file, not for each metric
 def _tell(damage: str) -> None:
-    print(printable(f"kdx: {damage}; intervals leave out the choice of its test examples"), file=sys.stderr)
+    notice(f"{damage}; intervals leave out the choice of its test examples")

@@ -1,11 +1,9 @@
 """The manifest of a table: what trains each of its runs again, and what came out.
 
-A manifest holds no path of a machine. Of an override that names a file, "{file:NAME:SHA256}" remains, and of one that
-names the directory of another run of the manifest, "{run:LABEL}".
+A manifest holds no path of a machine, see `kdx.tables.placeholders`.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,22 +11,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from kdx.config.identity import left_out
 from kdx.core.errors import DamagedError, UserError, reason
 from kdx.models.weights import sha256 as sha256_of
-from kdx.runs.folder import STUDENT, is_done
 from kdx.runs.results import Protocol, Result
+from kdx.tables.placeholders import RUN, is_kept, placeless
 
 SUFFIX = "manifest.json"
 VERSION = 1
-SHORT = 16  # hex digits of a file's checksum in an override
-RUN = re.compile(r"\{run:([^{}]+)\}")
-FILE = re.compile(r"\{file:([^{}:]+):([0-9a-f]+)\}")
-ABSOLUTE = re.compile(r"(?<![\w.}])[/~]/?[^\s,'\"{}\[\]=]+")  # a path in an override
-GIVEN = ("checkpoint", "path")  # last parts of keys that name a file
-# keys of the place where a run trains; others that are no part of the identity, such as eval_batch_size, move bits
-PLACES = ("root", "index", "download", "verify", "device", "threads", "num_workers", "checkpoint_seconds")
-OUTSIDE = ("paths", "logger", "fresh", "reuse")
 
 
 @dataclass(frozen=True)
@@ -184,7 +173,7 @@ def manifest_of(
             origins.append(origin)
         shown = {name: of.result.metric(name, protocol) for name in dict.fromkeys((metric, *columns))}
         student = sha256_of(of.result.student) if of.result.student.is_file() else None
-        overrides = tuple(_placeless(o, folders, paths) for o in of.overrides if _kept(o))
+        overrides = tuple(placeless(o, folders, paths) for o in of.overrides if is_kept(o))
         known = {name: value for name, value in shown.items() if value is not None}
         runs.append(
             Recorded(
@@ -214,36 +203,6 @@ def origin_of(data: Mapping[str, Any]) -> dict[str, Any]:
         "type": device.get("type", "cpu"),
         "threads": device["threads"],
     }
-
-
-def _kept(override: str) -> bool:
-    """Whether an override is part of the run rather than of the place where it ran."""
-    key = override.lstrip("+~").split("=", 1)[0]
-    return not (left_out(key) and (key.split(".")[0] in OUTSIDE or key.rpartition(".")[2] in PLACES))
-
-
-def _placeless(override: str, folders: Mapping[str, str], paths: Mapping[str, str]) -> str:
-    """An override without paths of this machine."""
-    for name, value in paths.items():
-        override = override.replace(f"${{paths.{name}}}", value)
-    for folder, label in folders.items():
-        override = override.replace(folder, f"{{run:{label}}}")
-    key, _, value = override.partition("=")
-    if key.rpartition(".")[2] in GIVEN and (named := _named(value.strip("'\""))) is not None:
-        return f"{key}='{named}'"
-    parts = re.split(r"(\{run:[^{}]*\})", override)  # a label may have a slash
-    return "".join(part if RUN.fullmatch(part) else ABSOLUTE.sub(_shortened, part) for part in parts)
-
-
-def _shortened(match: re.Match[str]) -> str:
-    return _named(match[0]) or Path(match[0]).name
-
-
-def _named(value: str) -> str | None:
-    """The placeholder of a file, or of a run's exported student; None where there is neither."""
-    path = Path(value).expanduser()
-    path = path / STUDENT if is_done(path) else path
-    return f"{{file:{path.name}:{sha256_of(path)[:SHORT]}}}" if path.is_file() else None
 
 
 def _hash(content: str | bytes) -> str:

@@ -26,21 +26,6 @@ PROVENANCE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
-    """A preset of a table's runs.
-
-    Attributes:
-        overrides: Overrides in addition to the table's.
-        seeds: Seeds of each cell.
-        paper: Whether this is the scale of the published numbers; only then there is a verdict.
-    """
-
-    overrides: Sequence[str]
-    seeds: Sequence[int]
-    paper: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Measure:
     """The measure of a column that differs from the table's default."""
 

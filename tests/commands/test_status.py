@@ -42,11 +42,13 @@ def another_process_holding(folder: Path):
         yield
 
 
-def test_each_state(tmp_path):
+def test_each_state(tmp_path, monkeypatch):
     make(tmp_path / "runs" / "a", done=True)
     make(tmp_path / "runs" / "b", error="Traceback ...\n  File ...\nkdx.core.errors.UserError: no such data\n")
     make(tmp_path / "runs" / "c", lines=[line(5, 0.5, 3.0)], steps=20)
     running = make(tmp_path / "teachers" / "d", lines=[line(5, 0.5, 3.0)], steps=20)
+    os.utime(running / "metrics.jsonl", (1000.0, 1000.0))
+    monkeypatch.setattr(status.time, "time", lambda: 1000.5)
     (tmp_path / "studies").mkdir()
     with another_process_holding(running):
         found = {entry.folder.name: entry for entry in status.survey(tmp_path)}
@@ -59,7 +61,7 @@ def test_each_state(tmp_path):
     assert found["b"].error == "no such data"
     assert found["c"].progress == found["d"].progress == 0.25
     assert found["c"].seconds_left == 9.0
-    assert 8.0 < found["d"].seconds_left <= 9.0  # less what passed since the line was written
+    assert found["d"].seconds_left == 8.5  # less what passed since the line was written
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_killed_process_holds_nothing(tmp_path):
     ready = context.Event()
     process = context.Process(target=_hold, args=(tmp_path, ready))
     process.start()
-    assert ready.wait(20) and is_locked(tmp_path)
+    assert ready.wait(300) and is_locked(tmp_path)
     with pytest.raises(LockedError), locked(tmp_path):
         pass
     os.kill(process.pid, signal.SIGKILL)
@@ -110,10 +112,11 @@ def test_a_killed_process_holds_nothing(tmp_path):
     assert not is_locked(tmp_path)
 
 
-def test_looking_does_not_stop_a_claim(tmp_path):
+def test_looking_does_not_stop_a_claim(tmp_path, monkeypatch):
     """A look takes the lock for an instant; a claim in that instant waits it out."""
     import fcntl
 
+    monkeypatch.setattr("kdx.runs.lock.PATIENCE", 300.0)  # the timer of a busy machine may be late
     (tmp_path / ".lock").touch()
     with open(tmp_path / ".lock") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -124,14 +127,30 @@ def test_looking_does_not_stop_a_claim(tmp_path):
             assert is_locked(tmp_path)
 
 
-def test_a_thousand_runs_open_fast(tmp_path):
-    for index in range(1000):
-        make(tmp_path / "runs" / f"r{index:04}", done=True)
+def test_of_a_finished_run_three_small_files_are_read(tmp_path):
+    read = list[str]()
+    for index in range(10):
+        folder = make(tmp_path / "runs" / f"r{index:04}", lines=[line(5, 0.5, 3.0)], done=True)
+        (folder / "student.safetensors").write_bytes(b"weights")
+
+    def heard(event: str, arguments: tuple) -> None:
+        if event == "open" and isinstance(arguments[0], str | Path) and listening:
+            read.append(Path(arguments[0]).name)
+
+    listening = True
+    sys.addaudithook(heard)  # it cannot be removed, so it stops listening
+    try:
+        entries = status.survey(tmp_path)
+    finally:
+        listening = False
+    assert [entry.state for entry in entries] == ["done"] * 10
+    assert set(read) <= {"DONE", "config.yaml", "result.json", "runs"} and len(read) <= 50
+
+
+def test_a_thousand_finished_runs_are_a_line(tmp_path):
+    done = [status.Entry(tmp_path / f"r{index}", "done", 1.0, 0.0, "") for index in range(1000)]
     make(tmp_path / "runs" / "last", lines=[line(5, 0.5, 3.0)], steps=20)
-    start = time.process_time()
-    entries = status.survey(tmp_path)
-    assert len(entries) == 1001
-    assert time.process_time() - start < 1.0
+    entries = [*done, *status.survey(tmp_path)]
     shown = status.show(entries, False).splitlines()
     assert len(shown) == 2 and shown[-1] == "1,000 done, 0 running, 0 failed, 1 waiting"
     assert len(status.show(entries, True).splitlines()) == 1002

@@ -49,3 +49,21 @@ def test_a_sweep_of_values_that_are_nested_too_deeply():
 @pytest.mark.parametrize("key", ["a." * 3000 + "b", "+" + "a." * 600 + "b"])
 def test_a_key_that_is_too_long_for_the_name_of_a_file(key: str):
     assert "a.a.a" in line_of(f"{key}=1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["++hydra.job.nope=1"], "unknown key 'hydra.job.nope'; hydra.job has: chdir, config, "),
+        (["+hydra.nope=1"], "unknown key 'hydra.nope'; hydra has: "),
+        (["++hydra.job.chdri=true"], "unknown key 'hydra.job.chdri'; did you mean 'hydra.job.chdir'?"),
+        (["++hydra.launcher.n_jobs=2"], "unknown key 'hydra.launcher.n_jobs'; hydra.launcher has: "),
+    ],
+)
+def test_an_added_key_that_hydra_does_not_have(overrides: list[str], said: str):
+    assert said in line_of(*overrides)
+
+
+@pytest.mark.parametrize("override", ["++hydra.job.env_set.X='1'", "++hydra.job.chdir=true", "hydra/launcher=fused"])
+def test_keys_of_hydra_that_take_any_name_and_those_that_are_there(override: str):
+    assert compose([override]).config["seed"] == 0

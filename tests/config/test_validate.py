@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
-from annotated_types import Ge
+from annotated_types import Ge, MultipleOf
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.validate import check, locate, signature, validate
@@ -93,6 +93,17 @@ def test_a_node_that_binds_has_no_problem():
 )
 def test_a_wrong_value_is_reported_in_the_words_of_a_yaml_file(key, value, line):
     assert wrong(**{key: value}) == [f"node.{key}: {line}"]
+
+
+class Blocks:
+    def __init__(self, width: Annotated[int, MultipleOf(8)]):
+        pass
+
+
+def test_a_rule_without_words_of_its_own_keeps_those_of_the_checker():
+    assert check({"_target_": f"{__name__}.Blocks", "width": 12}, "node") == [
+        "node.width: must be a multiple of 8, found 12"
+    ]
 
 
 def test_nan_lies_in_no_range():

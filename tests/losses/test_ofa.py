@@ -58,6 +58,23 @@ def test_heads_halve_once_for_each_stage_that_follows():
     assert first(torch.randn(2, 16, 32, 32)).shape == last(torch.randn(2, 64, 8, 8)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_one_exponent_puts_a_head_on_each_stage(count: int):
+    shapes = {f"stage{i}": (8 * i, 32 >> i, 32 >> i) for i in range(count + 1) if i}
+    built = []
+    for given in (1.5, {role: 1.5 for role in shapes}):
+        torch.manual_seed(0)
+        term = OFAStages(given, 1.0)
+        term.build(
+            Shapes((10,), {"stage0": (4, 32, 32), **shapes, "pooled": (64,)}), Shapes((10,), {"pooled": (64,)}), SPEC
+        )
+        built.append(term)
+    assert list(built[0].heads) == list(shapes)
+    mine, theirs = (dict(term.named_parameters()) for term in built)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
 def test_channels_double_until_the_last():
     head = stage_head(8, 3, 100, 10)
     outputs = [m.out_channels for m in head.modules() if isinstance(m, nn.Conv2d) and m.groups == 1]

@@ -64,7 +64,9 @@ NUMBERS = [(term, name) for term in terms() if term.__name__ not in CONSTANTS fo
 
 @pytest.mark.parametrize(("term", "name"), NUMBERS, ids=[f"{t.__name__}.{n}" for t, n in NUMBERS])
 def test_a_number_is_typed_as_a_schedule_too(term: type[Term], name: str):
-    assert Schedule in parts(typing.get_type_hints(term.__init__)[name])
+    assert Schedule in parts(typing.get_type_hints(term.__init__)[name]), (
+        f"{term.__name__}.{name}: add `| Schedule` to its type and read it with kdx.core.schedule.at"
+    )
 
 
 def replaced(value: Any, new: float | Schedule) -> Any:

@@ -8,7 +8,7 @@ from kdx.core.batch import Batch
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs
 from kdx.core.teacher import teacher_outputs
-from kdx.losses.base.heads import linear_head, network_with
+from kdx.losses.base.heads import holder_of, linear_head
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.small import MLP
 from kdx.models.teachers.black_box import BlackBoxTeacher
@@ -89,7 +89,7 @@ def test_members_come_along_and_features_are_the_named_ones(x):
     assert torch.equal(named.logits, plain.logits)
     ensemble = of(nets, features="m2")
     assert linear_head(ensemble, "teacher", "a term") is nets["m2"].net.head
-    assert network_with(ensemble, "preact_norms") is nets["m2"].net
+    assert holder_of(ensemble, "preact_norms") is nets["m2"].net
     with pytest.raises(ValueError, match="it has none"):
         linear_head(of(nets), "teacher", "a term")
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 from kdx.models.build import timm_model
 from kdx.models.cifar.resnet import ResNet
 from kdx.models.teachers.black_box import BlackBoxTeacher
@@ -65,7 +65,7 @@ def test_the_network_stays_and_is_what_methods_ask(net, how):
     teacher = Frozen(optimize(net, how, batches()), None, None)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert teacher.head is net.fc
-    assert network_with(teacher, "preact_norms").preact_norms().keys() == net.preact_norms().keys()
+    assert holder_of(teacher, "preact_norms").preact_norms().keys() == net.preact_norms().keys()
     assert torch.backends.quantized.engine == engine
 
 
@@ -108,7 +108,7 @@ def test_a_limited_teacher_shows_what_it_should_and_hides_its_derivatives(net):
     limited = BlackBoxTeacher(frozen, ["pooled"])
     found = limited(x)
     assert torch.equal(found.logits, frozen(x).logits) and list(found.features) == ["pooled"]
-    assert network_with(limited, "through_inputs") is None and network_with(frozen, "through_inputs") is frozen
+    assert holder_of(limited, "through_inputs") is None and holder_of(frozen, "through_inputs") is frozen
     assert limited.head is net.fc and limited.preact_norms().keys() == net.preact_norms().keys()
     assert not BlackBoxTeacher(frozen, [])(x).features
     with pytest.raises(ValueError, match=r"keeps vectors such as pooled, but 'map' has shape \[3, 16, 16\]"):

@@ -173,14 +173,6 @@ def test_another_width_is_reported_by_layer_and_both_shapes(tmp_path):
     assert "layers.0.weight" in text and "(8, 3)" in text and "(6, 3)" in text and "classes" not in text
 
 
-def test_of_two_state_dicts_the_raw_one_is_used_with_a_notice(tmp_path):
-    raw, averaged, net = mlp(), mlp(seed=1), mlp(seed=2)
-    torch.save({"state_dict_ema": averaged.state_dict(), "state_dict": raw.state_dict()}, tmp_path / "x.pt")
-    said = load_weights(net, tmp_path / "x.pt")
-    assert same(net, raw)
-    assert "of state_dict and state_dict_ema, state_dict is used" in said["layout"]
-
-
 def test_shared_prefixes_of_safetensors_are_left_out(tmp_path):
     from safetensors.torch import save_file
 

@@ -72,15 +72,20 @@ def test_the_page_sorts_filters_and_fits(many, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_take_less_than_ten_seconds(tmp_path, kd):
-    count = sweep_of_many(tmp_path / "runs", kd, [float(t) for t in range(1, 51)], 5)
-    assert count == 1000
-    # of this process: what else the machine does is not the report's
-    began = time.process_time()
-    write_report([tmp_path / "runs"], tmp_path / "out", "Many", predict=False, pictures=True)
-    assert time.process_time() - began < 10
-    assert (tmp_path / "out" / "index.html").stat().st_size < 8e6
+def test_the_time_of_a_report_grows_with_its_runs_and_not_faster(tmp_path, kd):
+    def seconds(name: str, temperatures: int) -> float:
+        count = sweep_of_many(tmp_path / name, kd, [float(t) for t in range(1, temperatures + 1)], 5)
+        assert count == 20 * temperatures
+        # of this process, beside another measurement: a busy machine slows both
+        began = time.process_time()
+        write_report([tmp_path / name], tmp_path / f"page of {name}", "Many", predict=False, pictures=True)
+        return time.process_time() - began
+
+    seconds("first", 1)  # imports
+    few, many = seconds("few", 10), seconds("many", 50)
+    assert many < 12 * few  # five times the runs; each with each would be 25 times
+    page = tmp_path / "page of many" / "index.html"
+    assert page.stat().st_size < 8e6
     if PROGRAM is not None:
-        with Page((tmp_path / "out" / "index.html").as_uri(), 1280, 900, tmp_path / "profile") as page:
-            assert page.run("performance.now()") < 10_000
-            assert page.complaints == []
+        with Page(page.as_uri(), 1280, 900, tmp_path / "profile") as shown:
+            assert shown.complaints == []

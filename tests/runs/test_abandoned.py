@@ -20,7 +20,7 @@ def left(folder: Path, config: str, *files: str) -> None:
     "old, config, files, found",
     [
         (OLD, "seed: 0\nfresh: false\n", (), True),
-        (OLD, "seed: 0\nfresh: false\n", ("DONE",), False),  # finished: there is nothing to resume
+        (OLD, "seed: 0\nrole: student\n", ("DONE",), False),  # finished by this version
         (OLD, "seed: 0\nrole: student\n", (), False),  # of this version
         (OLD.replace("seed0", "seed1"), "seed: 0\n", (), False),  # another run
     ],
@@ -36,3 +36,10 @@ def test_a_run_that_resumes_says_nothing(tmp_path: Path):
     new = tmp_path / f"{OLD.rpartition('-')[0]}-1111111111111111"
     left(new, "seed: 0\nrole: student\n")
     assert list(abandoned(new)) == []
+
+
+def test_finished_runs_of_the_first_version_are_named_in_one_line(tmp_path: Path):
+    for number in range(3):
+        left(tmp_path / f"{OLD[:-1]}{number}", "seed: 0\n", "DONE")
+    (line,) = abandoned(tmp_path / f"{OLD.rpartition('-')[0]}-1111111111111111")
+    assert f"{tmp_path / OLD} and 2 more finished under version 0.1" in line

@@ -125,7 +125,7 @@ def test_a_place_that_cannot_be_written(tiny, tmp_path, where: str):
 def test_a_program_error_keeps_its_traceback(tiny, monkeypatch):
     config = tiny("method=supervised")
     with monkeypatch.context() as patch:
-        fails_at(patch, "kdx.runs.run.build_evaluators", 1, ZeroDivisionError("a mistake of ours"))
+        fails_at(patch, "kdx.runs.training.build_evaluators", 1, ZeroDivisionError("a mistake of ours"))
         with pytest.raises(ZeroDivisionError):
             run(config)
     text = (folder_of(config) / "error.txt").read_text()

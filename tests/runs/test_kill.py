@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from deaths import Moment, kill_at
+from hard_settings import ADVERSARY, ERRORS, EVERYTHING, GENERATOR, PEERS, PREDICTIONS
 from traces import logged, outcome, record
 
 from kdx.config.schema import RunConfig
@@ -14,28 +15,19 @@ from kdx.runs.run import name, run
 CHECKPOINTS = "kdx.engine.checkpoint.Checkpoints"
 RUN = "kdx.runs.run"
 DELIVER = "kdx.runs.export"
-# dropout, an average of the weights, mixed and augmented inputs, a validation split, moments of two orders
 DROPOUT = ("student=mlp_400", "student.net.hidden=[12,12]")
-EVERYTHING = (
-    "augmentation=mixup_cutmix",
-    "dataset.val_fraction=0.2",
-    "trainer.ema=0.8",
-    "optimizer=adamw",
-    "evals.test.every=0.25",
-    "evals.val.every=0.25",
-    "trainer.checkpoint_seconds=0",
-)
+ALWAYS = "trainer.checkpoint_seconds=0"
 ADAPTERS = (
     "method=fitnet",
     "method.terms.hint.teacher_role=pooled",
     "augmentation=strong",
-    "trainer.checkpoint_seconds=0",
+    ALWAYS,
 )
 # networks that step in turns, each with an optimiser of its own
 TURNS = {
-    "peers": ("method=dml", "method.peers=[same,same]", "optimizer=adamw", "trainer.checkpoint_seconds=0"),
-    "an adversary": ("method=adv_features", "trainer.checkpoint_seconds=0"),
-    "a generator": ("method=dafl", "trainer.checkpoint_seconds=0"),
+    "peers": (*PEERS, ALWAYS),
+    "an adversary": (*ADVERSARY, ALWAYS),
+    "a generator": (*GENERATOR, ALWAYS),
 }
 # what a method remembers of the steps before, and batches of two parts
 MEMORIES = {
@@ -43,17 +35,17 @@ MEMORIES = {
         "transfer=noise",
         "transfer.labelled_share=0.3",
         "augmentation=mixup",
-        "trainer.checkpoint_seconds=0",
+        ALWAYS,
     ),
     "a specialist": (
         "method=supervised",
         "transfer=specialist",
         "transfer.special_classes=[3,1]",
         "augmentation=mixup",
-        "trainer.checkpoint_seconds=0",
+        ALWAYS,
     ),
-    "predictions": ("method=pskd", "trainer.checkpoint_seconds=0"),
-    "errors": ("method=kdcl", "method.exchange.rule=general", "trainer.checkpoint_seconds=0"),
+    "predictions": (*PREDICTIONS, ALWAYS),
+    "errors": (*ERRORS, ALWAYS),
 }
 
 # a line, an evaluation and a checkpoint at each of 8 steps, so that the best epoch may lie before a death
@@ -109,7 +101,7 @@ def folder_of(config: RunConfig) -> Path:
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
 def test_killed_and_resumed_is_undisturbed(start, moment: Moment):
-    config, calm = start(EVERYTHING)
+    config, calm = start((*EVERYTHING, ALWAYS))
     assert kill_at(config, moment) == -9
     result = run(config)
     assert outcome(result.folder) == calm
@@ -133,7 +125,7 @@ def test_turns_and_memories_resume_too(start, overrides: tuple[str, ...]):
 
 
 def test_killed_again_and_again(start):
-    config, calm = start(EVERYTHING)
+    config, calm = start((*EVERYTHING, ALWAYS))
     deaths = 0
     while kill_at(config, Moment(CHECKPOINTS, "save", 3, "")) == -9:
         deaths += 1
@@ -143,7 +135,7 @@ def test_killed_again_and_again(start):
 
 
 def test_killed_while_the_teacher_trains(tiny, start, shared):
-    _, calm = start(EVERYTHING)
+    _, calm = start((*EVERYTHING, ALWAYS))
     alone = tiny(*EVERYTHING, student=DROPOUT)
     assert kill_at(alone, Moment(CHECKPOINTS, "save", 3)) == -9
     assert not (folder_of(alone) / "metrics.jsonl").exists()
@@ -154,7 +146,7 @@ def test_killed_while_the_teacher_trains(tiny, start, shared):
 
 
 def test_a_damaged_checkpoint_falls_back_on_the_one_before(start):
-    config, calm = start(EVERYTHING)
+    config, calm = start((*EVERYTHING, ALWAYS))
     assert kill_at(config, MOMENTS["after a line, before its checkpoint"]) == -9
     last = folder_of(config) / "checkpoints" / "last.pt"
     os.truncate(last, last.stat().st_size // 2)
@@ -162,7 +154,7 @@ def test_a_damaged_checkpoint_falls_back_on_the_one_before(start):
 
 
 def test_half_a_file_beside_no_checkpoint_is_a_start(start):
-    config, calm = start(EVERYTHING)
+    config, calm = start((*EVERYTHING, ALWAYS))
     checkpoints = folder_of(config) / "checkpoints"
     checkpoints.mkdir(parents=True)
     (checkpoints / ".last.pt.").write_bytes(b"PK half a file")

@@ -154,11 +154,11 @@ def test_other_images_under_the_same_config_have_another_memo(tiny, capsys, deco
     changed = images.clone()
     changed[5, 0, 0, 0] ^= 1
     second = folder(changed)
-    assert second.name == f"{first.name}-images2"
-    assert f"1 of 40 training images changed since {first} stored their teacher's outputs" in capsys.readouterr().err
+    assert second.name == f"{first.name}-1"
+    assert f"{first} holds outputs for other data or code (1 of 40 training images changed)" in capsys.readouterr().err
     assert folder(changed) == second and folder(images) == first  # each content keeps its own
     (first / "content.bin").unlink()  # as a version without digests left it
-    assert folder(images).name == f"{first.name}-images3"
+    assert folder(images).name == f"{first.name}-2"
 
 
 def test_the_images_that_runs_add_are_remembered(tiny):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from kdx.core.errors import UserError
 from kdx.models.weights import save_weights
 from kdx.runs.build import build_light, build_loaders, build_network
-from kdx.runs.checks.overlap import overlaps
+from kdx.runs.checks.overlap import _refuse, overlaps
 from kdx.runs.run import run
 
 VAL = ("dataset.val_fraction=0.25", "dataset.val_seed=3")
@@ -127,3 +128,13 @@ def test_a_run_checks_before_it_trains(tiny, past):
     config = tiny(*given(folder), *VAL)
     with pytest.raises(UserError, match="10 of the 10 validation examples"):
         run(config)
+
+
+@pytest.mark.parametrize(("number", "refused"), [(0, False), (2, False), (3, True)])
+def test_one_of_a_hundred_may_be_a_natural_duplicate(number: int, refused: bool):
+    known = np.arange(200) < number
+    if not refused:
+        _refuse(known, "test", "there", "choose others")
+        return
+    with pytest.raises(UserError, match="3 of the 200 test examples are in there; choose others"):
+        _refuse(known, "test", "there", "choose others")

@@ -8,7 +8,8 @@ from kdx.config.compose import ConfigError, compose
 from kdx.runs.build import build_light, build_loaders, build_method, make, start_student
 from kdx.runs.checks.remarks import remarks, resumed
 from kdx.runs.prepare import examine, prepare
-from kdx.runs.run import build_trainer, run
+from kdx.runs.run import run
+from kdx.runs.training import build_trainer
 
 EPOCHS = "trainer.schedule_epochs=10"
 
@@ -68,6 +69,7 @@ def test_each_setting_has_its_line(tiny, overrides: list[str], start: str):
         ["trainer.ema=0.7"],
         ["trainer.ema={decay: 0.9, warmup: true}"],
         ["dataset.fraction=0.5"],
+        ["dataset.val_fraction=0.25"],
     ],
 )
 def test_a_setting_that_takes_effect_has_none(tiny, overrides: list[str]):

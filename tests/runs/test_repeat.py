@@ -98,7 +98,10 @@ def test_a_result_says_where_its_numbers_come_from(tiny):
     assert data["device"]["type"] == "cpu" and data["device"]["threads"] == 1 and data["device"]["name"]
     assert data["versions"]["torch"] == torch.__version__.split("+")[0]
     assert set(data["code"]) == {"commit", "dirty"}
-    assert data["examples_per_second"] == pytest.approx(8 * 8 / data["seconds"], rel=0.05)
+    # of the seconds before they are rounded to three digits; one digit of its own
+    seconds, grain = data["seconds"], 0.0005
+    assert 64 / (seconds + grain) - 0.05 <= data["examples_per_second"]
+    assert seconds <= grain or data["examples_per_second"] <= 64 / (seconds - grain) + 0.05
     teacher = data["teacher"]
     assert teacher["sha256"] == hashlib.sha256(open(teacher["weights"], "rb").read()).hexdigest()
     assert 0 <= teacher["test/top1"] <= 1

@@ -148,11 +148,11 @@ def test_a_sweep_ends_in_one_line_without_orphans(tmp_path, launcher, number):
         os.killpg(process.pid, number)  # as a terminal does
     else:
         process.send_signal(number)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), said
     if number != signal.SIGKILL:
         told = [line for line in said.splitlines() if "the same command" in line]
         # each worker that was told to save says so
         assert (len(told) == 1 or number == signal.SIGTERM) and told and "Traceback" not in said, said
-    assert wait_until(lambda: not alive(process.pid), 30), alive(process.pid)
+    assert wait_until(lambda: not alive(process.pid), 120), alive(process.pid)
     assert not [path for path in Path("/dev/shm").glob("*") if f"_{process.pid}_" in path.name]

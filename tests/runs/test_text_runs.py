@@ -131,7 +131,7 @@ def test_speed_is_measured_for_student_and_teacher(texts):
         assert found[f"speed/{role}/size"] == pytest.approx(4 * found[f"speed/{role}/parameters"])
         for form in ("fp32", "bf16", "int8"):
             for size in (1, 8):
-                assert 0 < found[f"speed/{role}/ms/{size}/{form}"] < 1000
+                assert found[f"speed/{role}/ms/{size}/{form}"] > 0
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,9 @@ def test_a_search_killed_twenty_times_has_the_same_history(tmp_path):
                 os._exit(code)
         return child
 
+    began = time.monotonic()
     _, status = os.waitpid(attempt(tmp_path / "alone"), 0)
+    longest = (time.monotonic() - began) / 20
     assert status == 0
     rng, kills, partial = Random(0), 0, set()
     written = tmp_path / "killed" / "studies" / "tiny" / "history" / "evolution-0.jsonl"
@@ -254,7 +256,7 @@ def test_a_search_killed_twenty_times_has_the_same_history(tmp_path):
         while not ended and finished_runs() == before:  # each attempt gets at least one run further
             time.sleep(0.02)
             ended, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, longest))
         if not ended:
             ended, status = os.waitpid(child, os.WNOHANG)
         if ended:  # it came to its end

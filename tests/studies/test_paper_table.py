@@ -230,7 +230,7 @@ def test_only_what_is_asked_for_runs(tmp_path):
     assert found["KD", "T2"]["n"] == "1" and found["KD", "T4"]["hole"] == "not run"
     with pytest.raises(UserError, match="no name matches 'DKD'"):
         table().execute(folder, asked(rows=["DKD"]))
-    with pytest.raises(UserError, match="scale=big: this table has smoke, paper"):
+    with pytest.raises(UserError, match="scale=big: this study has smoke, paper"):
         table().execute(folder, asked(scale="big"))
 
 
@@ -484,7 +484,7 @@ def test_killing_the_command_ends_its_runs(tmp_path):
     where = [f"paths.{k}={v}" for k, v in places(tmp_path / "out").items()]
     long = [*DIGITS, "trainer.duration.steps=200000", "method=supervised"]
     process = subprocess.Popen([sys.executable, str(script), *where, *long], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while sum(map(is_locked, runs(tmp_path / "out"))) < 2:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.2)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from study_options import study_options
 
+from kdx.config.validate import check
 from kdx.core.errors import UserError
 from kdx.studies.chain import Chain
 from kdx.studies.grid import Grid
@@ -65,6 +66,21 @@ def test_the_runs_of_a_scale_have_its_overrides_and_seeds_and_a_folder_of_their_
     (small, seeds, rows), (name, all_seeds, whole) = seen
     assert (small, seeds) == ("tiny/smoke", [4]) and (name, all_seeds) == ("tiny", [0, 1])
     assert rows["b"][-1] == "method.temperature=9" and whole["b"] == ROWS["b"]
+
+
+def test_a_preset_in_a_file_may_leave_out_rows_and_paper_and_nothing_else():
+    own = {
+        "seed_overrides": [],
+        "rows": ROWS,
+        "cost_row": None,
+        "teacher_row": False,
+        "_target_": "kdx.studies.grid.Grid",
+    }
+    for left_out in ("overrides", "seeds"):
+        node = {**SHARED, **own, "scales": {"smoke": {"overrides": [], "seeds": [0]}}}
+        assert check(node, "study") == []
+        del node["scales"]["smoke"][left_out]
+        assert check(node, "study") == [f"missing key 'study.scales.smoke.{left_out}'"]
 
 
 @pytest.mark.parametrize("kind", [grid, chain])

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 300.0  # seconds for an answer, on a busy machine too
 
 
 class Page:
@@ -49,7 +50,7 @@ class Page:
         width, height = self._size
         self.resize(width, height)
         self._send("Page.navigate", session=True, url=self._url)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not self.run("document.documentElement?.dataset.drawn === 'yes'"):
             assert time.monotonic() < deadline, f"the page does not finish drawing: {self.complaints}"
             time.sleep(0.05)
@@ -90,7 +91,7 @@ class Page:
         if session:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while True:
             answer = self._receive(deadline)
             if answer.get("id") == self._count:

@@ -13,7 +13,7 @@ from kdx.config.schema import RunConfig
 def trained_by(size: int, configs: Sequence[RunConfig], rank_does: Callable[[int], None] | None = None) -> list[int]:
     """Train configs one after another; the exit codes of the processes, 0 where all went well.
 
-    Once one has failed the others have seconds to end by themselves, as torchrun gives them.
+    Once one has failed the others have a minute to end by themselves, as torchrun gives them seconds.
 
     Args:
         size: Processes.
@@ -22,20 +22,22 @@ def trained_by(size: int, configs: Sequence[RunConfig], rank_does: Callable[[int
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kdx.pool.run_fused", "timm.data.mixup"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [context.Process(target=_train, args=(r, size, port, configs, rank_does)) for r in range(size)]
-    for process in processes:
-        process.start()
-    deadline = time.monotonic() + 120
-    while any(p.is_alive() for p in processes) and time.monotonic() < deadline:
-        if any(p.exitcode for p in processes):
-            deadline = min(deadline, time.monotonic() + 10)
-        time.sleep(0.02)
-    for process in processes:
-        process.kill()
-        process.join()
+    # held until the end: without a listener the first process may listen there, and no one else is given the port
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        processes = [context.Process(target=_train, args=(r, size, port, configs, rank_does)) for r in range(size)]
+        for process in processes:
+            process.start()
+        deadline = time.monotonic() + 500
+        while any(p.is_alive() for p in processes) and time.monotonic() < deadline:
+            if any(p.exitcode for p in processes):
+                deadline = min(deadline, time.monotonic() + 60)
+            time.sleep(0.02)
+        for process in processes:
+            process.kill()
+            process.join()
     return [process.exitcode or 0 for process in processes]
 
 

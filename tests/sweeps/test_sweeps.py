@@ -105,7 +105,7 @@ def test_a_preempted_job_of_submitit_goes_on_where_it_was(tmp_path: Path):
         process = _wait_for(lambda: _worker(tmp_path), job)
         _wait_for(lambda: any(tmp_path.glob("outputs/runs/*/checkpoints/last.pt")), job)
         os.kill(process, signal.SIGUSR2)  # what SLURM sends before it takes a node away
-        assert job.wait(120) == 0
+        assert job.wait(400) == 0
     finally:
         job.kill()
     assert any("preempted" in log.read_text() for log in tmp_path.rglob("*_log.err"))
@@ -130,7 +130,7 @@ def _worker(folder: Path) -> int | None:
 
 
 def _wait_for(look, job: subprocess.Popen[str]):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         if found := look():
             return found

@@ -15,8 +15,9 @@ from torch import Tensor
 from kdx.core.ranges import Positive, PositiveInt
 from kdx.core.seed import generator
 from kdx.core.spec import Vectors
-from kdx.data.dataset import Dataset, standardised_values
+from kdx.data.dataset import Dataset
 from kdx.data.sets import DataError, VectorSet
+from kdx.data.units import standardised_values
 from kdx.tasks.values import Values
 
 SHA256 = {

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from kdx.core.errors import shown
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.data.dataset import ImageDataset, LabelledImages, check_units, standardised_values
+from kdx.data.dataset import ImageDataset, LabelledImages
 from kdx.data.sets import DataError, ImageSet, Targets, TensorSet
+from kdx.data.units import check_units, standardised_values
 from kdx.tasks.labels import Labels
 from kdx.tasks.values import Values
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Count, PositiveInt
 from kdx.core.seed import generator
-from kdx.data.dataset import ImageDataset, standardised_values
+from kdx.data.dataset import ImageDataset
 from kdx.data.sets import TensorSet
+from kdx.data.units import standardised_values
 from kdx.tasks.values import Values
 
 

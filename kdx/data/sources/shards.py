@@ -9,7 +9,6 @@ has its own index.
 """
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdx.core.notice import say
 from kdx.core.ranges import PositiveInt
 from kdx.data.dataset import LabelledImages, missing
 from kdx.data.encoded import EncodedSet
@@ -85,7 +85,7 @@ class Shards(LabelledImages):
         kept = Path(self.index)
         found = [load(path, self.label, kept) for path in paths]
         if new := found.count(None):
-            print(f"kdx: indexing {new} of {len(paths)} shards of {self.name}; cached in {kept}", file=sys.stderr)
+            say(f"indexing {new} of {len(paths)} shards of {self.name}; cached in {kept}")
         indexes = [f or build(p, self.label, kept) for f, p in zip(found, paths, strict=True)]
         counts = torch.tensor([len(i.labels) for i in indexes])
         labels = torch.from_numpy(np.concatenate([i.labels for i in indexes]))

@@ -1,7 +1,6 @@
 """Image files below folders: each folder once, nothing hidden, and a count of all that is skipped."""
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from kdx.core.distributed import is_leader
+from kdx.core.notice import say
 from kdx.data.sets import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -52,7 +52,7 @@ class Skipped:
     def report(self, where: str) -> None:
         """Say on standard error what was skipped, if anything was."""
         if self and is_leader():
-            print(f"kdx: {where}: skipped {self}", file=sys.stderr)
+            say(f"{where}: skipped {self}")
 
 
 def is_hidden(name: str) -> bool:

@@ -1,7 +1,6 @@
 """Texts as token ids, computed once: the result is cached under a hash of texts and tokenizer."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,7 +13,7 @@ from torch import Tensor
 from kdx.core.distributed import is_leader
 from kdx.core.errors import reason
 from kdx.core.files import atomic_write
-from kdx.core.notice import notice
+from kdx.core.notice import notice, say
 from kdx.core.pretrained import TokenizerFile, tokenizer_file
 from kdx.data.sets import DataError
 
@@ -169,4 +168,4 @@ def _save(file: Path, found: Encoded) -> None:
         with atomic_write(file) as target:
             target.write(save(tensors))
     except OSError as error:
-        print(f"kdx: token ids are not cached: {reason(error)}", file=sys.stderr)
+        say(f"token ids are not cached: {reason(error)}")

@@ -6,14 +6,14 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from kdx.core.errors import DamagedError, printable, reason
+from kdx.core.errors import DamagedError, reason
+from kdx.core.notice import say
 
 ONLINE_ID = "wandb_id.txt"
 RECORD = "metrics.jsonl"
@@ -124,10 +124,6 @@ class WandbView:
         except Exception as error:  # W&B's helper process may be killed at any time; many types report that
             self._lost = True
             say(f"W&B stopped ({reason(error)[:80]}); the run goes on, and {self._folder / RECORD} has every line")
-
-
-def say(text: str) -> None:
-    print(f"kdx: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def silence(url: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 
-def network_with(network: nn.Module | None, attribute: str) -> Any:
+def holder_of(network: nn.Module | None, attribute: str) -> Any:
     """The network, or the network inside its wrappers, that has an attribute.
 
     Wrappers of teachers (frozen, tapped, memoised) hold the wrapped network as `net`.
@@ -22,7 +22,7 @@ def network_with(network: nn.Module | None, attribute: str) -> Any:
         >>> inner.head = nn.Linear(4, 2)
         >>> outer = nn.Module()
         >>> outer.net = inner
-        >>> network_with(outer, "head") is inner
+        >>> holder_of(outer, "head") is inner
         True
     """
     while network is not None and not hasattr(network, attribute):
@@ -47,7 +47,7 @@ def linear_head(network: nn.Module | None, whose: str, term: str) -> nn.Linear:
         >>> linear_head(net, "teacher", "SimKD")
         Linear(in_features=4, out_features=2, bias=True)
     """
-    found = network_with(network, "head")
+    found = holder_of(network, "head")
     head = None if found is None else found.head
     if not isinstance(head, nn.Linear):
         kind = "none" if head is None else f"a {type(head).__name__}"
@@ -77,10 +77,10 @@ def classifier_of(network: nn.Module | None, role: str, channels: int, whose: st
         >>> classifier_of(net, "pooled", 4, "teacher", "SRRL")
         Linear(in_features=4, out_features=2, bias=True)
     """
-    found = network_with(network, "classifier_for")
+    found = holder_of(network, "classifier_for")
     if found is None:
         head = linear_head(network, whose, term)
-        if role not in ("final", "pooled") and network_with(network, "preact_norms") is not None:
+        if role not in ("final", "pooled") and holder_of(network, "preact_norms") is not None:
             raise ValueError(
                 f"{term} puts the {whose}'s '{role}' through its classifier, which reads 'final' or 'pooled'"
             )

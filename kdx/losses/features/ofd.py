@@ -8,7 +8,7 @@ from kdx.core.outputs import Outputs, Shapes
 from kdx.core.schedule import Progress
 from kdx.core.spec import DataSpec
 from kdx.losses.base.adapters import pointwise
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 from kdx.losses.base.memory_format import examples
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
@@ -100,7 +100,7 @@ class OFD(Paired):
         return inner_pairs(student, teacher, preact="both")
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        found = network_with(teacher, "preact_norms")
+        found = holder_of(teacher, "preact_norms")
         self._norms = ({} if found is None else found.preact_norms(),)
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:

@@ -13,7 +13,7 @@ from kdx.core.ranges import Positive
 from kdx.core.schedule import Progress, Schedule, at
 from kdx.core.spec import DataSpec
 from kdx.losses.base.checks import require_labels, require_same_logits
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 from kdx.losses.base.numerics import full_precision, soft_log_probs
 from kdx.losses.base.term import Term
 from kdx.losses.base.weighting import Weighting
@@ -68,7 +68,7 @@ class Members(Term):
         self._own: Sequence[float] = ()
 
     def attach(self, student: nn.Module, teacher: nn.Module | None) -> None:
-        ensemble = network_with(teacher, "members")
+        ensemble = holder_of(teacher, "members")
         self._own = () if ensemble is None else ensemble.weights
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:

@@ -125,15 +125,21 @@ class OFAStages(Term):
     are maps here, and the authors' heads for tokens, made of transformer blocks, are not implemented.
 
     Args:
-        exponents: e of each of the student's stages with a head; numbers or schedules.
+        exponents: e, a number or a schedule, for a head on each stage of the student but the stem; a mapping chooses
+            stages and gives each its own.
         temperature: T, a number or a schedule.
     """
 
-    def __init__(self, exponents: Mapping[str, Positive | Schedule], temperature: Positive | Schedule):
+    def __init__(
+        self,
+        exponents: Positive | Schedule | Mapping[str, Positive | Schedule],
+        temperature: Positive | Schedule,
+    ):
         super().__init__()
-        if not exponents:
+        if isinstance(exponents, Mapping) and not exponents:
             raise ValueError("OFA needs at least one stage, such as {stage1: 1.0}")
-        self.exponents, self.temperature = dict(exponents), temperature
+        self.given, self.temperature = exponents, temperature
+        self.exponents = dict(exponents) if isinstance(exponents, Mapping) else {}
         self.heads = nn.ModuleDict()
 
     def student_roles(self) -> tuple[str, ...]:
@@ -141,6 +147,8 @@ class OFAStages(Term):
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         teacher = require_teacher(teacher, "OFA")
+        if not isinstance(self.given, Mapping):
+            self.exponents = dict.fromkeys(inner_roles(student, "student"), self.given)
         maps = {role: require_map(student.feature(role, "student"), role, "student", "OFA") for role in self.exponents}
         # the larger width of the two networks' pooled features
         width = max(student.feature("pooled", "student")[-1], teacher.feature("pooled", "teacher")[-1])

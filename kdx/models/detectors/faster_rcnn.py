@@ -1,4 +1,7 @@
-"""Faster R-CNN on a feature pyramid: one forward gives maps, RPN outputs, regions with logits, and detections."""
+"""Faster R-CNN on a feature pyramid: one forward gives maps, RPN outputs, regions with logits, and detections.
+
+One class whose methods share matchers, coders and numbers of the sampling, so it stays in one file.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from kdx.core.outputs import Outputs
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 
 FIXED = (
     "head",
@@ -33,7 +33,7 @@ class BlackBoxTeacher(nn.Module):
         self.teacher, self.roles = teacher, tuple(roles)
 
     def __getattr__(self, name: str) -> Any:
-        if name in FIXED and (found := network_with(self.teacher, name)) is not None:
+        if name in FIXED and (found := holder_of(self.teacher, name)) is not None:
             return getattr(found, name)
         return super().__getattr__(name)
 

@@ -13,7 +13,7 @@ from kdx.core.errors import UserError
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive
 from kdx.core.teacher import teacher_outputs
-from kdx.losses.base.heads import network_with
+from kdx.losses.base.heads import holder_of
 
 
 class Rule(Protocol):
@@ -134,7 +134,7 @@ class Ensemble(nn.Module):
         Raises:
             UserError: A member or the rule is not differentiable.
         """
-        members = [network_with(member, "through_inputs") for member in self.members.values()]
+        members = [holder_of(member, "through_inputs") for member in self.members.values()]
         if None in members or not self.combine.differentiable:
             raise UserError("this method matches the teacher's derivatives, and this ensemble has no derivatives")
 

@@ -21,7 +21,8 @@ from kdx.core.method import Method
 from kdx.core.seed import seeded
 from kdx.core.spec import DataSpec, Tokens
 from kdx.core.task import Task
-from kdx.data.dataset import ImageDataset, check_units
+from kdx.data.dataset import ImageDataset
+from kdx.data.units import check_units
 from kdx.data.views.augment import MultiView
 from kdx.models.build import input_statistics
 from kdx.models.teachers.black_box import BlackBoxTeacher

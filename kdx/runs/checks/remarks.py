@@ -46,18 +46,27 @@ def remarks(config: RunConfig, light: Light, loaders: Loaders) -> Iterator[str]:
 def abandoned(folder: Path) -> Iterator[str]:
     """A line for each unfinished run of version 0.1 that the run in this directory seems to repeat from the start.
 
-    The directories of both have the same name but for the identity, which differs between the versions.
+    One more line names a finished one. The directories have the same name but for the identity, which differs between
+    the versions.
     """
     if (folder / CONFIG).exists():
         return
+    done: list[Path] = []
     for other in sorted(folder.parent.glob(f"{glob.escape(folder.name.rpartition('-')[0])}-*")):
-        if is_done(other) or not (other / CONFIG).is_file():
+        if not (other / CONFIG).is_file():
             continue
-        if not re.search("^role:", (other / CONFIG).read_text(errors="replace"), re.MULTILINE):
-            yield (
-                f"{other} is an unfinished run of version 0.1, which this version does not resume: training starts "
-                "from the beginning"
-            )
+        if re.search("^role:", (other / CONFIG).read_text(errors="replace"), re.MULTILINE):
+            continue
+        if is_done(other):
+            done.append(other)
+            continue
+        yield (
+            f"{other} is an unfinished run of version 0.1, which this version does not resume: training starts from "
+            "the beginning"
+        )
+    if done:
+        more = f" and {len(done) - 1} more" if len(done) > 1 else ""
+        yield f"{done[0]}{more} finished under version 0.1: the report shows such runs, and this version trains again"
 
 
 def resumed(threads: Sequence[int], device: torch.device) -> Iterator[str]:

@@ -6,15 +6,14 @@ attempt starts, it is compared when a later command asks for the same run.
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from kdx.config.identity import fingerprint, left_out
 from kdx.core.errors import UserError
+from kdx.core.notice import notice, say
 from kdx.data.dataset import Dataset
 from kdx.data.sources.walk import files_below
 from kdx.runs.build import make
@@ -23,10 +22,11 @@ from kdx.runs.results import Result, finished, write_json
 from kdx.runs.reuse import files, modules
 
 Facts = dict[str, Any]
+Known = dict[str, Facts]  # fingerprints of data sets, by their nodes as JSON
 DECIDE = "fresh=true trains again, reuse=true keeps"
 
 
-def sources(config: Mapping[str, Any], known: dict[str, Facts] | None = None) -> Facts:
+def sources(config: Mapping[str, Any], known: Known | None = None) -> Facts:
     """Fingerprint of the data files, of other files, and of the user's modules that a config names.
 
     Args:
@@ -70,11 +70,11 @@ def reused(config: Mapping[str, Any], folder: Path) -> Result | None:
     if found is None:
         return None
     result, note = found
-    print(f"kdx: finished {when(result)} by {commit(result)}: {folder}{note}", file=sys.stderr)
+    notice(f"finished {when(result)} by {commit(result)}: {folder}{note}")
     return result
 
 
-def checked(config: Mapping[str, Any], folder: Path, known: dict[str, Facts]) -> tuple[Result, str] | None:
+def checked(config: Mapping[str, Any], folder: Path, known: Known) -> tuple[Result, str] | None:
     """Like `reused`, in silence: the result and a note on what was not compared. `known` is that of `sources`."""
     result = finished(folder)
     if result is None:
@@ -104,7 +104,7 @@ def begin(config: Mapping[str, Any], folder: Path, now: Facts) -> Facts:
     if config["fresh"] or not _has_checkpoint(folder):
         return now
     if note := _compared(config, folder, now, f"{folder} was started on"):
-        print(f"kdx: {folder} continues{note}", file=sys.stderr)
+        say(f"{folder} continues{note}")
     before = recorded(folder)
     earlier = [] if before is None else before.get("earlier", [])
     if before is not None and (told := change(before, now)) is not None:
@@ -121,32 +121,6 @@ def renewed(config: Mapping[str, Any], folder: Path) -> str | None:
     """The change since a finished run was made, in words; None if there is none or the run is not finished."""
     before = recorded(folder) if is_done(folder) else None
     return None if before is None else change(before, sources(config))
-
-
-def memo_folder(config: Mapping[str, Any], folder: Path) -> Path:
-    """The directory of a teacher's memo: `folder`, or that with a number if `folder` is of other data or code.
-
-    Args:
-        config: Config of the student's run, prepared.
-        folder: Directory by the settings that the teacher's outputs depend on.
-    """
-    parts = {key: config[key] for key in ("dataset", "transfer", "augmentation")}
-    now = sources({**parts, "teacher": {"net": config["teacher"]["net"]}})
-    if not now["files"] and not now["modules"]:
-        return folder
-    for number in count():
-        found = folder if number == 0 else folder.with_name(f"{folder.name}-{number}")
-        before = recorded(found)
-        if before is None:
-            if found.is_dir():
-                print(f"kdx: {found} has no record of its data and code, so they were not compared", file=sys.stderr)
-            found.mkdir(parents=True, exist_ok=True)
-            write(found, now)
-            return found
-        if (told := change(before, now)) is None:
-            return found
-        print(f"kdx: {found} holds outputs for other data or code ({told}); it is left as it is", file=sys.stderr)
-    raise AssertionError("unreachable")
 
 
 def _compared(config: Mapping[str, Any], folder: Path, now: Facts, what: str) -> str:
@@ -167,7 +141,7 @@ def _has_checkpoint(folder: Path) -> bool:
     return any((folder / CHECKPOINTS).glob("*.pt"))
 
 
-def _fingerprints(config: Mapping[str, Any], known: dict[str, Facts]) -> Iterator[tuple[str, Facts]]:
+def _fingerprints(config: Mapping[str, Any], known: Known) -> Iterator[tuple[str, Facts]]:
     transfer = config["transfer"]
     unlabelled = transfer["unlabelled"]
     nodes = {"dataset": config["dataset"]}

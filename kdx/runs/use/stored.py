@@ -16,12 +16,11 @@ from kdx.core.errors import DamagedError, UserError, reason, shown
 from kdx.core.task import Task
 from kdx.data.dataset import Dataset
 from kdx.models.weights import CheckpointError, load_weights
-from kdx.runs.build import Light, build_light, start_student, untrained
+from kdx.runs.build import LIGHT, Light, build_light, start_student, untrained
 from kdx.runs.checksums import read_checked
 from kdx.runs.folder import CONFIG, SELECTED_STUDENT, STUDENT
 from kdx.runs.results import Protocol, finished
 
-BUILT = ("dataset", "transfer", "augmentation", "trainer", "optimizer", "schedule", "logger")
 FILES = {"last": STUDENT, "val_selected": SELECTED_STUDENT}
 
 
@@ -118,7 +117,7 @@ def as_data(folder: Path, given: Config) -> RunConfig:
     path, config = folder / CONFIG, deepcopy(given)
     problems = refusals(config)
     if not problems:
-        for key in BUILT:
+        for key in LIGHT:
             problems += check(config[key], key)
         for role in ("student", "teacher"):
             if config[role] is not None and config[role]["net"]:

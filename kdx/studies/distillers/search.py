@@ -8,8 +8,8 @@ from random import Random
 from typing import Any
 
 from kdx.config.identity import fingerprint
+from kdx.core.notice import say
 from kdx.core.ranges import NonNegative, PositiveInt
-from kdx.pool.task import say
 from kdx.runs.results import Result
 from kdx.studies.distillers.evaluate import Evaluator, forget_times, note_times
 from kdx.studies.distillers.history import History, Trial, load, save

@@ -11,7 +11,6 @@ from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError
 from kdx.core.files import below
 from kdx.core.ranges import Count
-from kdx.pool.pool import look_up, run_all
 from kdx.runs.prepare import prepare
 from kdx.runs.results import Result
 from kdx.studies.distillers.evaluate import Evaluate, Times, times_of
@@ -23,6 +22,7 @@ from kdx.studies.distillers.search import Search, search
 from kdx.studies.distillers.space import Space
 from kdx.studies.distillers.summary import publish_findings
 from kdx.studies.options import Options, select
+from kdx.studies.study import run_missing
 
 HELD_OUT = "held_out"  # evaluator of the winners' gaps on the test set
 
@@ -173,11 +173,7 @@ class Distillers:
         lines = []
         for kind, configs in wanted.items():
             labels = {", ".join([kind, *map(str, key)]): config for key, config in configs.items()}
-            found, failures = (
-                run_all(labels, options.jobs, options.retry, options.together)
-                if options.only is None
-                else look_up(labels)
-            )
+            found, failures = run_missing(labels, options)
             lines += map(str, failures)
             results: dict[Any, Result] = getattr(findings, kind)
             results |= {key: found[label] for key, label in zip(configs, labels, strict=True) if label in found}

@@ -1,0 +1,18 @@
+"""Settings of runs with much state, for what kills and resumes them."""
+
+# an average of the weights, mixed inputs, a validation split, moments of two orders
+EVERYTHING = (
+    "augmentation=mixup_cutmix",
+    "dataset.val_fraction=0.2",
+    "trainer.ema=0.8",
+    "optimizer=adamw",
+    "evals.test.every=0.25",
+    "evals.val.every=0.25",
+)
+# networks that step in turns, each with an optimiser of its own
+PEERS = ("method=dml", "method.peers=[same,same]", "optimizer=adamw")
+ADVERSARY = ("method=adv_features",)
+GENERATOR = ("method=dafl",)
+# what a method remembers of the steps before
+PREDICTIONS = ("method=pskd",)
+ERRORS = ("method=kdcl", "method.exchange.rule=general")
