@@ -33,6 +33,8 @@ OUTPUTS = ["dataset.target_mean=[0,0,0]", "dataset.target_std=[1,1,1]"]
 NEEDS = {
     "student=timm": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
     "student=torchvision": ["student.net.name=resnet18", "teacher.net.name=resnet18"],
+    "dataset=open_scenes_rpn": ["dataset.proposer.weights=mine", "method=ovd_base"],
+    "recipe=open_scenes_rpn": ["dataset=open_scenes", "method=ovd_base"],
     "dataset=imagefolder": ["dataset.folder=mine", "dataset.num_classes=3"],
     "dataset=shards": ["dataset.folder=mine", "dataset.num_classes=3"],
     "dataset=own": OWN_DATA,

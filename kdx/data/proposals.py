@@ -1,6 +1,7 @@
 """Proposals: class-agnostic boxes of images with an embedding of each crop, and their file."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +48,20 @@ class CropEmbedder(Protocol):
 
     def embed(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Embeddings [N, K, D] of the crops of images uint8 [N, H, W, C] in boxes [N, K, 4]."""
+        ...
+
+
+class Proposer(Protocol):
+    """Finds class-agnostic boxes. Its text tells equal settings from others."""
+
+    def propose(self, images: Tensor, count: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+        """Boxes [N, count, 4] in images uint8 [N, H, W, C], the best first; zeros for missing ones.
+
+        Args:
+            images: The images.
+            count: Number of boxes of each.
+            mean, std: Statistics of the data set's images, for each channel.
+        """
         ...
 
 
@@ -160,3 +175,17 @@ def jittered(boxes: Tensor, jitter: float, size: tuple[int, int], draws: torch.G
     high = torch.tensor([size[1], size[0]], dtype=moved.dtype)
     low = torch.minimum(moved[:, :2].clamp(min=0), high - 2)
     return torch.cat([low, torch.minimum(torch.maximum(moved[:, 2:], low + 2), high)], 1)
+
+
+def recall(boxes: Tensor, objects: Tensor, wanted: Tensor, overlap: float = 0.5) -> float:
+    """Share of the wanted objects [N, n], a mask, of boxes [N, n, 4] that a proposal [N, K, 4] covers; NaN without any.
+
+    Example:
+        >>> objects = torch.tensor([[[0.0, 0.0, 4.0, 4.0], [5.0, 5.0, 9.0, 9.0]]])
+        >>> recall(objects[:, :1], objects, torch.tensor([[True, True]]))
+        0.5
+    """
+    from torchvision.ops import box_iou
+
+    best = torch.stack([box_iou(own, found).amax(1) for own, found in zip(objects, boxes, strict=True)])
+    return float((best[wanted] >= overlap).double().mean())

@@ -47,10 +47,12 @@ def read_state(path: str | os.PathLike[str], values: bool = True) -> tuple[dict[
     if not file.is_file():
         raise CheckpointError(f"weights file {file} not found")
     with open(file, "rb") as content:
-        start = content.read(2)
+        start = content.read(9)
     if not start:
         raise CheckpointError(f"{file} is damaged: it is empty")
-    if start == b"PK" or start[:1] == b"\x80":  # a zip archive, or a bare pickle
+    # a safetensors file starts with the length of its header, which may begin as an archive does
+    has_header = start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= file.stat().st_size
+    if not has_header and (start[:2] == b"PK" or start[:1] == b"\x80"):  # a zip archive, or a bare pickle
         return _read_torch(file, name, values)
     found = _read_safetensors(file, values)
     if name:

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from kdx.config.compose import compose
 from kdx.core.seed import generator
 from kdx.data.order import Alternation, Turns
-from kdx.data.proposals import Proposals, jittered, oracle, read_proposals, write_proposals
+from kdx.data.proposals import Proposals, jittered, oracle, read_proposals, recall, write_proposals
 from kdx.data.sets import DataError
 from kdx.data.sources.open_scenes import LOOKS, OpenScenes
 from kdx.runs.build import make
@@ -144,3 +144,40 @@ def test_wrong_settings_are_refused(scenes: OpenScenes):
         replace(scenes, val_fraction=0.1).load()
     with pytest.raises(DataError, match="different positions of classes, 0 to 19"):
         replace(scenes, novel=[3, 25]).load()
+
+
+def test_proposals_of_a_detector_are_its_own_most_certain_boxes(tmp_path: Path):
+    from kdx.core.errors import UserError
+    from kdx.models.weights import save_weights
+
+    file = tmp_path / "weights.safetensors"
+    few = [*(f"dataset.{o}" for o in FEW), f"dataset.cache='{tmp_path}'", f"dataset.proposer.weights='{file}'"]
+    data = make(compose(["dataset=open_scenes_rpn", *few]).config["dataset"])
+    with pytest.raises(UserError, match=r"dataset\.proposer\.weights=.*No such file"):
+        data.load()
+    other = make(compose(["dataset=open_scenes_rpn", *few]).config["dataset"]).proposer.net
+    save_weights(file, other, {})
+    train, _ = data.load()
+    found = train.targets["proposals"]
+    assert train.held is not None and found.shape == (50, 5, 4) and train.targets["proposal_embeddings"].shape[1] == 5
+    pixels = (train.held[7:9].permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        outputs = other.eval()({"images": pixels, "sizes": torch.tensor([[96, 96], [96, 96]])})
+    regions = outputs.features["regions"]
+    for i in range(2):
+        torch.testing.assert_close(found[7 + i], regions[outputs.owner == i][:5], rtol=1e-4, atol=1e-3)
+    # other weights, other proposals
+    torch.manual_seed(1)
+    again = make(compose(["dataset=open_scenes_rpn", *few]).config["dataset"])
+    for p in other.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    save_weights(file, other, {})
+    assert not torch.equal(again.load()[0].targets["proposals"], found)
+
+
+def test_recall_counts_each_wanted_object_once():
+    objects = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30]], [[0, 0, 10, 10], [0, 0, 0, 0]]])
+    found = torch.tensor([[[0.0, 0, 10, 6], [0, 0, 10, 10]], [[0, 5, 10, 10], [40, 40, 50, 50]]])
+    assert recall(found, objects, torch.tensor([[True, False], [False, False]])) == 1
+    assert recall(found, objects, torch.tensor([[True, True], [True, False]])) == pytest.approx(2 / 3)
+    assert recall(found, objects, torch.tensor([[True, True], [True, False]]), 0.6) == pytest.approx(1 / 3)

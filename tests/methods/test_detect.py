@@ -154,7 +154,7 @@ def test_every_object_weighs_one_whatever_its_size_and_so_does_the_background():
 
 def test_fgd_refuses_maps_of_other_sizes():
     spec = DataSpec(Boxes(("a",)), Scenes((3, 32, 32), (0.5,) * 3, (0.5,) * 3), 4)
-    term = FGD(["fpn2"], 0.5, 1.0, 0.5, 1.0)
+    term = FGD(["fpn2"], 0.5, 1.0, 0.5, 1.0, 0.0)
     with pytest.raises(ValueError, match=r"FGD compares maps of one size, and the student's 'fpn2' is \[4, 4\]"):
         term.build(Shapes((2,), {"fpn2": (3, 4, 4)}), Shapes((2,), {"fpn2": (3, 2, 2)}), spec)
 

@@ -252,9 +252,11 @@ def test_a_crowd_is_neither_object_nor_background():
     boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]])
     objects = torch.tensor([[20.0, 20, 30, 30], [0, 0, 40, 15]])
     labels, crowd = torch.tensor([1, 2]), torch.tensor([False, True])
-    match, kind = assigned(net.matcher, boxes, objects, labels, crowd)
-    assert kind.tolist() == [-1, 0, 1] and match[2] == 0
-    assert assigned(net.matcher, boxes, objects, labels, ~crowd)[1].tolist()[2] == -1
+    # the same scene twice, once with the other object as the crowd
+    given = (objects.expand(2, 2, 4), labels.expand(2, 2), torch.stack([crowd, ~crowd]))
+    match, kind = assigned(net.matcher, boxes, *given)
+    assert kind[0].tolist() == [-1, 0, 1] and match[0, 2] == 0
+    assert kind[1, 2] == -1
 
 
 def test_random_numbers_are_uniform_and_independent_of_the_batch():
@@ -269,7 +271,32 @@ def test_random_numbers_are_uniform_and_independent_of_the_batch():
 
 def test_a_sample_has_at_most_its_share_of_positives_and_never_an_ignored_one():
     labels = torch.tensor([1] * 10 + [0] * 30 + [-1] * 5)
-    chosen = balanced(labels, torch.rand(45, generator=torch.Generator().manual_seed(0)), 16, 0.25)
-    assert (labels[chosen] == 1).sum() == 4 and (labels[chosen] == 0).sum() == 12
-    few = balanced(labels[:12], torch.rand(12, generator=torch.Generator().manual_seed(0)), 16, 0.25)
-    assert (labels[few] == 1).sum() == 4 and (labels[few] == 0).sum() == 2
+    few = torch.where(torch.arange(45) < 12, labels, -1)
+    numbers = torch.rand(2, 45, generator=torch.Generator().manual_seed(0))
+    chosen = balanced(torch.stack([labels, few]), numbers, 16, 0.25)
+    for own, mine, drawn, negatives in zip((labels, few), chosen, numbers, (12, 2), strict=True):
+        assert (own[mine] == 1).sum() == 4 and (own[mine] == 0).sum() == negatives and len(own[mine]) == 4 + negatives
+        for kind in (0, 1):  # those with the lowest numbers
+            if bool((mine & (own == kind)).any()) and bool((~mine & (own == kind)).any()):
+                assert drawn[mine & (own == kind)].max() < drawn[~mine & (own == kind)].min()
+
+
+@pytest.mark.parametrize("lenient", [True, False])
+def test_matches_are_those_of_torchvisions_matcher_image_by_image(lenient: bool):
+    from torchvision.models.detection._utils import Matcher
+    from torchvision.ops import box_iou
+
+    g = torch.Generator().manual_seed(int(lenient))
+    corner, other = torch.rand(4, 6, 2, generator=g) * 40, torch.rand(50, 2, generator=g) * 40
+    objects = torch.cat([corner, corner + 4 + 20 * torch.rand(4, 6, 2, generator=g)], 2)
+    boxes = torch.cat([other, other + 4 + 20 * torch.rand(50, 2, generator=g)], 1)
+    labels = torch.randint(-1, 3, (4, 6), generator=g)
+    labels[3] = -1  # an image without objects
+    matcher = Matcher(0.5, 0.3, lenient)
+    match, kind = assigned(matcher, boxes, objects, labels, torch.zeros(4, 6, dtype=torch.bool))
+    assert {-1, 0, 1} == set(kind.unique().tolist()) and bool((kind[3] == 0).all())
+    for b in range(3):
+        real = (labels[b] >= 0).nonzero().flatten()
+        wanted = matcher(box_iou(objects[b, real], boxes))
+        assert torch.equal(kind[b], torch.where(wanted >= 0, 1, torch.where(wanted == -1, 0, -1)))
+        assert torch.equal(match[b][wanted >= 0], real[wanted[wanted >= 0]])

@@ -14,7 +14,7 @@ from kdx.runs.build import make
 
 NAMES = ["anchor", "basket", "candle"]
 SMALL = {
-    "widths": [4, 4, 6, 6],
+    "widths": [4, 4, 6],
     "channels": 4,
     "width": 8,
     "resolution": 2,

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdx.models.small import MLP
 from kdx.models.teachers.frozen import Frozen
-from kdx.models.weights import CheckpointError, load_weights, save_weights, sha256
+from kdx.models.weights import CheckpointError, check_weights, load_weights, save_weights, sha256
 
 
 def mlp(hidden=(6,), classes=4, seed=0) -> MLP:
@@ -188,3 +188,18 @@ def test_a_legacy_file_cut_short_is_named(tmp_path, share):
     torch.save(mlp().state_dict(), path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size) + 3])
     refused(path)
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"], ids=["as a pickle's", "as a zip archive's"])
+def test_a_header_whose_length_begins_as_another_kind_of_file_is_read(tmp_path, start: bytes):
+    net, path = nn.Linear(3, 2), tmp_path / "weights.safetensors"
+    save_weights(path, net, {"note": ""})
+    least = int.from_bytes(path.read_bytes()[:8], "little")
+    modulus = 256 ** len(start)
+    longer = (int.from_bytes(start, "little") - least) % modulus
+    save_weights(path, net, {"note": "x" * longer})
+    assert path.read_bytes().startswith(start)
+    other = nn.Linear(3, 2)
+    check_weights(other, path)
+    assert load_weights(other, path) == {"note": "x" * longer}
+    assert torch.equal(other.weight, net.weight)

@@ -16,11 +16,13 @@ from kdx.data.dataset import Splits
 from kdx.data.order import Alternation, Mix
 from kdx.data.proposals import (
     Proposals,
+    Proposer,
     VisionLanguage,
     fingerprint,
     jittered,
     oracle,
     read_proposals,
+    recall,
     write_proposals,
 )
 from kdx.data.scenes import SceneDataset, SceneSet
@@ -51,6 +53,7 @@ class OpenScenes(SceneDataset):
         distractors: Grey bars outside the objects of each scene.
         count: Proposals of a scene, K.
         jitter: Standard deviation of the proposals' edges, as a share of the object's size.
+        proposer: Finds the proposals; None for an oracle that knows all objects, see `kdx.data.proposals.oracle`.
         vision: Settings of the vision-language model that embeds the proposals.
         vision_scenes: Scenes of all classes that it learns from.
         cache: Folder for the proposals' files.
@@ -70,6 +73,7 @@ class OpenScenes(SceneDataset):
     distractors: Count
     count: PositiveInt
     jitter: NonNegative
+    proposer: Proposer | None
     vision: VisionLanguage
     vision_scenes: PositiveInt
     cache: str
@@ -129,7 +133,17 @@ class _Hashed:
         return isinstance(other, _Hashed) and other.key == self.key
 
 
-REGIME = ("name", "cache", "fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset", "max_examples")
+REGIME = (
+    "name",
+    "cache",
+    "fraction",
+    "fraction_seed",
+    "fraction_order",
+    "val_fraction",
+    "val_seed",
+    "train_subset",
+    "max_examples",
+)
 
 
 def _loaded(own: OpenScenes) -> tuple[SceneSet, SceneSet]:
@@ -201,9 +215,17 @@ def _proposals(own: OpenScenes, scenes: SceneSet, test: SceneSet, key: str) -> P
         return read_proposals(path, key)
     size, g = (scenes.shape[1], scenes.shape[2]), generator(own.seed, "proposals")
     boxes, real = scenes.targets["boxes"], scenes.targets["box_labels"] >= 0
-    found = torch.stack([oracle(b, r, own.count, size, own.jitter, g) for b, r in zip(boxes, real, strict=True)])
     internet = drawn(own, "internet", own.vision_scenes, ())
     assert internet.held is not None and scenes.held is not None and test.held is not None
+    if own.proposer is None:
+        found = torch.stack([oracle(b, r, own.count, size, own.jitter, g) for b, r in zip(boxes, real, strict=True)])
+    else:
+        found = own.proposer.propose(scenes.held, own.count, own.mean, own.std)
+        novel = torch.isin(scenes.targets["box_labels"], torch.tensor(list(own.novel)))
+        shares = [f"{100 * recall(found, boxes, wanted):.1f} %" for wanted in (real & ~novel, novel)]
+        notice(
+            f"{own.name}: {own.count} proposals cover {shares[0]} of the base objects and {shares[1]} of the novel ones"
+        )
     names = own.task.classes
     model = own.vision.learned(names, internet.held, internet.targets["boxes"], internet.targets["box_labels"])
     accuracy = own.vision.accuracy(model, test.held, test.targets["boxes"], test.targets["box_labels"])

@@ -1,4 +1,4 @@
-"""FGD's focal distillation: objects and background of a map weigh alike, whatever their sizes."""
+"""FGD: objects and background of a map weigh alike, whatever their sizes; beside it the maps with their context."""
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from kdx.core.spec import DataSpec
 from kdx.losses.base.numerics import full_precision
 from kdx.losses.base.pairs import Paired
 from kdx.losses.base.roles import Roles
+from kdx.losses.detection.context import ContextBlock, context_distance
 from kdx.losses.detection.own import ONLY_BOXES
 
 
@@ -85,7 +86,7 @@ def focal_distance(
 
     References:
         Yang, Li, Jiang, Gong, Yuan, Zhao, Yuan, "Focal and Global Knowledge Distillation for Detectors", 2022.
-        https://arxiv.org/abs/2111.11837 (without its global part)
+        https://arxiv.org/abs/2111.11837 (its focal part)
 
     Example:
         >>> maps, cells = torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 1 / 16)
@@ -102,15 +103,21 @@ def focal_distance(
 
 
 class FGD(Paired):
-    """Focal distillation of maps by the boxes of the objects, summed over pairs.
+    """Focal and global distillation of maps, summed over pairs.
 
-    Where the numbers of channels differ, a 1 x 1 convolution maps the student's feature to the teacher's channels.
+    The focal part weighs cells by the boxes of the objects; the global part compares the maps after a `ContextBlock` of
+    either side, both of which learn. Where the numbers of channels differ, a 1 x 1 convolution maps the student's
+    feature to the teacher's channels.
 
     Args:
         roles: A list names the same roles on both sides, a mapping goes from the student's role to the teacher's; None
             for all stages but the stem.
         temperature: Of the attention; a number or a schedule.
-        object_weight, background_weight, attention_weight: Of the parts, see `focal_distance`.
+        object_weight, background_weight, attention_weight: Of the focal parts, see `focal_distance`.
+        context_weight: Of the global part; 0 leaves it out.
+
+    References:
+        Yang et al., as in `focal_distance`.
     """
 
     called = "FGD"
@@ -123,11 +130,13 @@ class FGD(Paired):
         object_weight: NonNegative,
         background_weight: NonNegative,
         attention_weight: NonNegative,
+        context_weight: NonNegative,
     ):
         super().__init__(roles)
         self.temperature = temperature
         self.parts = (object_weight, background_weight, attention_weight)
-        self.align = nn.ModuleList()
+        self.context_weight = context_weight
+        self.align, self.contexts = nn.ModuleList(), nn.ModuleList()
 
     def build(self, student: Shapes, teacher: Shapes | None, spec: DataSpec) -> None:
         aligns = []
@@ -139,12 +148,19 @@ class FGD(Paired):
                 )
             aligns.append(nn.Identity() if mine[0] == theirs[0] else nn.Conv2d(mine[0], theirs[0], 1))
         self.align = nn.ModuleList(aligns)
+        if self.context_weight:
+            widths = [theirs[0] for _, theirs in self.maps(student, teacher)]
+            self.contexts = nn.ModuleList(nn.ModuleList([ContextBlock(c), ContextBlock(c)]) for c in widths)
         self.shape = (spec.input_shape[1], spec.input_shape[2])
 
     def forward(self, student: Outputs, teacher: Outputs, batch: Batch, progress: Progress) -> Tensor:
         rows, temperature = [], at(self.temperature, progress)
         boxes, labels = batch.target("boxes"), batch.target("box_labels")
-        for align, (mine, theirs) in zip(self.align, self.features(student, teacher), strict=True):
+        for i, (align, (mine, theirs)) in enumerate(zip(self.align, self.features(student, teacher), strict=True)):
             weights = cell_weights(boxes, labels, (theirs.shape[2], theirs.shape[3]), self.shape)
-            rows.append(focal_distance(align(mine), theirs, *weights, temperature, *self.parts))
+            own = align(mine)
+            rows.append(focal_distance(own, theirs, *weights, temperature, *self.parts))
+            if self.context_weight:
+                here, there = self.contexts[i]  # pyright: ignore[reportGeneralTypeIssues] - a list of two
+                rows.append(self.context_weight * context_distance(here(own), there(theirs.detach())))
         return torch.stack(rows).sum(0)

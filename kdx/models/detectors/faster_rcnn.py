@@ -17,8 +17,10 @@ from kdx.models.base import Net
 from kdx.models.detectors.anchors import anchor_generator, anchors_for
 from kdx.models.detectors.backbone import Pyramid, Weights, backbone
 from kdx.models.detectors.detect import detections
+from kdx.models.detectors.roi_align import is_small, places, pyramid_roi_align
 from kdx.models.detectors.sampling import assigned, balanced, uniform
 
+SMALLEST = 1e-3  # side of a proposal, in pixels
 TARGETS = ("boxes", "box_labels", "crowd", "draws")
 """Inputs of a learning detector beside images: targets, and a number for each example's draws."""
 
@@ -162,24 +164,26 @@ class FasterRCNN(Net):
         self, anchors: Tensor, counts: Sequence[int], logits: Tensor, deltas: Tensor, sizes: Tensor
     ) -> Regions:
         """The boxes of each image with the highest objectness, after suppression in each level."""
-        from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+        from torchvision.ops import batched_nms
 
-        boxes = self._decoded(self.rpn_coder, deltas, anchors)
         kept, owner, s = [], [], self.sampling
-        for b, (height, width) in enumerate(sizes.tolist()):
-            places, levels, start = [], [], 0
-            for level, count in enumerate(counts):
-                top = logits[b, start : start + count].topk(min(s.pre_nms, count)).indices
-                places.append(top + start)
-                levels.append(torch.full_like(top, level))
-                start += count
-            place, level = torch.cat(places), torch.cat(levels)
-            mine, score = clip_boxes_to_image(boxes[b, place], (height, width)), logits[b, place].sigmoid()
-            good = remove_small_boxes(mine, 1e-3)
-            mine, score, level = mine[good], score[good], level[good]
-            good = batched_nms(mine, score, level, s.proposal_nms)[: s.post_nms]
-            kept.append(mine[good])
-            owner.append(torch.full((len(good),), b, device=sizes.device))
+        parts, start = [], 0
+        for level in logits.split(list(counts), 1):
+            parts.append(level.topk(min(s.pre_nms, level.shape[1]), 1).indices + start)
+            start += level.shape[1]
+        place = torch.cat(parts, 1)
+        levels = torch.cat([torch.full_like(part[0], i) for i, part in enumerate(parts)])
+        own = deltas.gather(1, place[..., None].expand(-1, -1, 4))
+        boxes = self.rpn_coder.decode_single(own.flatten(0, 1), anchors[place.flatten()]).view_as(own)
+        limit = sizes.flip(1).repeat(1, 2)[:, None].to(boxes.dtype)
+        boxes = torch.minimum(boxes.clamp(min=0), limit)
+        scores = logits.gather(1, place).sigmoid()
+        large = ((boxes[..., 2:] - boxes[..., :2]) >= SMALLEST).all(2)
+        for b, good in enumerate(large):
+            mine = boxes[b, good]
+            mine = mine[batched_nms(mine, scores[b, good], levels[good], s.proposal_nms)[: s.post_nms]]
+            kept.append(mine)
+            owner.append(torch.full((len(mine),), b, device=sizes.device))
         return Regions(torch.cat(kept), torch.cat(owner))
 
     @torch.no_grad()
@@ -187,41 +191,43 @@ class FasterRCNN(Net):
         self, anchors: Tensor, boxes: Tensor, labels: Tensor, crowd: Tensor, draws: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Labels [B, A] of sampled anchors, 1 for an object, 0 for none, -1 for the rest; wanted deltas [B, A, 4]."""
-        numbers, s = uniform(draws, len(anchors)), self.sampling
-        found = torch.full(numbers.shape, -1, device=anchors.device)
-        wanted = torch.zeros(*numbers.shape, 4, device=anchors.device)
-        for b in range(len(boxes)):
-            match, kind = assigned(self.rpn_matcher, anchors, boxes[b], labels[b], crowd[b])
-            chosen = balanced(kind, numbers[b], s.rpn_batch, s.rpn_share)
-            found[b, chosen] = kind[chosen]
-            positive = chosen[kind[chosen] == 1]
-            wanted[b, positive] = self.rpn_coder.encode_single(boxes[b, match[positive]], anchors[positive])
-        return found, wanted
+        s = self.sampling
+        match, kind = assigned(self.rpn_matcher, anchors, boxes, labels, crowd)
+        chosen = balanced(kind, uniform(draws, len(anchors)), s.rpn_batch, s.rpn_share)
+        image, anchor = (chosen & (kind == 1)).nonzero(as_tuple=True)
+        wanted = torch.zeros(*kind.shape, 4, device=anchors.device)
+        wanted[image, anchor] = self.rpn_coder.encode_single(boxes[image, match[image, anchor]], anchors[anchor])
+        return torch.where(chosen, kind, -1), wanted
 
     @torch.no_grad()
     def region_targets(
         self, proposals: Regions, boxes: Tensor, labels: Tensor, crowd: Tensor, draws: Tensor
     ) -> tuple[Regions, Tensor, Tensor]:
         """Sampled regions, their classes [N], C for background, and wanted deltas [N, 4]."""
-        rows, owner, classes, wanted, s = [], [], [], [], self.sampling
-        for b in range(len(boxes)):
-            real = boxes[b, (labels[b] >= 0) & ~crowd[b]]
-            mine = torch.cat([proposals.boxes[proposals.owner == b], real])
-            match, kind = assigned(self.matcher, mine, boxes[b], labels[b], crowd[b])
-            # another stream than the anchors'
-            numbers = uniform(~draws[b : b + 1], len(mine))[0]
-            chosen = balanced(kind, numbers, s.region_batch, s.region_share)
-            match, kind, mine = match[chosen], kind[chosen], mine[chosen]
-            rows.append(mine)
-            owner.append(torch.full((len(mine),), b, device=boxes.device))
-            classes.append(torch.where(kind == 1, labels[b, match], self.num_classes))
-            wanted.append(self.coder.encode_single(boxes[b, match], mine).where(kind[:, None] == 1, 0.0))
-        return Regions(torch.cat(rows), torch.cat(owner)), torch.cat(classes), torch.cat(wanted)
+        s, real = self.sampling, (labels >= 0) & ~crowd
+        owner = torch.cat([proposals.owner, real.nonzero()[:, 0]])
+        place, most = places(owner, len(boxes))
+        every = torch.cat([proposals.boxes, boxes[real].to(proposals.boxes.dtype)])
+        table = every.new_zeros(len(boxes) * most, 4).index_copy_(0, place, every).view(len(boxes), most, 4)
+        filled = torch.zeros(len(boxes) * most, dtype=torch.bool, device=boxes.device).index_fill_(0, place, True)
+        match, kind = assigned(self.matcher, table, boxes, labels, crowd)
+        kind = torch.where(filled.view_as(kind), kind, -1)
+        # another stream than the anchors'
+        image, row = balanced(kind, uniform(~draws, most), s.region_batch, s.region_share).nonzero(as_tuple=True)
+        mine, kind, match = table[image, row], kind[image, row], match[image, row]
+        classes = torch.where(kind == 1, labels[image, match], self.num_classes)
+        wanted = self.coder.encode_single(boxes[image, match], mine).where(kind[:, None] == 1, 0.0)
+        return Regions(mine, image), classes, wanted
 
     def pooled(self, maps: Mapping[str, Tensor], regions: Regions, images: Tensor) -> Tensor:
         """The vector of each region that the classifier reads, [N, D]."""
         levels = {role: maps[role].float() for role in self.pyramid.roles}
         count, shape = len(images), (images.shape[2], images.shape[3])
+        if is_small(list(levels.values())):
+            found = pyramid_roi_align(
+                list(levels.values()), *regions, shape, self.pool.output_size[0], self.pool.sampling_ratio
+            )
+            return self.embed(found)
         each = [regions.boxes[regions.owner == b] for b in range(count)]
         # the pool reads boxes image by image; regions may come in another order
         order = torch.cat([(regions.owner == b).nonzero().flatten() for b in range(count)])

@@ -96,13 +96,11 @@ class RetinaNet(Net):
     @torch.no_grad()
     def targets(self, anchors: Tensor, boxes: Tensor, labels: Tensor, crowd: Tensor) -> tuple[Tensor, Tensor]:
         """Class of each anchor, C for background, -1 to ignore, [B, A]; wanted deltas [B, A, 4]."""
-        found = torch.full((len(boxes), len(anchors)), self.num_classes, device=anchors.device)
+        match, kind = assigned(self.matcher, anchors, boxes, labels, crowd)
+        found = torch.where(kind == 1, labels.gather(1, match), torch.where(kind == 0, self.num_classes, -1))
+        image, anchor = (kind == 1).nonzero(as_tuple=True)
         wanted = torch.zeros(*found.shape, 4, device=anchors.device)
-        for b in range(len(boxes)):
-            match, kind = assigned(self.matcher, anchors, boxes[b], labels[b], crowd[b])
-            found[b] = torch.where(kind == 1, labels[b, match], torch.where(kind == 0, self.num_classes, -1))
-            positive = (kind == 1).nonzero().flatten()
-            wanted[b, positive] = self.coder.encode_single(boxes[b, match[positive]], anchors[positive])
+        wanted[image, anchor] = self.coder.encode_single(boxes[image, match[image, anchor]], anchors[anchor])
         return found, wanted
 
     @torch.no_grad()
