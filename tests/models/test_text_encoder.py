@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,24 @@ def test_a_bag_of_words_reads_no_order_and_no_padding(words: str):
     wider = {name: F.pad(t, (0, 4)) for name, t in x.items()}
     for other in (turned, wider):
         assert torch.allclose(net(other).logits, net(x).logits, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_repository_of_the_hub_on_this_machine_is_read_without_a_network(
+    words: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    snapshot = tmp_path / "hub" / "models--some--encoder" / "snapshots" / "0a1b"
+    shutil.copytree(folder, snapshot)
+    ours, theirs = (network("some/encoder", init=name, options={}) for name in ("some/encoder", str(folder)))
+    assert all(t.equal(theirs.encoder.state_dict()[name]) for name, t in ours.encoder.state_dict().items())
+    x = batch()
+    assert torch.equal(ours(x).features["pooled"], theirs(x).features["pooled"])
+    line = r"^init=some/other: no such folder, and the hub .*pip install 'kdx\[text,encoder\]'$"
+    with pytest.raises(UserError, match=line):
+        network(words, init="some/other", options={}, embeddings="random")
 
 
 @torch.no_grad()
