@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import STUDENT
+from conftest import MASKED, PHRASES, STUDENT
 from crowd import trained_by
 from safetensors.torch import load_file
 from traces import outcome, record
@@ -92,14 +92,19 @@ def assert_same(config: RunConfig, elsewhere: RunConfig, tolerance: float) -> No
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=tolerance, abs=tolerance), (config.choices["method"], mine["step"])
     kept, there = (load_file(folder_of(c) / "predictions.safetensors") for c in (config, elsewhere))
-    assert kept.keys() == there.keys() and kept["label"].equal(there["label"])
+    assert kept.keys() == there.keys()
+    assert all(kept[name].equal(there[name]) for name in kept.keys() & {"label"})
     for confidence in (key for key in kept if key.endswith("/confidence")):
         assert kept[confidence].tolist() == pytest.approx(there[confidence].tolist(), abs=tolerance)
     assert json.loads((folder_of(elsewhere) / "result.json").read_text())["processes"] == 2
 
 
 def check(tiny, tmp_path: Path, scenes: dict[str, tuple[str, ...]]) -> None:
-    configs = {scene: of(tiny, overrides) for scene, overrides in scenes.items()}
+    compare({scene: of(tiny, overrides) for scene, overrides in scenes.items()}, tmp_path)
+
+
+def compare(configs: dict[str, RunConfig], tmp_path: Path) -> None:
+    """Train each config in one process and in two, and compare all that they leave."""
     for config in configs.values():
         run(config)
     there = {scene: moved(config, tmp_path / "two") for scene, config in configs.items()}
@@ -125,6 +130,24 @@ def test_a_teacher_in_shards_teaches_the_same(tiny, tmp_path: Path):
 @pytest.mark.slow
 def test_two_processes_leave_the_trace_of_one_with_other_methods(tiny, tmp_path: Path):
     check(tiny, tmp_path, MORE)
+
+
+# without dropout, whose streams differ between processes, and in full precision
+EXACT = ("student.net.dropout=0", "trainer.precision=fp32", "teacher.checkpoint=null", *ODD)
+WITH_CLASSES = ("student.net.head_dropout=0", *EXACT)
+TEXTS = {
+    # batches by length: the two shares of a batch have as many columns, and other numbers of tokens
+    "targets of a teacher": (PHRASES, ("method=distilbert_task", *WITH_CLASSES)),
+    "means over tokens": (PHRASES, ("method=tinybert_intermediate", *WITH_CLASSES)),
+    "relations of tokens": (PHRASES, ("method=minilm", *WITH_CLASSES)),
+    "hidden tokens": (MASKED, ("method=distilbert", *EXACT)),
+}
+
+
+@pytest.mark.slow
+def test_two_processes_leave_the_trace_of_one_on_texts(tiny, tmp_path: Path):
+    pytest.importorskip("transformers")
+    compare({scene: tiny(*overrides, data=data) for scene, (data, overrides) in TEXTS.items()}, tmp_path)
 
 
 def dies(rank: int) -> None:
