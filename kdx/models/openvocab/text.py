@@ -63,12 +63,13 @@ def _stored() -> tuple[list[str], Tensor]:
 def _encoded(texts: tuple[str, ...], encoder: str) -> Tensor:
     folder = find_file(encoder, "config.json", "encoder").parent
     try:
-        import transformers
+        from transformers import AutoTokenizer
     except ImportError:
         raise UserError(f"encoder={shown(encoder)} needs transformers: pip install 'kdx[text]'") from None
-    transformers.logging.disable_progress_bar()
-    batch = transformers.AutoTokenizer.from_pretrained(folder)(list(texts), padding=True, return_tensors="pt")
-    net = transformers.AutoModel.from_pretrained(folder).eval()
+    from kdx.models.text.build import load_pretrained
+
+    batch = AutoTokenizer.from_pretrained(folder)(list(texts), padding=True, return_tensors="pt")
+    net = load_pretrained(encoder, "encoder").eval()
     with torch.no_grad():
         hidden = net(**batch).last_hidden_state.float()
     mask = batch["attention_mask"][..., None].float()

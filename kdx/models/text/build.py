@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from kdx.core.errors import UserError, reason, shown, some
 from kdx.core.pretrained import PACKAGE, TOKENIZER, find_file, tokenizer_file
@@ -79,8 +79,8 @@ def transformers_model(
     net = _from_config(config)
     blocks = _layers(net, config.num_hidden_layers)
     if init is not None and loads:
-        source, state = _pretrained(init)
-        start(net, blocks[0], state, source.num_hidden_layers, layers, embeddings)
+        source = load_pretrained(init, "init")
+        start(net, blocks[0], source.state_dict(), source.config.num_hidden_layers, layers, embeddings)
     heads = int(config.num_attention_heads)
     projections = find_projections(config.model_type, blocks[1][0], heads)
     most = getattr(config, "max_position_embeddings", None)
@@ -153,23 +153,32 @@ def _from_config(config: Any) -> nn.Module:
             raise UserError(f"options: {reason(error)}") from error
 
 
-def _pretrained(init: str) -> tuple[Any, dict[str, Tensor]]:
-    """The configuration and the weights of an encoder, by name."""
+def load_pretrained(reference: str, key: str) -> Any:
+    """An encoder of the library transformers with its weights.
+
+    Args:
+        reference: A folder, `package:NAME`, or a name of the hub.
+        key: Key of the config, for messages.
+
+    Raises:
+        UserError: The encoder or its weights are missing or damaged.
+    """
     from transformers import AutoModel
 
-    folder = find_file(init, CONFIG, "init").parent
-    is_local = init.startswith(PACKAGE) or Path(init).expanduser().is_dir()
+    folder = find_file(reference, CONFIG, key).parent
+    is_local = reference.startswith(PACKAGE) or Path(reference).expanduser().is_dir()
     # a repository of the hub that is on this machine is read from there, without a request
-    given = folder if is_local or any(folder.glob(WEIGHTS)) else init
+    given = folder if is_local or any(folder.glob(WEIGHTS)) else reference
     with _quiet():
         try:
             net, told = AutoModel.from_pretrained(given, output_loading_info=True)
         except Exception as error:  # damaged or missing weights, no network: many types
-            raise UserError(f"init={shown(init)}: its weights cannot be loaded ({reason(error)[:150]})") from error
+            why = f"its weights cannot be loaded ({reason(error)[:150]})"
+            raise UserError(f"{key}={shown(reference)}: {why}") from error
     missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        raise UserError(f"init={shown(init)} lacks weights of its own config: {some(missing)}")
-    return net.config, net.state_dict()
+        raise UserError(f"{key}={shown(reference)} lacks weights of its own config: {some(missing)}")
+    return net
 
 
 def _layers(net: nn.Module, depth: int) -> tuple[str, nn.ModuleList]:
