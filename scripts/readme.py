@@ -5,7 +5,7 @@
 
 Generated are the table of methods in configs/method/README.md, the rows of configs/study/zoo/digits.yaml, the demo's
 table in README.md, the line of imports in each room's README.md, the picture of the rooms in .github/rooms.svg, and the
-index of claims with their verdicts in outputs/tables/README.md.
+index of claims with their verdicts in outputs/tables/README.md, with a page for each paper in outputs/tables/papers.
 """
 
 import re
@@ -20,7 +20,9 @@ import yaml
 
 from kdx.commands.catalogue import front_matter, methods_markdown
 from kdx.config.layout import config_dir, config_file, options
+from kdx.report.papers import papers
 from kdx.tables.claims.index import index
+from kdx.tables.claims.pages import markdown, page_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "outputs" / "tables"
@@ -133,7 +135,12 @@ def generated() -> Iterator[tuple[Path, str]]:
         path = ROOT / "kdx" / room / "README.md"
         yield path, with_part(path.read_text(), "imports", may_import(room))
     yield ROOT / ".github" / "rooms.svg", picture()
-    yield TABLES / "README.md", index(studies(), TABLES)
+    listed, nodes = papers()
+    every = {f"papers/{name}.md": page_of(paper, nodes, TABLES) for name, paper in listed.items()}
+    pages = {path: page for path, page in every.items() if page.sections}
+    yield TABLES / "README.md", index(studies(), TABLES, {path: page.paper.title for path, page in pages.items()})
+    for path, page in pages.items():
+        yield TABLES / path, markdown(page, TABLES / "papers")
 
 
 def studies() -> dict[str, dict]:
@@ -155,4 +162,5 @@ if __name__ == "__main__":
     if "--demo" in sys.argv[1:]:
         run_demo()
     for path, text in generated():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

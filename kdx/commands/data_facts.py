@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdx.commands.data_picture import draw
 from kdx.commands.data_text import lengths, samples
-from kdx.core.spec import Images
+from kdx.core.spec import Images, Tokens
 from kdx.data.content import UNREADABLE, digest, inputs, is_known, is_repeated
 from kdx.data.dataset import Dataset, WithClasses
 from kdx.data.scenes import SceneDataset
@@ -53,7 +53,8 @@ def describe(dataset: Dataset, folder: Path) -> Iterator[str]:
     """
     train, test, val = dataset.pools()
     shape, task = "x".join(map(str, dataset.inputs.shape)), dataset.task
-    yield f"{dataset.name}: {task.num_outputs} {task.kind}, inputs {shape}"
+    what = f"texts of up to {shape} tokens" if isinstance(dataset.inputs, Tokens) else f"inputs {shape}"
+    yield f"{dataset.name}: {task.num_outputs} {task.kind}, {what}"
     parts = []
     for name, data in (("training", train), ("validation", val), ("test", test)):
         if data is not None:

@@ -23,7 +23,7 @@ fresh=true trains everything again. A failed run stops no other.
   scale=smoke            a preset of a table: smoke (a short test), cpu (a part of the table), paper (as published)
   overrides=["dataset.root=/data","teacher.checkpoint=net.pt"]     overrides of every run
   seeds=auto seeds.max=10 seeds.width=0.2    seeds until each difference to the baseline is decided
-  rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run
+  rows=[KD,DKD] columns=[resnet56-*]         the part of a table to run; of study=papers/all, rows=[kdvr] is a paper
 
 studies: {studies}
 """

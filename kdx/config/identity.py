@@ -65,10 +65,12 @@ REPEATED = ("teacher.recipe",)
 NEUTRAL = {
     "dataset.max_examples": None,
     "dataset.drop_duplicates": False,
+    "dataset.fraction_order": "rest",
     "dataset.label_noise": 0.0,
     "dataset.label_noise_seed": 0,
     "augmentation.repeats": 1,
     "student.checkpoint_share": 1.0,
+    "transfer.rest_class": True,
 }
 # Seeds distinguish repetitions of one experiment.
 SEEDS = ("seed", "data_seed")

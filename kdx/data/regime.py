@@ -9,13 +9,25 @@ from torch import Tensor
 from kdx.core.seed import generator
 from kdx.data.sets import DataError, ExampleSet
 
+Within = tuple[Tensor, int]  # positions of examples in a larger set, int64 [N], and its size
 
-def class_ranks(labels: Tensor, seed: int, purpose: str) -> Tensor:
+
+def class_ranks(labels: Tensor, seed: int, purpose: str, within: Within | None = None) -> Tensor:
     """A random rank of each example within its class, from 0, int64 [N].
 
     The examples whose rank is below a bound form balanced subsets, nested for growing bounds.
+
+    Args:
+        labels: Class of each example, int64 [N].
+        seed: Seed of the order.
+        purpose: Name of its random stream.
+        within: The larger set whose order the examples follow; None draws an order of these examples.
     """
-    order = torch.randperm(len(labels), generator=generator(seed, purpose))
+    positions, size = (torch.arange(len(labels)), len(labels)) if within is None else within
+    drawn = torch.randperm(size, generator=generator(seed, purpose))
+    place = torch.empty_like(drawn)
+    place[drawn] = torch.arange(size)
+    order = place[positions].argsort()
     order = order[labels[order].argsort(stable=True)]
     counts = labels.bincount()
     starts = counts.cumsum(0) - counts
@@ -24,11 +36,15 @@ def class_ranks(labels: Tensor, seed: int, purpose: str) -> Tensor:
     return ranks
 
 
-def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tensor:
+def stratified(labels: Tensor, fraction: float, seed: int, purpose: str, within: Within | None = None) -> Tensor:
     """Mask of a class-balanced share, bool [N].
 
     The share has `fraction` of all examples, rounded, and the same fraction of each class to within one example. For
     one seed and purpose, a smaller fraction selects a subset of a larger one.
+
+    Args:
+        labels, seed, purpose, within: As in `class_ranks`.
+        fraction: The share.
 
     Raises:
         DataError: A class would have no example.
@@ -36,7 +52,7 @@ def stratified(labels: Tensor, fraction: float, seed: int, purpose: str) -> Tens
     counts = labels.bincount()
     # each class is spread evenly over [0, 1), so that any prefix takes equal shares of the classes; the label breaks
     # ties
-    place = (class_ranks(labels, seed, purpose).double() + 0.5) / counts[labels] + labels * 1e-12
+    place = (class_ranks(labels, seed, purpose, within).double() + 0.5) / counts[labels] + labels * 1e-12
     chosen = place.argsort(stable=True)[: math.floor(fraction * len(labels) + 0.5 + 1e-9)]
     mask = torch.zeros(len(labels), dtype=torch.bool)
     mask[chosen] = True

@@ -157,6 +157,12 @@ def _orphaned(team: Team, failed: Mapping[Path, str]) -> dict[Path, str]:
     return {task.folder: f"its teacher failed: {reasons[0]}" for task in team} if reasons else {}
 
 
+def _failed_elsewhere(team: Team, told: set[Path]) -> dict[Path, str]:
+    """Why runs failed in another process that this one waited for, by directory; they are not tried again."""
+    waited = [task for task in team if task.folder in told and not task.config.fresh and not is_locked(task.folder)]
+    return {task.folder: report_failure(task, error) for task in waited if (error := failure(task.folder))}
+
+
 def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
     failed, count, begun = dict(before), sum(map(len, todo)), 0
     told: set[Path] = set()
@@ -168,6 +174,10 @@ def _in_turn(todo: list[Team], before: Mapping[Path, str]) -> dict[Path, str]:
             continue
         if any(other.folder in team[0].teachers for later in todo for other in later):
             todo.append(team)
+            continue
+        failed |= _failed_elsewhere(team, told)
+        team = [task for task in team if task.folder not in failed]
+        if not team:
             continue
         if not any(task.folder in told for task in team):
             announce(team, begun, count)
@@ -206,10 +216,14 @@ def _in_parallel(todo: list[Team], before: Mapping[Path, str], jobs: int) -> dic
                 elif (
                     not workers.full and team[0].teachers.isdisjoint(pending) and resting.get(team[0].folder, 0) <= now
                 ):
+                    failed |= _failed_elsewhere(team, told)
+                    todo.remove(team)
+                    team = [task for task in team if task.folder not in failed]
+                    if not team:
+                        continue
                     if not any(task.folder in told for task in team):
                         announce(team, begun, count)
                         begun += len(team)
-                    todo.remove(team)
                     workers.start(team)
             for team, reasons in workers.ended():
                 busy = [task for task in team if reasons.get(task.folder) == BUSY]

@@ -11,7 +11,8 @@ HELP = """\
 kdx report FOLDER ... [to=FOLDER] [title=TEXT] [predict=true] [pictures=false]
 
 Writes index.html, a self-contained page about all finished runs below the folders, and its figures as PNG
-files.
+files; and papers/NAME.html for each paper of study=papers/all whose tables lie in a folder: its claim, what ran, the
+figures, and the verdicts beside what the paper prints.
 
   to         output folder; default: "report" below the first folder
   title      heading of the page

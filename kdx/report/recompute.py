@@ -1,27 +1,23 @@
 """Recomputed predictions of a finished run that stored none, from its exported student."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from kdx.config.schema import RunConfig, run_config
-from kdx.config.trusted import refusals
-from kdx.config.validate import check
+from kdx.config.schema import RunConfig
 from kdx.core.errors import UserError, reason
 from kdx.core.task import Task
 from kdx.evals.predictions import predictions
 from kdx.models.weight_files import split_name
 from kdx.models.weights import sha256
 from kdx.report.collect import Run
-from kdx.runs.build import build_light, build_loaders, build_student, build_teacher, untrained
+from kdx.runs.build import build_light, build_loaders, build_student, build_teacher
 from kdx.runs.ensemble_config import each_teacher, ensemble
-from kdx.runs.folder import CONFIG, PREDICTIONS, STUDENT
+from kdx.runs.folder import PREDICTIONS, STUDENT
 from kdx.runs.results import save_predictions
-
-BUILT = ("dataset", "transfer", "augmentation", "trainer", "optimizer", "schedule", "logger")
+from kdx.runs.use.stored import as_data
 
 
 def fill_predictions(runs: Sequence[Run]) -> list[str]:
@@ -46,7 +42,8 @@ def recompute(run: Run) -> str | None:
     Raises:
         UserError: The data or the student's weights are missing, or the config names what must not be built.
     """
-    folder, config = run.result.folder, as_data(run)
+    folder = run.result.folder
+    config = as_data(folder, run.config)
     light = build_light(config)
     task = light.transfer.task(light.dataset.task)
     models: dict[str, nn.Module] = {"student": build_student(config, run.result.student).eval()}
@@ -62,34 +59,6 @@ def recompute(run: Run) -> str | None:
     loaders = build_loaders(config, light)
     save_predictions(folder, predictions(models, loaders.evals["test"], light.device, task))
     return missing
-
-
-def as_data(run: Run) -> RunConfig:
-    """The config of a run from an unknown source, without anything that downloads or writes outside its folder.
-
-    Raises:
-        UserError: The config names a class that must not be built (`kdx.config.trusted`), or a part refuses its values.
-    """
-    path, config = run.result.folder / CONFIG, deepcopy(run.config)
-    problems = refusals(config)
-    if not problems:
-        for key in BUILT:
-            problems += check(config[key], key)
-        for role in ("student", "teacher"):
-            if config[role] is not None and config[role]["net"]:
-                problems += check(config[role]["net"], f"{role}.net")
-    if problems:
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise UserError(f"{path}: {problems[0]}{more}")
-    config["student"]["net"] = untrained(config["student"]["net"])
-    for dataset in (config["dataset"], (config["transfer"].get("unlabelled") or {}).get("dataset")):
-        if isinstance(dataset, dict):
-            dataset |= {key: False for key in ("download",) if key in dataset}
-            dataset |= {key: str(run.result.folder.parent / ".shards") for key in ("index",) if key in dataset}
-    try:
-        return run_config(config)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: this version cannot read it: {error}") from None
 
 
 def _teacher(run: Run, config: RunConfig, task: Task) -> nn.Module | None:

@@ -7,11 +7,12 @@ from kdx.report.collect import collect
 from kdx.report.figures import draw_figures
 from kdx.report.groups import group_runs
 from kdx.report.page import page
+from kdx.report.papers import write_papers
 from kdx.report.payload import curves_of, payload, predictions_of
 
 
 def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool, pictures: bool) -> list[str]:
-    """Write `index.html` and the figures as PNG files.
+    """Write `index.html`, the figures as PNG files, and a page for each paper whose tables lie in the directories.
 
     Args:
         places: Directories with runs.
@@ -38,11 +39,15 @@ def write_report(places: Sequence[Path], folder: Path, title: str, predict: bool
     notes += damaged
     found.problems.extend(damaged)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index.html").write_text(page(payload(found, grouped, training, predicted, title)), encoding="utf-8")
+    written = write_papers(places, folder)
+    contents = payload(found, grouped, training, predicted, title)
+    (folder / "index.html").write_text(page(contents, written), encoding="utf-8")
     if pictures:
         draw_figures(grouped, training, predicted, folder)
     runs = sum(len(group.runs) for group in grouped.groups)
     left_out = {"unfinished": len(found.unfinished), "that another repeats": len(found.runs) - runs}
     told = "".join(f", {n} {which} left out" for which, n in left_out.items() if n)
+    if written:
+        notes.append(f"{len(written)} pages of papers in {folder / 'papers'}")
     notes.append(f"{runs} runs in {len(grouped.groups)} groups{told}")
     return notes

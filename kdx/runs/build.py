@@ -34,6 +34,7 @@ from kdx.runs.checks.notices import notices
 
 # Keys of a config whose objects need neither data nor weights
 LIGHT = ("trainer", "optimizer", "schedule", "augmentation", "dataset", "transfer", "logger")
+OF_DATA = ("augmentation", "dataset", "transfer")  # of these, those that fused runs have in common
 UNTRAINED = {"pretrained": False, "weights": None}
 
 
@@ -68,12 +69,13 @@ class Light:
     logger: Any
 
 
-def build_light(config: RunConfig, trainer: Sequence[str] = ()) -> Light:
+def build_light(config: RunConfig, trainer: Sequence[str] = (), like: Light | None = None) -> Light:
     """Build the parts that need neither data nor weights.
 
     Args:
         config: Of a run.
         trainer: What is known to be wrong with `config.trainer`, which is then not built.
+        like: Parts of a run with the same data, augmentation and transfer set, which both share; None builds them.
 
     Raises:
         ConfigError: A line for each part whose values contradict each other.
@@ -82,6 +84,9 @@ def build_light(config: RunConfig, trainer: Sequence[str] = ()) -> Light:
     problems = list(trainer)
     for part in LIGHT:
         if part == "trainer" and trainer:
+            continue
+        if like is not None and part in OF_DATA:
+            built[part] = getattr(like, part)
             continue
         try:
             built[part] = make(getattr(config, part))
@@ -148,7 +153,7 @@ def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
         _load(net, weights)
         if fresh is not None:
             load_state(net, between(fresh, plain(net).state_dict(), config.student.checkpoint_share), str(weights))
-    return specialised(net, config.transfer["special_classes"])
+    return specialised(net, make(config.transfer).outputs)
 
 
 def _load(net: nn.Module, weights: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from kdx.core.errors import DamagedError, reason
 from kdx.core.files import atomic_write
-from kdx.runs.folder import CONFIG, DONE, PREDICTIONS, RECORD, RESULT
+from kdx.runs.folder import CONFIG, DONE, PREDICTIONS, RECORD, RESULT, SELECTED_STUDENT, STUDENT
 
-CHECKED = (CONFIG, RECORD, RESULT, PREDICTIONS)  # the exported student has its checksum in the result
+CHECKED = (CONFIG, RECORD, RESULT, PREDICTIONS, STUDENT, SELECTED_STUDENT)
 
 
 def write_checksums(folder: Path) -> None:

@@ -14,8 +14,9 @@ from kdx.data.loaders import Loaders
 from kdx.data.on_device import device_loader
 from kdx.data.shared_loader import SharedLoader
 from kdx.models.teachers.shared_outputs import SharedOutputs
+from kdx.runs.build import Light, build_light
 from kdx.runs.lanes import Lanes, OneLane
-from kdx.runs.teacher import Teacher
+from kdx.runs.teacher import Teacher, Weights
 
 # Keys of the trainer in which fused runs may differ: none changes the data or the machine's settings
 OWN = ("duration", "schedule_epochs", "precision", "compile", "ema", "log_steps", "checkpoint_seconds")
@@ -45,8 +46,16 @@ class FusedRuns:
         self.size, self.lanes = size, lanes or OneLane()
         self.fingerprints: dict[str, Any] = {}  # of data sets, see `kdx.runs.reuse.record.sources`
         self._answers = SharedOutputs(self.lanes.shared)
+        self._light: Light | None = None
         self._loaders: Callable[[], Loaders] | None = None
+        self._weights: Callable[[], Weights] | None = None
         self._teacher: Callable[[], Teacher] | None = None
+
+    def light(self, config: RunConfig) -> Light:
+        """The light parts of a run; those of the data are shared."""
+        own = build_light(config, like=self._light)
+        self._light = own if self.size > 1 else None
+        return own
 
     def loaders(self, make: Callable[[], Loaders], device: torch.device) -> Loaders:
         """Loaders with training batches on the device; each batch is read once for all runs."""
@@ -69,6 +78,14 @@ class FusedRuns:
         if self._loaders is None:
             self._loaders = _once(shared)
         return self._loaders()
+
+    def weights(self, find: Callable[[], Weights]) -> Weights:
+        """Files of the teacher's weights, looked up once."""
+        if self.size == 1:
+            return find()
+        if self._weights is None:
+            self._weights = _once(find)
+        return self._weights()
 
     def teacher(self, make: Callable[[], Teacher]) -> Teacher:
         """The teacher; it computes each batch once for all runs."""

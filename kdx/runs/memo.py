@@ -26,6 +26,7 @@ from kdx.runs.reuse.record import Known
 CHOICE = (
     "fraction",
     "fraction_seed",
+    "fraction_order",
     "val_fraction",
     "val_seed",
     "train_subset",

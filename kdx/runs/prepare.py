@@ -22,7 +22,7 @@ from kdx.runs.fill import fill_average, fill_checksums, fill_folders, fill_image
 
 # Keys of the data set that a teacher's own training does not share: they limit the student's training set. The
 # validation split is shared: examples that select a student must be unseen by its teacher, too.
-REGIME = ("fraction", "fraction_seed", "train_subset", "max_examples")
+REGIME = ("fraction", "fraction_seed", "fraction_order", "train_subset", "max_examples")
 # Groups whose option a teacher's own training takes from the run that needs it
 SHARED_CHOICES = ("dataset", "recipe", "trainer", "debug")
 # Keys of the trainer that depend on the machine, the same for both

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf._utils import OmegaConfDumper
 
 from kdx.core.errors import DamagedError, UserError, reason
 from kdx.core.files import atomic_write
@@ -64,9 +65,16 @@ def write_json(path: Path, data: Any) -> None:
     _write(path, json.dumps(data, indent=2) + "\n")
 
 
+class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # pyright: ignore[reportGeneralTypeIssues]
+    """OmegaConf's quotes, by libyaml where PyYAML has it: ten times as fast, a tenth of the start of a short run."""
+
+
+_Dumper.add_representer(str, OmegaConfDumper.str_representer)
+
+
 def write_yaml(path: Path, data: Any) -> None:
-    """Write a YAML file atomically."""
-    _write(path, OmegaConf.to_yaml(OmegaConf.create(data)))
+    """Write plain values as a YAML file, atomically, in the form of `OmegaConf.to_yaml`."""
+    _write(path, yaml.dump(data, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False))
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,7 +26,6 @@ from kdx.models.teachers.sharded import shard
 from kdx.runs import signals
 from kdx.runs.build import (
     Light,
-    build_light,
     build_loaders,
     build_method,
     start_student,
@@ -105,7 +104,7 @@ def in_steps(config: RunConfig, fused: FusedRuns, views: Views = no_views, light
         # a new attempt starts: the run counts as running, not as failed
         run_on_leader(lambda: (folder / ERROR).unlink(missing_ok=True))
         try:
-            return (yield from _train(config, folder, fused, views, light or build_light(config), facts))
+            return (yield from _train(config, folder, fused, views, light or fused.light(config), facts))
         except StoppedError:
             raise
         except KeyboardInterrupt as error:
@@ -124,7 +123,7 @@ def _train(config: RunConfig, folder: Path, fused: FusedRuns, views: Views, ligh
     loaders = leader_first(lambda: fused.loaders(lambda: build_loaders(config, light), light.device))
     run_on_leader(lambda: _examine(config, folder, light, loaders))
     check_last_batch(config, loaders.train, loaders.spec.inputs, light.settings.clock(loaders.train).steps)
-    weights = None if config.teacher is None else find_weights(config, train_teacher)
+    weights = None if config.teacher is None else fused.weights(lambda: find_weights(config, train_teacher))
     run_on_leader(lambda: _begin(config, folder, facts))
     set_up_torch(light)  # after the teacher's own training, which has its own settings
     teacher = None

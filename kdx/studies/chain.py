@@ -88,10 +88,7 @@ class Chain:
             A line for each failure.
         """
         if options.scale is not None:
-            scale = chosen(self.scales, options.scale)
-            place, own = f"{self.name}/{options.scale}", scale.applied(self.links)
-            scaled = replace(self, name=place, seeds=scale.seeds, links=own, scales={}, claims={})
-            return scaled.execute(paths, replace(options, scale=None))
+            return self._at(options.scale).execute(paths, replace(options, scale=None))
         place = options.place(paths)
         shown = select(options.rows, list(self._table.rows), "rows")
         wanted = self._links.with_needs(shown)
@@ -108,6 +105,19 @@ class Chain:
         seeds = {label: list(self.seeds) for label in shown}
         self._table.present(results, told, paths, options, source, seeds, None)
         return lines
+
+    def finished(self, paths: Mapping[str, str], options: Options) -> tuple[int, int]:
+        """Number of finished runs, and of all runs."""
+        if options.scale is not None:
+            return self._at(options.scale).finished(paths, replace(options, scale=None))
+        shown = select(options.rows, list(self._table.rows), "rows")
+        return self._links.finished(self._links.with_needs(shown), options.place(paths), options)
+
+    def _at(self, name: str) -> "Chain":
+        """The study at a scale."""
+        scale = chosen(self.scales, name)
+        own = scale.applied(self.links)
+        return replace(self, name=f"{self.name}/{name}", seeds=scale.seeds, links=own, scales={}, claims={})
 
     def check(self, labels: Sequence[str], overrides: Sequence[str]) -> None:
         """Raise ConfigError where the overrides of a link make no valid config."""

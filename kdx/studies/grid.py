@@ -98,6 +98,13 @@ class Grid:
         grid = self if options.scale is None else self._at(options.scale)
         return grid._execute(paths, replace(options, scale=None), notes)
 
+    def finished(self, paths: Mapping[str, str], options: Options) -> tuple[int, int]:
+        """Number of finished runs, and of all runs, of the seeds that are listed."""
+        grid = self if options.scale is None else self._at(options.scale)
+        keys = [(row, seed) for row in select(options.rows, list(grid.rows), "rows") for seed in grid.seeds]
+        found, _ = grid._run(keys, {}, options.place(paths), replace(options, scale=None, only="render"))
+        return len(found), len(keys)
+
     def _at(self, name: str) -> "Grid":
         """The study at a scale."""
         scale = chosen(self.scales, name)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.schema import RunConfig
@@ -131,6 +131,11 @@ class Links:
             made += [Made(name, places[name][0], recipes[name], result) for name, result in run[0].items()]
             lines += map(str, run[1])
         return found, made, lines
+
+    def finished(self, labels: Sequence[str], place: Sequence[str], options: Options) -> tuple[int, int]:
+        """Number of finished runs, and of all runs; the arguments as in `run`."""
+        found, _, _ = self.run(labels, place, replace(options, only="render"))
+        return len(found), len(labels) * len(self.seeds)
 
     def _filled(self, label: str, seed: int, folders: Mapping[str, str] | None) -> list[str]:
         """A run's overrides. Without folders, weights of other runs become ones that are trained or not given."""

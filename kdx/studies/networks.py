@@ -1,7 +1,7 @@
 """A study that compares trained networks by a measurement."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from kdx.runs.prepare import prepare
 from kdx.studies.links import Links
 from kdx.studies.measures.base import Drawn, Measurement
 from kdx.studies.options import Options
+from kdx.studies.scales import Preset, chosen, latest, presets
 from kdx.studies.trained import Evaluation
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.footnotes import footnotes
@@ -27,7 +28,7 @@ from kdx.tables.table import Table
 Scores = Mapping[str, Mapping[str, float]]  # a number by row and column
 
 # keys of a data set that choose training examples and leave the test set alone
-TRAINING = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset")
+TRAINING = ("fraction", "fraction_seed", "fraction_order", "val_fraction", "val_seed", "train_subset")
 PLACES = ("root", "index", "download", "verify")
 
 
@@ -52,12 +53,13 @@ class Networks:
             the same.
         starts: Networks that also take part with the weights that their training started from, as "NAME at start".
         claims: Claims about the table, see `kdx.tables.claims`.
+        scales: As in `Grid`; of a preset's overrides, those of the data set count for `examples` too.
 
     Raises:
         UserError: Fewer than one seed or two networks, or see `Links`.
     """
 
-    accepts: ClassVar[frozenset[str]] = frozenset()
+    accepts: ClassVar[frozenset[str]] = frozenset({"scale"})
 
     name: str
     title: str
@@ -69,9 +71,11 @@ class Networks:
     examples: Sequence[str] | None = None
     starts: Sequence[str] = ()
     claims: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[str, Preset] = field(default_factory=dict)
     _links: Links = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "scales", presets(self.scales))
         if not self.seeds or len(self.networks) < 2:
             raise UserError("study.networks: a comparison needs at least one seed and two networks")
         links = Links(key="study.networks", overrides=self.overrides, seeds=self.seeds, links=self.networks)
@@ -85,6 +89,8 @@ class Networks:
 
         See `Study.execute`.
         """
+        if options.scale is not None:
+            return self._at(options.scale).execute(paths, replace(options, scale=None))
         place = options.place(paths)
         self.check([*place, *options.overrides])
         found, made, lines = self._links.run(list(self.networks), place, options)
@@ -115,6 +121,26 @@ class Networks:
         publish(table, paths, self.name, Source(type(self).__name__, "last", made), claims=self.claims)
         return lines
 
+    def finished(self, paths: Mapping[str, str], options: Options) -> tuple[int, int]:
+        """Number of finished runs, and of all runs."""
+        if options.scale is not None:
+            return self._at(options.scale).finished(paths, replace(options, scale=None))
+        return self._links.finished(list(self.networks), options.place(paths), options)
+
+    def _at(self, name: str) -> "Networks":
+        """The study at a scale."""
+        scale = chosen(self.scales, name)
+        data = [o for o in scale.overrides if o.lstrip("+~").startswith("dataset")]
+        return replace(
+            self,
+            name=f"{self.name}/{name}",
+            seeds=scale.seeds,
+            networks=scale.applied(self.networks),
+            examples=None if self.examples is None else [*self.examples, *data],
+            scales={},
+            claims={},
+        )
+
     def check(self, overrides: Sequence[str]) -> None:
         """Raise ConfigError where the overrides of a network make no valid config."""
         self._links.check(list(self.networks), overrides)
@@ -124,7 +150,8 @@ class Networks:
         if self.examples is None:
             self._must_share_data(configs)
             return next(iter(configs.values()))
-        return prepare(compose([*place, *self.overrides, "method=supervised", *self.examples, *options.overrides]))
+        own = latest([*self.overrides, "method=supervised", *self.examples, *options.overrides])
+        return prepare(compose([*place, *own]))
 
     def _must_share_data(self, configs: Mapping[str, RunConfig]) -> None:
         def facts(config: RunConfig) -> Node:

@@ -9,6 +9,7 @@ from kdx.config.layout import options as known
 from kdx.core.errors import UserError
 from kdx.core.files import below
 from kdx.pool.pool import look_up
+from kdx.runs.export import folder_of
 from kdx.runs.results import Protocol
 from kdx.studies.config_cache import ConfigCache
 from kdx.studies.options import Options, changing, select
@@ -18,7 +19,7 @@ from kdx.studies.table_runs import Place, TableRuns
 from kdx.tables.claims.judge import judge as judge_claims
 from kdx.tables.claims.read import check_places, read
 from kdx.tables.claims.write import section
-from kdx.tables.curves import Curves, draw_curves
+from kdx.tables.curves import Curves, draw_cells, draw_curves
 from kdx.tables.manifest import SUFFIX, Made
 from kdx.tables.paper_cells import Measure, Printed, Reported, Sheet, Unit
 from kdx.tables.publish import Source, write_manifest
@@ -51,7 +52,7 @@ class PaperTable:
         reported: Published numbers by a short name of their source.
         notes: Further notes below the table.
         claims: Claims about the table, see `kdx.tables.claims`.
-        curves: The table as a picture; None for none.
+        curves: The table as curves over numbers of its columns; None for a panel per column, of a table that has few.
     """
 
     accepts: ClassVar[frozenset[str]] = frozenset({"scale", "rows", "columns"})
@@ -144,22 +145,12 @@ class PaperTable:
 
     def execute(self, paths: Mapping[str, str], options: Options) -> list[str]:
         """Run the missing cells and write the table as Markdown, LaTeX and CSV. See `Study.execute`."""
-        name = next(iter(self.scales)) if options.scale is None else options.scale
-        scale = chosen(self.scales, name)
-        if stray := changing(options.overrides):
-            raise UserError(
-                f"overrides={stray[0]}: a table runs what its file says; overrides only set paths, devices and so on"
-            )
+        name, runs = self._composed(paths, options)
+        scale = self.scales[name]
         rows, columns = (
             select(options.rows, list(self.rows), "rows"),
             select(options.columns, list(self.columns), "columns"),
         )
-        place = options.place(paths)
-        runs = TableRuns(ConfigCache(Path(paths["outputs"]) / "studies" / "composed.json"))
-        for row in self.rows:
-            for column in self.columns:
-                runs.add((row, column), self.recipe(row, column, scale, options.overrides), place, scale.seeds)
-        runs.cache.save()
         wanted = {
             label: config
             for (place_, _), (label, config) in runs.configs.items()
@@ -180,6 +171,27 @@ class PaperTable:
         self._write(sheet, below(Path(paths["outputs"]) / "tables", self.name, "study.name"), name, paths, source)
         return [*runs.problems, *map(str, failures)]
 
+    def finished(self, paths: Mapping[str, str], options: Options) -> tuple[int, int]:
+        """Number of finished runs, and of all runs, of the scale."""
+        configs = [config for _, config in self._composed(paths, options)[1].configs.values()]
+        folders = {str(folder_of(config)): config for config in configs}  # cells may share a run
+        return len(look_up(folders)[0]), len(folders)
+
+    def _composed(self, paths: Mapping[str, str], options: Options) -> tuple[str, TableRuns]:
+        """The name of the scale, and the configs of its cells."""
+        name = next(iter(self.scales)) if options.scale is None else options.scale
+        scale, place = chosen(self.scales, name), options.place(paths)
+        if stray := changing(options.overrides):
+            raise UserError(
+                f"overrides={stray[0]}: a table runs what its file says; overrides only set paths, devices and so on"
+            )
+        runs = TableRuns(ConfigCache(Path(paths["outputs"]) / "studies" / "composed.json"))
+        for row in self.rows:
+            for column in self.columns:
+                runs.add((row, column), self.recipe(row, column, scale, options.overrides), place, scale.seeds)
+        runs.cache.save()
+        return name, runs
+
     def _overrides(self, place: Place, scale: Preset, options: Options) -> list[str]:
         found = self.recipe(*place, scale, options.overrides)
         return found if isinstance(found, list) else []
@@ -197,6 +209,8 @@ class PaperTable:
             names.append(f"{scale}.{SUFFIX}")
         if self.curves is not None:
             draw_curves(sheet, self.curves, folder / f"{scale}.png")
+        else:
+            draw_cells(sheet, folder / f"{scale}.png")
         print(text(sheet) + judged)
         print(f"\n{folder}/{', '.join(names)}")
 

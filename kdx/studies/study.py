@@ -52,6 +52,19 @@ def run_missing(configs: Mapping[str, RunConfig], options: Options) -> tuple[dic
     return run_all(configs, options.jobs, options.retry, options.together)
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """A study that counts its finished runs without running anything."""
+
+    def finished(self, paths: Mapping[str, str], options: Options) -> tuple[int, int]:
+        """Number of finished runs, and of all runs.
+
+        Args:
+            paths, options: As in `Study.execute`.
+        """
+        ...
+
+
 def check_study(study: object, options: Options) -> Study:
     """The study itself, if it is one and applies every option that is set.
 

@@ -1,4 +1,4 @@
-"""A reproduced table as curves: a row's numbers over a number of each column."""
+"""A reproduced table as a picture: curves over a number of each column, or a panel per column."""
 
 import math
 from collections.abc import Mapping
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdx.core.errors import UserError
-from kdx.tables.paper_cells import Sheet
-from kdx.tables.picture import BAND, INK
+from kdx.core.metric import Catalogue, Metric
+from kdx.tables.paper_cells import UNITS, Sheet
+from kdx.tables.picture import BAND, INK, draw
 from kdx.tables.statistics import Summary
+from kdx.tables.table import Table
 
 MARKS = "osD^vPX*"
+PANELS = 8  # columns of a picture at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,33 @@ def points(sheet: Sheet, curves: Curves) -> dict[str, list[tuple[float, float, f
     return found
 
 
+def singles(sheet: Sheet, curves: Curves, row: str) -> tuple[list[float], list[float]]:
+    """Places and numbers of the single runs of a row that the picture can show."""
+    found = [
+        (float(at), value)
+        for column, at in curves.x.items()
+        for value in sheet.values[row][column].values()
+        if not curves.log or value > 0
+    ]
+    return [at for at, _ in found], [value for _, value in found]
+
+
+def draw_cells(sheet: Sheet, path: Path) -> None:
+    """Draw a panel per column as a PNG; nothing for more than `PANELS` columns, or where no cell has runs."""
+    values = {row: {c: numbers for c, numbers in of.items() if numbers} for row, of in sheet.values.items()}
+    values = {row: of for row, of in values.items() if of}
+    if not values or len(sheet.columns) > PANELS:
+        return
+    columns = [column for column in sheet.columns if any(column in of for of in values.values())]
+    units = {column: UNITS[sheet.cells[column][0].unit] for column in columns}
+    # the numbers have their unit already, which a metric with the unit "%" would give them again
+    shown = [Metric(name=column, label=f"{column}, {unit}" if unit else column) for column, unit in units.items()]
+    wanted = max(cell.wanted for of in sheet.cells.values() for cell in of)
+    draw(Table.of(sheet.title, columns, values, wanted, (), Catalogue(shown)), path, first=None)
+
+
 def draw_curves(sheet: Sheet, curves: Curves, path: Path) -> None:
-    """Draw means with their standard deviations over the seeds as a PNG; nothing where no cell has runs."""
+    """Draw means with their standard deviations over the seeds, and single runs, as a PNG; nothing without runs."""
     lines = points(sheet, curves)
     if not lines:
         return
@@ -67,7 +95,10 @@ def draw_curves(sheet: Sheet, curves: Curves, path: Path) -> None:
         # a bar that reaches below 0 has no place on a logarithmic axis
         low = [min(s, 0.9 * v) if curves.log else s for v, s in zip(y, spread, strict=True)]
         style = "--" if i % 2 else "-"
-        axis.errorbar(x, y, yerr=[low, spread], fmt=MARKS[i % len(MARKS)] + style, capsize=3, markersize=5, label=row)
+        bars = axis.errorbar(
+            x, y, yerr=[low, spread], fmt=MARKS[i % len(MARKS)] + style, capsize=3, markersize=5, label=row
+        )
+        axis.plot(*singles(sheet, curves, row), ".", color=bars[0].get_color(), markersize=4, alpha=0.45)
     if curves.log:
         axis.set_yscale("log")
     axis.set_xlabel(curves.x_label, color=INK)
@@ -79,7 +110,7 @@ def draw_curves(sheet: Sheet, curves: Curves, path: Path) -> None:
         axis.spines[side].set_visible(False)
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     counts = sorted({len(of) for by in sheet.values.values() for of in by.values() if of})
-    note = f"mean ± standard deviation over n = {', '.join(map(str, counts))} seeds"
+    note = f"mean ± standard deviation over n = {', '.join(map(str, counts))} seeds; small dots: single runs"
     figure.text(0.01, 0.01, note, fontsize=8, color=INK)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, dpi=150)

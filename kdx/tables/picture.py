@@ -8,6 +8,7 @@ from kdx.tables.table import Table
 
 INK, MUTED, ACCENT, BAND = "#1f2933", "#9aa5b1", "#2a6f97", "#d9e2ec"
 PANEL = 2.05  # width of a panel in inches; five fit a README at about their own size
+LEAST = 40  # units of the last shown digit that a panel is wide at least
 WRAP = 22  # characters of a panel's title in one line
 
 
@@ -52,6 +53,8 @@ def draw(table: Table, path: Path, first: str | None) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
         axis.tick_params(length=0, labelsize=9, colors=INK)
         axis.margins(x=0.15)
+        axis.ticklabel_format(axis="x", useOffset=False, style="plain")
+        _widened(axis, LEAST * 10.0 ** -table.form(column).digits)
         for side in ("top", "right", "left"):
             axis.spines[side].set_visible(False)
         axis.spines["bottom"].set_color(MUTED)
@@ -64,6 +67,14 @@ def draw(table: Table, path: Path, first: str | None) -> None:
     figure.tight_layout(rect=(0, foot, 1, 0.98), w_pad=1.4)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _widened(axis, least: float) -> None:  # noqa: ANN001
+    """Give an axis at least this width, so that it does not magnify what no digit of the table shows."""
+    low, high = axis.get_xlim()
+    if high - low < least:
+        middle = (low + high) / 2
+        axis.set_xlim(middle - least / 2, middle + least / 2)
 
 
 def _row(axis, table: Table, row: str, column: str, place: int, scale: float) -> None:  # noqa: ANN001
@@ -80,6 +91,9 @@ def _difference(axis, table: Table, row: str, place: int, scale: float) -> None:
     gain = table.gains.get(row)
     if gain is None:
         return
+    own, base = (table.values.get(name or "", {}).get(table.columns[0], {}) for name in (row, table.baseline))
+    each = [(own[seed] - base[seed]) * scale for seed in gain.seeds if seed in own and seed in base]
+    axis.plot(each, [place] * len(each), "|", color=MUTED, markersize=9, zorder=1)
     axis.plot(gain.gain.mean * scale, place, "o", color=ACCENT, markersize=5, zorder=3)
     for interval, line in ((gain.whole, 1.0), (gain.interval, 3.0)):
         if interval is not None and not math.isnan(interval[0]):

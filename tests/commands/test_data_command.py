@@ -116,5 +116,7 @@ def test_hidden_tokens_are_shown_beside_their_texts(capsys, tmp_path):
     given = (f"dataset.tokenizer={tokenizer_folder()}", f"paths.data={tmp_path}", "dataset.folder=mine")
     found = command(capsys, "data", "masked_corpus", *given, "dataset.shortest=5", f"paths.outputs={tmp_path}")
     assert found.code == 0, found.err
-    assert re.search(r"mine: \d+ tokens, inputs 128", found.out) and "training    30 examples" in found.out
+    assert (
+        re.search(r"mine: \d+ tokens, texts of up to 128 tokens", found.out) and "training    30 examples" in found.out
+    )
     assert re.search(r"hides '\S+.*': the film was ", found.out), found.out

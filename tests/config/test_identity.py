@@ -74,6 +74,7 @@ def test_neither_do_whole_nodes_of_this_kind(config, node):
         ("teacher.seed", 9),
         ("teacher.training.optimizer.lr", 9.0),
         ("dataset.fraction", 0.5),
+        ("dataset.fraction_order", "source"),
         ("dataset.mean", [0.4]),
         ("augmentation.flip", 0.1),
         ("optimizer.lr", 9.0),

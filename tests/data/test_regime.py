@@ -35,6 +35,32 @@ def test_fractions_are_nested(val_fraction):
     assert all(small < large for small, large in pairwise(nested))
 
 
+@pytest.mark.parametrize("fraction", [0.02, 0.08, 0.3, 0.7])
+@pytest.mark.parametrize("val_fraction", [0.1, 0.3])
+def test_a_share_in_the_order_of_the_source_is_nested_with_that_without_a_validation_split(fraction, val_fraction):
+    cut = replace(DIGITS, val_fraction=val_fraction, fraction=fraction, fraction_order="source").splits()
+    whole, labels = origins(fraction=fraction), DIGITS.splits().train.labels
+    assert origins(fraction=fraction, fraction_order="source") == whole  # without a validation split, the same draw
+    held, own = set(cut.val.origin.tolist()), set(cut.train.origin.tolist())
+    assert held == set(replace(DIGITS, val_fraction=val_fraction).splits().val.origin.tolist())
+    for label in range(10):
+        ours, theirs = ({i for i in of if labels[i] == label} for of in (own, whole - held))
+        assert ours <= theirs or theirs <= ours
+    assert len(own) == round(fraction * (1000 - len(held)))
+    default = origins(fraction=fraction, val_fraction=val_fraction)
+    assert len(default & whole) < len(own & whole)
+
+
+def test_shares_in_the_order_of_the_source_are_nested_and_balanced():
+    pool = replace(DIGITS, val_fraction=0.25).splits().train.labels.bincount()
+    shares = [replace(DIGITS, val_fraction=0.25, fraction=f, fraction_order="source") for f in (0.05, 0.2, 0.6, 1.0)]
+    found = [share.splits().train for share in shares]
+    for small, large in pairwise(found):
+        assert set(small.origin.tolist()) < set(large.origin.tolist())
+    for share, data in zip(shares, found, strict=True):
+        assert bool(((data.labels.bincount() - share.fraction * pool).abs() < 1).all())
+
+
 @pytest.mark.parametrize("fraction", [0.013, 0.1, 0.25, 0.5, 0.999, 1.0])
 def test_fractions_are_balanced_to_within_one_example(fraction):
     full, part = (replace(DIGITS, fraction=f).splits().train.labels.bincount(minlength=10) for f in (1.0, fraction))

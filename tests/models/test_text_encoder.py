@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from kdx.core.outputs import Outputs
 from kdx.models.text import build
 from kdx.models.text.bag import BagOfWords
 from kdx.models.text.build import transformers_model
+from kdx.models.text.lstm import BiLSTM
 from kdx.models.text.start import right_singular_vectors
 from kdx.models.weights import as_bytes, load_bytes
 
@@ -254,6 +256,39 @@ def test_a_bag_of_words_reads_no_order_and_no_padding(words: str):
     wider = {name: F.pad(t, (0, 4)) for name, t in x.items()}
     for other in (turned, wider):
         assert torch.allclose(net(other).logits, net(x).logits, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_repository_of_the_hub_on_this_machine_is_read_without_a_network(
+    words: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    snapshot = tmp_path / "hub" / "models--some--encoder" / "snapshots" / "0a1b"
+    shutil.copytree(folder, snapshot)
+    ours, theirs = (network("some/encoder", init=name, options={}) for name in ("some/encoder", str(folder)))
+    assert all(t.equal(theirs.encoder.state_dict()[name]) for name, t in ours.encoder.state_dict().items())
+    x = batch()
+    assert torch.equal(ours(x).features["pooled"], theirs(x).features["pooled"])
+    line = r"^init=some/other: no such folder, and the hub .*pip install 'kdx\[text,encoder\]'$"
+    with pytest.raises(UserError, match=line):
+        network(words, init="some/other", options={}, embeddings="random")
+
+
+@torch.no_grad()
+def test_an_lstm_reads_each_text_to_its_own_end_and_in_order(words: str):
+    torch.manual_seed(0)
+    net, x = BiLSTM(8, 5, 3, words).double(), batch((9, 4))
+    out = net(x)
+    assert out.features["pooled"].shape == (2, 10) and net.head.in_features == 10
+    for i, length in enumerate((9, 4)):
+        # the last state of each direction is that of the text alone, without padding
+        states, _ = net.lstm(net.words(x["input_ids"][i, :length])[None])
+        alone = torch.cat([states[0, -1, :5], states[0, 0, 5:]])
+        assert torch.allclose(out.features["pooled"][i], alone, atol=1e-12)
+    turned = {"input_ids": x["input_ids"][:1].flip(1), "attention_mask": x["attention_mask"][:1]}
+    assert not torch.allclose(net(turned).logits[0], out.logits[0], atol=1e-3)
 
 
 @torch.no_grad()

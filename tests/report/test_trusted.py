@@ -12,8 +12,9 @@ from kdx.config.trusted import is_part, refusals
 from kdx.core.errors import UserError
 from kdx.core.files import as_file_name, below
 from kdx.report.collect import read
-from kdx.report.recompute import as_data, recompute
+from kdx.report.recompute import recompute
 from kdx.runs.run import run
+from kdx.runs.use.stored import as_data
 
 TARGETS = """
 os.system os.popen os.remove os.execv os.kill subprocess.run subprocess.Popen subprocess.check_output
@@ -124,7 +125,7 @@ def test_a_computation_neither_downloads_nor_writes_elsewhere(tiny, tmp_path):
     shards = {"_target_": "kdx.data.sources.shards.Shards", "download": True, "index": "/etc"}
     found = replace(found, config={**found.config, "dataset": {**found.config["dataset"], **shards}})
     with pytest.raises(UserError, match="config.yaml: "):  # the other keys do not fit this source
-        as_data(found)
+        as_data(found.result.folder, found.config)
 
 
 def test_aliases_in_a_config_are_refused(capsys, tmp_path, tiny):

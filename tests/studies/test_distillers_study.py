@@ -271,3 +271,38 @@ def test_a_search_killed_twenty_times_has_the_same_history(tmp_path):
     assert len(partial) > 5, "the kills did not come in the middle of the search"
     alone = tmp_path / "alone" / "studies" / "tiny" / "history" / "evolution-0.jsonl"
     assert written.read_bytes() == alone.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_folder_end_with_one_history(tmp_path):
+    """They wait for each other's runs, and one does not try again what the other rejected."""
+    longer = replace(study().searches["evolution"], trainings=24)
+    proxy = [*PROXY, "evals.rejection.least_accuracy=1.2"]
+    whole = study(baselines={}, checked=0, searches={"evolution": longer}, rival="evolution", finalists=[], proxy=proxy)
+
+    def attempt(folder: Path, delay: float) -> int:
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                time.sleep(delay)
+                code = len(whole.execute(paths(folder), study_options(fused_limit=4)))
+            finally:
+                os._exit(code)
+        return child
+
+    def history(folder: Path) -> Path:
+        return folder / "studies" / "tiny" / "history" / "evolution-0.jsonl"
+
+    def weights(folder: Path) -> dict[str, bytes]:
+        return {file.parent.name: file.read_bytes() for file in (folder / "runs").glob("*/student.safetensors")}
+
+    assert os.waitpid(attempt(tmp_path / "alone", 0), 0)[1] == 0
+    states = {trial.state for trial in load(history(tmp_path / "alone"), None).trials}
+    assert {"done", "rejected"} <= states and "failed" not in states
+    for delay in (0.0, 2.0):
+        folder = tmp_path / f"both-{delay}"
+        children = [attempt(folder, 0), attempt(folder, delay)]
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+        assert history(folder).read_bytes() == history(tmp_path / "alone").read_bytes()
+        assert weights(folder) == weights(tmp_path / "alone")

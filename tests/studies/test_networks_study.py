@@ -1,6 +1,7 @@
 """Comparisons of trained networks: measurements against loops over examples, and a study that trains nothing itself."""
 
 import csv
+import json
 import math
 from collections.abc import Iterator
 from itertools import permutations
@@ -143,8 +144,9 @@ def options(**changed: Any) -> Options:
 
 def test_it_asks_for_runs_that_are_missing_and_trains_none_that_are_there(tmp_path, monkeypatch, capsys):
     assert study().execute(paths(tmp_path), options(only="render")) == ["no seed is complete"]
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "runs").exists() and study().finished(paths(tmp_path), options()) == (0, 4)
     assert study().execute(paths(tmp_path), options()) == []
+    assert study().finished(paths(tmp_path), options()) == (4, 4)
     runs = sorted((tmp_path / "runs").iterdir())
     assert len(runs) == 4 and not (tmp_path / "teachers").exists()  # the teacher is one of the networks
     text = (tmp_path / "studies" / "tiny" / "table.csv").read_text()
@@ -223,3 +225,29 @@ def test_networks_are_compared_on_other_examples_and_as_they_started(tmp_path, c
     assert "- examples: dataset.test_size=20 dataset.seed=3" in (folder / "table.md").read_text()
     with pytest.raises(UserError, match=r"study\.starts: there is no link 'two'"):
         study(**{**changed, "starts": ["two"]})
+
+
+def test_a_scale_changes_runs_seeds_and_examples_and_has_a_folder_of_its_own(tmp_path, capsys):
+    seen = Seen()
+    networks = {"one": ["method=supervised"], "other": ["method=supervised", "optimizer.lr=0.01"]}
+    smoke = {
+        "overrides": ["dataset.test_size=30", "dataset.train_size=40"],
+        "seeds": [4],
+        "rows": {"one": ["trainer.duration.steps=1"]},
+    }
+    small = {"networks": networks, "measure": seen, "scales": {"smoke": smoke}}
+    claim = {"left": {"row": "one", "column": "classes"}, "expect": "above", "right": 0, "margin": 0}
+    claims = {"some": {"sentence": "Some.", "printed": None, "unit": "", "requires": [claim]}}
+    made = study(**small, examples=["dataset.test_size=20", "dataset.seed=3"], claims=claims)
+    assert made.execute(paths(tmp_path), options(scale="smoke")) == []
+    assert seen.examples == 30  # the preset's test set, not that of `examples`
+    steps = {}
+    for run in (tmp_path / "runs").iterdir():
+        result = json.loads((run / "result.json").read_text())
+        assert result["seed"] == 4 and result["examples"]["training"] == 40
+        steps[result["steps"]] = run
+    assert set(steps) == {1, 3}
+    table = (tmp_path / "studies" / "tiny" / "smoke" / "table.md").read_text()
+    assert "Claims" not in table  # a claim is about the study's own scale
+    with pytest.raises(UserError, match=r"^scale=big: this study has smoke$"):
+        made.execute(paths(tmp_path), options(scale="big"))

@@ -183,6 +183,7 @@ def test_runs_what_it_says(outputs):
     for place in (("KD", "T4"), ("KD", "T2"), ("alone", "T4")):
         assert found[place]["n"] == "1" and found[place]["hole"] == ""
     assert len(list((outputs / "runs").iterdir())) == 3  # alone is one run in both columns
+    assert table().finished(places(outputs), asked()) == (3, 3)
     assert len(list((outputs / "teachers").iterdir())) == 1
     (teacher,) = (outputs / "teachers").iterdir()
     top1 = json.loads((teacher / "result.json").read_text())["metrics"]["last"]["test/top1"]
@@ -218,6 +219,7 @@ def test_render_runs_nothing_and_shows_holes(tmp_path, monkeypatch):
     monkeypatch.setattr("kdx.pool.pool.run_together", None)
     one = table(columns={"T4": []}, cells={}, reported={})
     assert one.execute(places(tmp_path), asked(only="render", scale="paper")) == []
+    assert one.finished(places(tmp_path), asked(scale="paper")) == (0, 6)
     found = cells(tmp_path, "paper")
     assert found["KD", "T4"]["hole"] == "not run" and not (tmp_path / "runs").exists()
     assert (tmp_path / "tables" / "paper" / "tiny" / "paper.md").read_text().startswith("# Tiny\n")

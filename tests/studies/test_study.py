@@ -21,13 +21,15 @@ from kdx.studies.grid import Grid
 from kdx.studies.networks import Networks
 from kdx.studies.options import NARROWING, Options
 from kdx.studies.paper_table import PaperTable
+from kdx.studies.papers import Papers
 from kdx.studies.ranking import Ranking
 from kdx.studies.specialists import Specialists
 from kdx.studies.study import Study, check_study
 from kdx.tables.sequential import Seeds
 
 # the classes that shipped configs name
-KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clusters, Networks, Ranking, Distillers]
+KINDS: list[type[Study]] = [Grid, Chain, PaperTable, DataFree, Specialists, Clusters, Networks, Ranking]
+KINDS += [Distillers, Papers]
 
 ASKED: dict[str, Any] = {"scale": "cpu", "rows": ["a"], "columns": ["b"], "seeds": Seeds(width=None, max=5, holm=True)}
 

@@ -223,10 +223,12 @@ def test_verdicts_from_the_csv_file_are_those_of_the_values(tmp_path: Path):
     assert not fractions
     node = claim(need(left={"row": "-a, b", "column": "c"}, right={"row": "d", "column": "c"}))
     studies = {
-        "x": {"title": "X", "scales": {"smoke": {}, "cpu": {}}, "claims": {"it": node}},
-        "y": {"title": "Y", "claims": {"it": node}},
-        "z": {"title": "Z"},
+        "x": {"_target_": "a.PaperTable", "title": "X", "scales": {"smoke": {}, "cpu": {}}, "claims": {"it": node}},
+        "y": {"_target_": "a.Grid", "title": "Y", "scales": {"cpu": {}}, "claims": {"it": node}},
+        "z": {"_target_": "a.Grid", "title": "Z"},
     }
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "cpu.csv").write_text(path.read_text())  # a claim of a grid is about the grid, not about a scale
     text = index(studies, tmp_path)
     assert "## [x, scale cpu](x/cpu.md)" in text and "| It is so. | **shown** | 3 | +1.010 [" in text
     assert "In all: 1 shown, 0 not shown, 0 opposite, 0 no verdict." in text

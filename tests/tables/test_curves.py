@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdx.core.errors import UserError
-from kdx.tables.curves import Curves, draw_curves, points
+from kdx.tables.curves import Curves, draw_curves, points, singles
 from kdx.tables.paper_cells import Cell, Sheet
 
 X = {"b": 2.0, "a": 1.0}
@@ -35,6 +35,12 @@ def test_points_are_means_and_deviations_in_the_order_of_x():
 def test_a_logarithmic_axis_leaves_out_what_is_not_positive():
     table = sheet(cell("r", "a", 0.0), cell("r", "b", 2.0), cell("s", "a"), cell("s", "b"))
     assert points(table, curves(log=True)) == {"r": [(2.0, 2.0, 0.0)]}
+
+
+def test_single_runs_stand_at_their_column_and_a_logarithmic_axis_leaves_out_zeros():
+    table = sheet(cell("r", "b", 1.0, 0.0, 4.0), cell("r", "a", 3.0), cell("r", "other", 9.0))
+    assert sorted(zip(*singles(table, curves(), "r"), strict=True)) == [(1.0, 3.0), (2.0, 0.0), (2.0, 1.0), (2.0, 4.0)]
+    assert sorted(zip(*singles(table, curves(log=True), "r"), strict=True)) == [(1.0, 3.0), (2.0, 1.0), (2.0, 4.0)]
 
 
 def test_the_picture_is_written_where_there_are_runs(tmp_path: Path):

@@ -28,7 +28,7 @@ def judged(ours: Mapping[int, float], theirs: Mapping[int, float], paired: bool)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_over_seeds_five_in_a_hundred_pairs_of_equal_methods_differ(n: int):
+def test_over_seeds_five_in_a_hundred_pairs_of_equal_methods_differ_and_two_of_two_seeds(n: int):
     draws, trials = np.random.default_rng(n), 8000
     # accuracies of 94.4 % with 0.53 points over seeds, half of which both sides share
     wrong = 0
@@ -36,7 +36,7 @@ def test_over_seeds_five_in_a_hundred_pairs_of_equal_methods_differ(n: int):
         shared = draws.normal(0.944, 0.0037, n)
         ours, theirs = (discrete(shared + draws.normal(0, 0.0037, n)) for _ in range(2))
         wrong += judged(ours, theirs, True).p < 0.05
-    assert wrong / trials == pytest.approx(0.05, abs=POINT)
+    assert wrong / trials == pytest.approx(0.02 if n == 2 else 0.05, abs=POINT)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
@@ -49,7 +49,7 @@ def test_without_pairs_not_more_than_five_in_a_hundred_differ(n: int):
         wrong += found.p < 0.05
         assert not found.paired
     # Welch's interval of few numbers is on the wide side
-    assert wrong / trials < 0.05 + POINT and (n < 3 or wrong / trials > 0.03)
+    assert wrong / trials < (0.02 if n == 2 else 0.05) + POINT and (n < 3 or wrong / trials > 0.03)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
@@ -60,7 +60,7 @@ def test_coarse_grains_make_no_false_verdicts(n: int):
         # at 99.5 % the runs differ by one or two images
         ours, theirs = (discrete(draws.normal(0.995, 0.0012, n)) for _ in range(2))
         wrong += judged(ours, theirs, True).p < 0.05
-    assert wrong / trials < 0.05 + POINT
+    assert wrong / trials < (0.02 if n == 2 else 0.05) + POINT
 
 
 def answers(draws: np.random.Generator, n: int, shared: np.ndarray, own: float, seed: float) -> dict[int, np.ndarray]:

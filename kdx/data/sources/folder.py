@@ -53,6 +53,10 @@ class ImageFolder(LabelledImages):
             return {}  # loading reports it
         return {str(base): [path for paths in parts for path in paths]}
 
+    def class_names(self) -> list[str]:
+        """Names of the class folders. Raises DataError if the training set is missing."""
+        return _classes(Path(self.root).expanduser() / self.folder / TRAIN, Skipped())
+
     def load(self) -> tuple[ImageSet, ImageSet]:
         base = Path(self.root).expanduser() / self.folder
         if not base.is_dir():

@@ -133,7 +133,17 @@ class _Hashed:
         return isinstance(other, _Hashed) and other.key == self.key
 
 
-REGIME = ("name", "cache", "fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset", "max_examples")
+REGIME = (
+    "name",
+    "cache",
+    "fraction",
+    "fraction_seed",
+    "fraction_order",
+    "val_fraction",
+    "val_seed",
+    "train_subset",
+    "max_examples",
+)
 
 
 def _loaded(own: OpenScenes) -> tuple[SceneSet, SceneSet]:

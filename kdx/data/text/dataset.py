@@ -87,11 +87,12 @@ def as_tokens(
     targets: Targets,
     facts: Tokens,
     words: TokenizerFile,
-    index: str,
+    index: str | None,
     name: str,
 ) -> TokenSet:
-    """A set of texts as token ids, cached in the folder `index`; `name` is for messages."""
-    found = encode(first, second, words, facts.length, Path(index).expanduser(), name)
+    """A set of texts as token ids, cached in the folder `index` if one is given; `name` is for messages."""
+    cache = None if index is None else Path(index).expanduser()
+    found = encode(first, second, words, facts.length, cache, name)
     return TokenSet(found.ids, found.starts, found.lengths, facts, targets, types=found.types)
 
 

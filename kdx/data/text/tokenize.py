@@ -44,7 +44,12 @@ class Encoded:
 
 
 def encode(
-    texts: Sequence[str], second: Sequence[str] | None, tokenizer: TokenizerFile, length: int, cache: Path, name: str
+    texts: Sequence[str],
+    second: Sequence[str] | None,
+    tokenizer: TokenizerFile,
+    length: int,
+    cache: Path | None,
+    name: str,
 ) -> Encoded:
     """Token ids of texts, with the special tokens of the tokenizer; from the cache if it has them.
 
@@ -53,17 +58,20 @@ def encode(
         second: For pairs, the second text of each.
         tokenizer: The tokenizer.
         length: Most tokens of an example; longer ones lose their end.
-        cache: Folder of cached ids.
+        cache: Folder of cached ids; None keeps none.
         name: Name of the texts, for messages.
 
     Raises:
         DataError: The library is missing, or the tokenizer is damaged.
     """
-    file = cache / f"tokens-{key_of(texts, second, tokenizer.fingerprint, length)}.safetensors"
-    found = _load(file)
+    file = None
+    if cache is not None:
+        file = cache / f"tokens-{key_of(texts, second, tokenizer.fingerprint, length)}.safetensors"
+    found = None if file is None else _load(file)
     if found is None:
         found = _encode(texts, second, load_tokenizer(tokenizer, length))
-        _save(file, found)
+        if file is not None:
+            _save(file, found)
     if found.cut and is_leader():
         notice(
             f"{found.cut} of {len(texts)} texts of {name} have more than {length} tokens and lose their end "

@@ -16,6 +16,7 @@ from kdx.models.text.encoder import Head, Pooling, TextEncoder
 from kdx.models.text.start import start
 
 CONFIG = "config.json"
+WEIGHTS = "*model*.safetensors"  # one file, or several parts
 
 
 def transformers_model(
@@ -156,8 +157,10 @@ def _pretrained(init: str) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and the weights of an encoder, by name."""
     from transformers import AutoModel
 
+    folder = find_file(init, CONFIG, "init").parent
     is_local = init.startswith(PACKAGE) or Path(init).expanduser().is_dir()
-    given = find_file(init, CONFIG, "init").parent if is_local else init
+    # a repository of the hub that is on this machine is read from there, without a request
+    given = folder if is_local or any(folder.glob(WEIGHTS)) else init
     with _quiet():
         try:
             net, told = AutoModel.from_pretrained(given, output_loading_info=True)

@@ -22,7 +22,16 @@ from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.folder import CONFIG
 
 # Keys of a data set that select examples and leave their positions in the source as they are
-REGIME = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset", "max_examples", "drop_duplicates")
+REGIME = (
+    "fraction",
+    "fraction_seed",
+    "fraction_order",
+    "val_fraction",
+    "val_seed",
+    "train_subset",
+    "max_examples",
+    "drop_duplicates",
+)
 FEW = 0.01  # share up to which equal images are natural duplicates
 MOST = 50_000  # images of files that are decoded for a comparison by content
 

@@ -36,10 +36,11 @@ def remarks(config: RunConfig, light: Light, loaders: Loaders) -> Iterator[str]:
     if average is not None:
         yield from average.remarks(clock.steps)
     dataset = config.dataset
-    if dataset["fraction"] < 1 and dataset["val_fraction"]:
+    if dataset["fraction"] < 1 and dataset["val_fraction"] and light.dataset.fraction_order == "rest":
         yield (
             f"dataset.fraction={dataset['fraction']:g} is a share of the training set without its validation split, so "
-            "it selects other examples than with dataset.val_fraction=0"
+            "it selects other examples than with dataset.val_fraction=0; with dataset.fraction_order=source they are "
+            "nearly the same"
         )
 
 

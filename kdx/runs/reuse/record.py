@@ -22,7 +22,7 @@ from kdx.runs.results import Result, finished, write_json
 from kdx.runs.reuse import files, modules
 
 Facts = dict[str, Any]
-Known = dict[str, Facts]  # fingerprints of data sets, by their nodes as JSON
+Known = dict[str, Facts | None]  # fingerprint of a data set's files by its node; None where it lists no files
 DECIDE = "fresh=true trains again, reuse=true keeps"
 
 
@@ -149,14 +149,15 @@ def _fingerprints(config: Mapping[str, Any], known: Known) -> Iterator[tuple[str
         nodes["transfer.unlabelled.dataset"] = unlabelled["dataset"]
     listed = []
     for key, node in nodes.items():
-        data = make(node)
+        shared = json.dumps(node, sort_keys=True)
+        if shared not in known:
+            data = make(node)
+            lists = isinstance(data, Dataset) and type(data).files is not Dataset.files
+            known[shared] = files.fingerprint(data.files()) if lists else None
         # the names that a data set's keys give are relative to its root
-        if isinstance(data, Dataset) and type(data).files is not Dataset.files:
+        if (facts := known[shared]) is not None:
             listed.append(f"{key}.")
-            shared = json.dumps(node, sort_keys=True)
-            if shared not in known:
-                known[shared] = files.fingerprint(data.files())
-            yield key, known[shared]
+            yield key, facts
     for key, paths in _given(config):
         if not key.startswith(tuple(listed)):
             yield key, files.fingerprint(paths)

@@ -1,6 +1,7 @@
 """Refuses and trains the candidates of a search, and measures the time this takes."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -15,6 +16,8 @@ from kdx.runs.results import Result
 from kdx.studies.distillers.screen import Limits, Screen
 from kdx.studies.distillers.space import Genotype, Space
 from kdx.studies.options import Options
+
+KIND = re.compile(r"^\w*(Error|Exception): ")  # of an error, before its message
 
 
 class Evaluator(Protocol):
@@ -56,8 +59,9 @@ class Evaluate:
         """Run directory of each candidate, and its result or the reason of its failure."""
         configs = {str(genotype): self.config(genotype) for genotype in genotypes}
         found, failures = run_all(configs, self.options.jobs, self.options.retry, self.options.fused_limit)
-        # as its directory says, which is the same when the run is looked up again
-        errors = {one.label: failure(one.folder) or one.error for one in failures}
+        # as its directory says, which is the same when the run is looked up again; another process that tries the run
+        # may have removed the file
+        errors = {one.label: failure(one.folder) or KIND.sub("", one.error) for one in failures}
         return [(folder_of(c).name, found[label] if label in found else errors[label]) for label, c in configs.items()]
 
 

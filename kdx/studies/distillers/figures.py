@@ -45,11 +45,16 @@ def _plain(axis: Any, title: str) -> None:
 
 
 def draw_curves(findings: "Findings", path: Path) -> None:
-    """Best fitness so far over the trainings, and fitness against the final metric."""
+    """Best fitness so far over the trainings, and fitness against the final metric.
+
+    Searches with another fitness than `main` are left out on the left, since their numbers are not comparable.
+    """
     study = findings.study
     figure, axes = _start(11, 4.2, 2)
     left, right = axes[0]
-    for place, (name, of) in enumerate(findings.histories.items()):
+    rule = study.searches[study.main].fitness
+    alike = {name: of for name, of in findings.histories.items() if study.searches[name].fitness == rule}
+    for place, (name, of) in enumerate(alike.items()):
         curves = [history.best_so_far() for history in of.values() if history.trials]
         length = min(map(len, curves), default=0)
         if not length:
@@ -62,12 +67,11 @@ def draw_curves(findings: "Findings", path: Path) -> None:
             steps, mean, color=colour, linewidth=2.2 if heavy else 1, linestyle="-" if heavy else "--", label=name
         )
         if heavy:
-            left.fill_between(
-                steps, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.15, linewidth=0
-            )
-    _plain(left, "best fitness so far; mean over the seeds, band: lowest to highest")
+            for curve in curves:
+                left.plot(steps, curve[:length], color=colour, linewidth=0.7, alpha=0.5)
+    _plain(left, "best fitness so far: means over the seeds, and single searches (thin)")
     left.set_xlabel("trainings", fontsize=9)
-    left.legend(fontsize=8, frameon=False)
+    left.legend(fontsize=8, frameon=False, loc="upper right")
     form = findings.shown[study.metric]
     for name, marker in ((study.main, "o"), (study.rival, "x")):
         groups = findings.pairs(name) if name in findings.histories else []

@@ -95,13 +95,14 @@ class Findings:
         return Counter(trial.state for history in self.histories[name].values() for trial in history.trials)
 
     def saved(self, name: str) -> tuple[float, float] | None:
-        """Seconds of training of a search, and those that its rejections saved; None where no run is finished.
+        """Seconds of the steps of a search, and those that its rejections saved; None where no run is finished.
 
-        A candidate refused before training saves a whole proxy, one rejected during it at most the rest after the
-        first quarter.
+        On a CPU they are CPU time, which other processes do not change. A candidate refused before training saves a
+        whole proxy, one rejected during it at most the rest after the first quarter.
         """
         trials = [trial for history in self.histories[name].values() for trial in history.trials]
-        seconds = [own for trial in trials if (own := self._seconds(trial.run)) is not None]
+        found = [result for trial in trials if (result := self._result(trial.run)) is not None]
+        seconds = [of.data["steps"] * of.data["milliseconds_per_step"] / 1000 for of in found]
         if not seconds:
             return None
         each, states = sum(seconds) / len(seconds), self.states(name)
@@ -112,11 +113,10 @@ class Findings:
     def own_seconds(self) -> float:
         """Seconds of steps and evaluations of all candidates with a result, by their own clocks, each run once."""
         runs = {trial.run for of in self.histories.values() for h in of.values() for trial in h.trials if trial.run}
-        return sum(own for run in runs if (own := self._seconds(run)) is not None)
+        return sum(float(of.data["seconds"]) for run in runs if (of := self._result(run)) is not None)
 
-    def _seconds(self, run: str) -> float | None:
-        result = finished(self.runs / run) if run else None
-        return None if result is None else float(result.data["seconds"])
+    def _result(self, run: str) -> Result | None:
+        return finished(self.runs / run) if run else None
 
     def pairs(self, name: str) -> list[Pairs]:
         """For each seed of a search, the negative fitness and the final metric of the candidates that were checked;

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from kdx.studies.distillers.rank import interval, kendall
 from kdx.tables.footnotes import footnotes
+from kdx.tables.gains import legend
 from kdx.tables.manifest import Made
+from kdx.tables.multiplicity import survivors
 from kdx.tables.publish import Source, publish
 from kdx.tables.statistics import Comparison, Summary, compare
 from kdx.tables.table import Table
@@ -85,8 +87,8 @@ def searches(findings: "Findings") -> list[str]:
         "",
         "Fitness is minimised: mean ± standard deviation over searches, on the validation split; `again` trains the "
         "winner's proxy with seeds that no search used, on the same split and on the test set. Shares are of all "
-        "candidates. Saved: a candidate refused before training saves the mean time of a proxy, one rejected during "
-        "it three quarters.",
+        "candidates. Saved, in seconds of steps (CPU time on a CPU): a candidate refused before training saves the "
+        "mean of a proxy, one rejected during it three quarters.",
         "",
     ]
     times = [spent for of in findings.times.values() for spent in of]
@@ -96,7 +98,8 @@ def searches(findings: "Findings") -> list[str]:
         lines += [
             f"The searches took {whole:.0f} s: {shares[0]} in runs, {shares[1]} in proposals and checks before "
             f"training (networks and data for them included), {shares[2]} elsewhere. By their own clocks, steps and "
-            f"evaluations of these runs took {findings.own_seconds():.0f} s; the rest sets them up and exports them.",
+            f"evaluations of runs with a result took {findings.own_seconds():.0f} s; the rest is of runs that were "
+            "rejected, or sets runs up and exports them.",
             "",
         ]
     drops = [
@@ -118,15 +121,13 @@ def comparisons(findings: "Findings") -> list[str]:
         ours, theirs = findings.best(main), findings.best(rival)
         if ours and theirs:
             lines.append(f"- best fitness, {main} minus {rival}: {_difference(compare(ours, theirs))}")
-        ours, theirs = findings.winners(main, study.metric), findings.winners(rival, study.metric)
-        if ours and theirs:
-            found = _difference(compare(ours, theirs), form.scale)
-            lines.append(f"- {form.heading} of the winners, {main} minus {rival}: {found}")
-    for name in study.baselines if main in findings.histories else ():
-        ours, theirs = findings.winners(main, study.metric), findings.baselines(name, study.metric)
-        if ours and theirs:
-            found = _difference(compare(ours, theirs), form.scale)
-            lines.append(f"- {form.heading}, best of {main} minus {name}: {found}")
+    gains = _gains(findings)
+    kept = survivors(gains)
+    lines += [
+        f"- {form.heading}, best of {main} minus {name}: {_difference(gain, form.scale)}{' *' if name in kept else ''}"
+        for name, gain in gains.items()
+    ]
+    lines += [f"- {note}" for note in legend(list(gains.values()), form)] if gains else []
     for name in findings.histories:
         best = findings.best(name)
         for what, again in (("other seeds", findings.refitted(name)), ("the test set", findings.held_out(name))):
@@ -138,6 +139,18 @@ def comparisons(findings: "Findings") -> list[str]:
                 )
     lines += [line for name in dict.fromkeys((main, rival)) for line in _correlation(findings, name)]
     return [*lines, ""]
+
+
+def _gains(findings: "Findings") -> dict[str, Comparison]:
+    """The final metric of the winners of `main` minus that of `rival`'s and of each known method."""
+    study, metric = findings.study, findings.study.metric
+    if study.main not in findings.histories:
+        return {}
+    others = {f"best of {study.rival}": findings.winners(study.rival, metric)}
+    others |= {name: findings.baselines(name, metric) for name in study.baselines}
+    ours, form = findings.winners(study.main, metric), findings.shown[metric]
+    unit = 10.0**-form.digits / form.scale
+    return {name: compare(ours, theirs, unit) for name, theirs in others.items() if ours and theirs}
 
 
 def _correlation(findings: "Findings", name: str) -> list[str]:

@@ -37,23 +37,36 @@ def values_of(path: Path) -> tuple[dict[str, dict[str, dict[int, float]]], bool]
     return found, fractions
 
 
+def is_paper_table(node: Mapping[str, Any]) -> bool:
+    """Whether a study's file is that of a paper's table, each of whose scales has a table; one may extend another."""
+    return "_target_" in node and node["_target_"].endswith(".PaperTable")
+
+
 def judged_tables(studies: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[tuple[str, Path, list[Judged]]]:
     """Name of the study, path of the CSV file and verdicts, for each finished table of a study with claims.
 
     Args:
         studies: The files' contents by the study's name, as in `kdx study study=NAME`.
-        folder: The folder of finished tables: `NAME.csv`, or `NAME/SCALE.csv` where a study has scales.
+        folder: The folder of finished tables: `NAME/SCALE.csv` of a paper's table, `NAME.csv` of the other studies,
+            whose scales have no claims.
     """
     for name, node in sorted(studies.items()):
         claims = read(node["claims"]) if "claims" in node else {}
-        paths = [folder / name / f"{scale}.csv" for scale in node.get("scales", ())] or [folder / f"{name}.csv"]
+        paths = [folder / f"{name}.csv"]
+        if is_paper_table(node):
+            paths = [folder / name / f"{scale}.csv" for scale in node["scales"]]
         for path in paths:
             if claims and path.is_file():
                 yield name, path, judge(claims, *values_of(path))
 
 
-def index(studies: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
-    """Markdown with a section for each finished table, and a list of the studies that have claims and no table."""
+def index(studies: Mapping[str, Mapping[str, Any]], folder: Path, pages: Mapping[str, str] | None = None) -> str:
+    """Markdown with a section for each finished table, and a list of the studies that have claims and no table.
+
+    Args:
+        studies, folder: As in `judged_tables`.
+        pages: Titles of the pages of papers by their paths in the folder, to link to; None for none.
+    """
     lines, counts, done = [], dict.fromkeys(("shown", "not shown", "opposite", "no verdict"), 0), set()
     for name, path, judged in judged_tables(studies, folder):
         done.add(name)
@@ -69,11 +82,12 @@ def index(studies: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
         ]
         for each in judged:
             counts[each.verdict] += 1
-            lines.append(pipes([_cell(part) for part in _row(each)]))
+            lines.append(pipes([cell(part) for part in entry(each)]))
         lines.append("")
     waiting = [name for name, node in sorted(studies.items()) if node.get("claims") and name not in done]
     total = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    lines = [OPENING, f"In all: {total}.", "", *lines]
+    links = ", ".join(f"[{title}]({path})" for path, title in (pages or {}).items())
+    lines = [OPENING, f"In all: {total}.", "", *([f"By paper: {links}.", ""] if links else []), *lines]
     if waiting:
         lines += [
             "## Without a finished table",
@@ -84,7 +98,8 @@ def index(studies: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _row(judged: Judged) -> list[str]:
+def entry(judged: Judged) -> list[str]:
+    """The cells of `HEADER` for a claim; the difference is that of the requirement that decides."""
     deciding = max(judged.found, key=lambda found: found.p if judged.verdict != "opposite" else -found.against)
     return [
         judged.claim.sentence,
@@ -100,7 +115,8 @@ def _sentences(node: Mapping[str, Any]) -> str:
     return " ".join(claim.sentence for claim in claims.values())
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as a cell of a table in Markdown."""
     return text.replace("|", r"\|")
 
 
