@@ -1,4 +1,4 @@
-"""Draw one test scene of an open-vocabulary study: proposals of the vision-language model, and boxes of two detectors.
+"""Draw one test scene of an open-vocabulary study: classes by the vision-language model, and boxes of two detectors.
 
     python scripts/ovd_picture.py BASE_RUN DISTILLED_RUN PICTURE.png [--scene 3]
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -23,7 +23,8 @@ from kdx.models.openvocab.vision import CropNet, MiniVision
 from kdx.runs.build import build_student, make
 from kdx.runs.folder import CONFIG, STUDENT
 
-ZOOM, MARGIN = 4, 18
+ZOOM, MARGIN, GAP = 4, 24, 8
+RIGHT, WRONG = (0, 220, 80), (255, 70, 70)
 
 
 def main() -> None:
@@ -44,15 +45,19 @@ def main() -> None:
     real = labels >= 0
     truth = boxes[real], labels[real]
     teacher = taught(data, image, truth[0])
-    answers = [("vision-language model on true boxes", *teacher)]
-    for title, config, run in zip(("base", "distilled"), configs, (given.base, given.distilled), strict=True):
+    answers = [("teacher, on true boxes", *teacher)]
+    for title, config, run in zip(
+        ("base detector", "distilled detector"), configs, (given.base, given.distilled), strict=True
+    ):
         net = build_student(config, run / STUDENT).eval()
         assert isinstance(net, OpenVocabularyRCNN)
         answers.append((title, *detected(net, image, data)))
     panels = [panel(image, title, found, kinds, truth, list(data.novel)) for title, found, kinds in answers]
-    whole = Image.new("RGB", (sum(p.width for p in panels), panels[0].height))
+    step = panels[0].width + GAP
+    whole = Image.new("RGB", (len(panels) * step - GAP, panels[0].height + MARGIN), "white")
     for i, one in enumerate(panels):
-        whole.paste(one, (i * one.width, 0))
+        whole.paste(one, (i * step, 0))
+    legend(ImageDraw.Draw(whole), panels[0].height + 4)
     given.picture.parent.mkdir(parents=True, exist_ok=True)
     whole.save(given.picture, optimize=True)
     print(f"{given.picture}: scene {scene} with {', '.join(LOOKS[k] for k in truth[1].tolist())}")
@@ -89,19 +94,36 @@ def panel(
     h, w = image.shape[:2]
     out = Image.new("RGB", (w * ZOOM, h * ZOOM + MARGIN), "white")
     out.paste(Image.fromarray(image.numpy()).resize((w * ZOOM, h * ZOOM), Image.Resampling.NEAREST), (0, MARGIN))
-    draw = ImageDraw.Draw(out)
-    draw.text((4, 3), title, fill="black")
+    draw, font = ImageDraw.Draw(out), ImageFont.load_default(size=14)
+    draw.text((4, 3), title, fill="black", font=font)
     for box, kind in zip(found, kinds.tolist(), strict=True):
         overlap = box_iou(box[None], truth[0])[0]
         right = bool(overlap.max() >= 0.5) and int(truth[1][overlap.argmax()]) == kind
-        colour = (0, 255, 90) if right else (255, 60, 60)
+        colour = RIGHT if right else WRONG
         x1, y1, x2, y2 = ((box * ZOOM) + torch.tensor([0, MARGIN, 0, MARGIN])).tolist()
-        draw.rectangle((x1, y1, x2, y2), outline=colour, width=4 if kind in novel else 2)
+        draw.rectangle((x1, y1, x2, y2), outline=colour, width=5 if kind in novel else 2)
         text = LOOKS[kind].replace("_", " ")
-        size = draw.textbbox((x1 + 3, y1 + 2), text)
-        draw.rectangle(size, fill=(0, 0, 0))
-        draw.text((x1 + 3, y1 + 2), text, fill=colour)
+        # above the box, or inside where there is no room
+        left, top, right_end, bottom = draw.textbbox((0, 0), text, font=font)
+        high = bottom - top + 6
+        y = y1 - high if y1 - high >= MARGIN else y1
+        x = min(x1, w * ZOOM - (right_end - left) - 6)
+        draw.rectangle((x, y, x + right_end - left + 6, y + high), fill=(0, 0, 0))
+        draw.text((x + 3, y + 2 - top), text, fill=colour, font=font)
     return out
+
+
+def legend(draw: ImageDraw.ImageDraw, y: int) -> None:
+    """What the colours and the widths of the lines mean."""
+    x, font = 4, ImageFont.load_default(size=14)
+    for text, colour, width in (
+        ("right class", RIGHT, 2),
+        ("wrong class", WRONG, 2),
+        ("thick: a novel class, without boxes in training", "black", 5),
+    ):
+        draw.line((x, y + 9, x + 24, y + 9), fill=colour, width=width)
+        draw.text((x + 30, y), text, fill="black", font=font)
+        x += 60 + int(draw.textlength(text, font=font))
 
 
 if __name__ == "__main__":
