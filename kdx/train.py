@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,7 +25,7 @@ from kdx.core.notice import say
 from kdx.runs import signals
 from kdx.sweeps.launcher import FusedLauncher, ReportedError, as_launched
 from kdx.sweeps.search import Search
-from kdx.sweeps.sweeps import expand, failures, note_failure
+from kdx.sweeps.sweeps import expand, failures, note_failure, noted
 from kdx.sweeps.trial import PRUNED, objective, trial_views
 
 SWEEPS = (
@@ -93,7 +94,8 @@ def _hydra_main(cfg: DictConfig) -> float | str | None:
     hydra_config = HydraConfig.get()
     composed = plain(cfg, dict(hydra_config.runtime.choices))
     sweeps = hydra_config.mode == RunMode.MULTIRUN
-    return _attempt(composed, " ".join(hydra_config.overrides.task), sweeps)
+    with noted() if sweeps else nullcontext():
+        return _attempt(composed, " ".join(hydra_config.overrides.task), sweeps)
 
 
 def _attempt(composed: Composed, job: str, sweeps: bool) -> float | str | None:

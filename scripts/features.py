@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=2000, help="test images at most, balanced over the classes")
     parser.add_argument("--size", type=int, default=160, help="side of the images that the network sees, in pixels")
     parser.add_argument("overrides", nargs="*", help="overrides of the data set, such as dataset.verify=false")
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()  # overrides may come last
     splits = make(compose([f"dataset={asked.dataset}", *asked.overrides]).config["dataset"]).splits()
     found: dict[str, Tensor] = {}
     for split, data, most in (("train", splits.train, asked.train), ("test", splits.test, asked.test)):

@@ -83,7 +83,9 @@ NEEDS = {
     "transfer=synthetic": [f"transfer.unlabelled.path='{Path(__file__).parent}'"],
 }
 TEXT = ["dataset=phrases", "recipe=phrases"]
-NEEDS |= {f"student={name}": TEXT for name in ("bag_of_words", "minilm", "minilm_3", "minilm_3x192", "transformers")}
+NEEDS |= {
+    f"student={name}": TEXT for name in ("bag_of_words", "lstm", "minilm", "minilm_3", "minilm_3x192", "transformers")
+}
 NEEDS |= {f"recipe={name}": [f"dataset={name}"] for name in ("sst2", "phrases")}
 NEEDS |= {
     "dataset=text": ["dataset.folder=mine", "dataset.num_classes=3"],

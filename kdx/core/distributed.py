@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kdx.core.rendezvous import agreed
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -94,7 +96,14 @@ def init_process_group() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank() % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, init_method="env://")
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        from torch.distributed.rendezvous import rendezvous
+
+        store, own, size = next(rendezvous("env://"))
+        fresh = dist.PrefixStore(agreed(store, own, size), store)
+        dist.init_process_group(backend, store=fresh, rank=own, world_size=size)
+    else:
+        dist.init_process_group(backend, init_method="env://")
     _initialised = True
 
 

@@ -44,6 +44,8 @@ class Transfer:
         special_classes: Classes of a specialist; the others form one class, the last, in every split. An epoch is one
             pass over the examples of these classes. None leaves the classes as they are.
         special_share: Part of these classes in each batch; the other examples are drawn at random.
+        rest_class: Whether a specialist's other classes form one class; False keeps all classes as they are, in batches
+            of the same shares.
 
     References:
         Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015 (transfer sets, omitted
@@ -59,6 +61,12 @@ class Transfer:
     only_classes: Sequence[int] | None
     special_classes: Sequence[int] | None
     special_share: OpenFraction
+    rest_class: bool = True  # for the configs of runs that were finished before this key
+
+    @property
+    def outputs(self) -> Sequence[int] | None:
+        """Classes with an output of their own, before that of the rest; None for an output of each class."""
+        return self.special_classes if self.rest_class else None
 
     @property
     def has_foreign(self) -> bool:
@@ -92,6 +100,8 @@ class Transfer:
                 yield f"special_classes must be different classes, some but not all, found {list(self.special_classes)}"
             if self.unlabelled is not None:
                 yield "special_classes needs a label for every example, but unlabelled is not null"
+        elif not self.rest_class:
+            yield "rest_class=false belongs to a specialist, but special_classes is null"
 
     def _without_classes(self, task: Task) -> Iterator[str]:
         for key in ("omit_classes", "only_classes", "special_classes"):
@@ -104,7 +114,7 @@ class Transfer:
 
     def task(self, of: Task) -> Task:
         """The student's task on a data set of task `of`; a specialist has fewer classes."""
-        return of if self.special_classes is None else Classes(len(self.special_classes) + 1)
+        return of if self.outputs is None else Classes(len(self.outputs) + 1)
 
     def marks(self, size: int, task: Task) -> Tensor | None:
         """Synthetic labels that lack the same classes or labels as the transfer set, int64 [size].
@@ -117,8 +127,8 @@ class Transfer:
         labels = torch.arange(size) % num_classes
         kept = self._keeps(labels)
         labels = labels[kept].repeat(num_classes)[:size]
-        if self.special_classes is not None:
-            labels = special(labels, self.special_classes, num_classes)
+        if self.outputs is not None:
+            labels = special(labels, self.outputs, num_classes)
         if self.unlabelled is None:
             return labels
         labels[: size if self.labelled_share == 0 else size // 2] = UNLABELLED
@@ -162,6 +172,9 @@ class Transfer:
     def _specialist(self, dataset: Dataset, train: ExampleSet, test: ExampleSet, val: ExampleSet | None) -> Splits:
         assert self.special_classes is not None
         classes, of = self.special_classes, dataset.task.num_outputs
+        if not self.rest_class:
+            others = ~torch.isin(train.labels, torch.tensor(list(classes)))
+            return dataset.seen(train, test, val, Mix(others, 1 - self.special_share))
         train, test = (part.labelled(special(part.labels, classes, of)) for part in (train, test))
         val = None if val is None else val.labelled(special(val.labels, classes, of))
         splits = dataset.seen(train, test, val, Mix(train.labels == len(classes), 1 - self.special_share))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdx.core.errors import UserError, reason
+from kdx.core.notice import say, say_error
 from kdx.models.layouts import state_names
 
 
@@ -52,12 +53,12 @@ def _tensors(found: Any) -> Any:
 def main(arguments: list[str]) -> int:
     """Convert the file of a command line; returns the exit status."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(f"usage: python -m {__spec__.name} FILE", file=sys.stderr)
+        say(f"usage: python -m {__spec__.name} FILE")
         return 2
     try:
         new = convert(Path(arguments[0]))
     except UserError as error:
-        print(f"kdx: {error}", file=sys.stderr)
+        say_error(error)
         return 2
     names = state_names(torch.load(new, weights_only=True))
     print(f"{new}: {', '.join(names)}" if names != [""] else new)

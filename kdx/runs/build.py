@@ -153,7 +153,7 @@ def start_student(config: RunConfig, weights: Path | None) -> nn.Module:
         _load(net, weights)
         if fresh is not None:
             load_state(net, between(fresh, plain(net).state_dict(), config.student.checkpoint_share), str(weights))
-    return specialised(net, config.transfer["special_classes"])
+    return specialised(net, make(config.transfer).outputs)
 
 
 def _load(net: nn.Module, weights: Path) -> None:

@@ -28,7 +28,7 @@ from kdx.tables.table import Table
 Scores = Mapping[str, Mapping[str, float]]  # a number by row and column
 
 # keys of a data set that choose training examples and leave the test set alone
-TRAINING = ("fraction", "fraction_seed", "val_fraction", "val_seed", "train_subset")
+TRAINING = ("fraction", "fraction_seed", "fraction_order", "val_fraction", "val_seed", "train_subset")
 PLACES = ("root", "index", "download", "verify")
 
 

@@ -1,6 +1,7 @@
 """Parts of a multirun: ready-made axes, checks of plugins, and failures reported by other processes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from kdx.config.compose import ConfigError
 from kdx.config.layout import config_file, options
 from kdx.core.errors import did_you_mean, shown
+from kdx.core.notice import say
 
 PLUGINS = {
     "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -20,7 +22,8 @@ PLUGINS = {
     "hydra/launcher=submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
     "hydra/sweeper=optuna": "optuna",
 }
-RECORD = "failed.txt"
+RECORD = "jobs.txt"
+WORDS = ("began", "ended", "failed")
 _told: list[int] = []
 
 
@@ -62,25 +65,48 @@ def _installed(module: str) -> bool:
 
 def note_failure(code: int) -> None:
     """Record that a run of this sweep failed, in a file that the process which started the sweep reads."""
+    _note(f"failed {code}")
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Record that a job of this sweep begins and, unless its process ends within the block, that it has ended."""
+    number = HydraConfig.get().job.num
+    _note(f"began {number}")
+    yield
+    _note(f"ended {number}")
+
+
+def _note(line: str) -> None:
     folder = Path(HydraConfig.get().sweep.dir)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / RECORD, "a") as file:  # one short write: appends of several processes do not mix
-        file.write(f"{code}\n")
+        file.write(f"{line}\n")
 
 
 def failures() -> list[int]:
-    """Exit codes of the failed runs of the last sweep."""
+    """Exit codes of the failed runs of the last sweep; 1 for a run that has not ended."""
     return list(_told)
 
 
 class Failures(Callback):
-    """Collects the records of `note_failure` for any launcher."""
+    """Collects the records of `note_failure` and `noted` for any launcher.
+
+    A job that a cluster requeues begins again, so that only its number counts.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _told.clear()
+        (Path(config.hydra.sweep.dir) / RECORD).unlink(missing_ok=True)  # of a command that was killed
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         record = Path(config.hydra.sweep.dir) / RECORD
-        if record.exists():
-            _told.extend(map(int, record.read_text().split()))
-            record.unlink()
+        if not record.exists():
+            return
+        lines = [line.split() for line in record.read_text().splitlines()]
+        record.unlink()
+        numbers = {word: [int(number) for found, number in lines if found == word] for word in WORDS}
+        _told.extend(numbers["failed"])
+        for number in sorted(set(numbers["began"]) - set(numbers["ended"])):
+            say(f"job {number} of the sweep has not ended; the same command continues it")
+            _told.append(1)

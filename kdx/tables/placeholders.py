@@ -36,7 +36,15 @@ def placeless(override: str, folders: Mapping[str, str], paths: Mapping[str, str
         override: Of a run.
         folders: Labels of the runs of the manifest, by directory.
         paths: The config's paths, which an override may interpolate.
+
+    Example:
+        >>> placeless("~evals.fidelity", {}, {})  # Hydra's sign for a key that is left out, no home directory
+        '~evals.fidelity'
+        >>> placeless("teacher.recipe=['a=/home/me/b']", {}, {})
+        "teacher.recipe=['a=b']"
     """
+    if override.startswith("~"):
+        return f"~{placeless(override[1:], folders, paths)}"
     for name, value in paths.items():
         override = override.replace(f"${{paths.{name}}}", value)
     for folder, label in folders.items():

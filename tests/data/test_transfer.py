@@ -157,6 +157,18 @@ def test_a_specialist_sees_its_own_classes_once_and_others_at_random(share):
     assert all(torch.equal(a.index, b.index) for a, b in zip(epochs[0], batches(splits, 16), strict=True))
 
 
+def test_a_specialist_with_a_full_softmax_sees_the_same_examples_and_keeps_all_classes():
+    one, full = (of(special_classes=(8, 1, 3), special_share=0.25, rest_class=rest) for rest in (True, False))
+    truth = DIGITS.splits().train.labels
+    for a, b in zip(batches(one), batches(full), strict=True):
+        assert torch.equal(a.index, b.index) and torch.equal(b.labels, truth[b.index])
+    assert torch.equal(full.test.labels, DIGITS.splits().test.labels) and full.spec.num_classes == 10
+    regime = replace(TRAIN, special_classes=(8, 1, 3), rest_class=False)
+    assert regime.task(Classes(10)) == Classes(10) and regime.outputs is None
+    with pytest.raises(DataError, match="rest_class=false belongs to a specialist"):
+        of(rest_class=False)
+
+
 def test_a_specialist_takes_all_other_classes_for_one_in_every_split():
     dataset = replace(DIGITS, val_fraction=0.2)
     ours, plain = of(dataset, special_classes=(8, 1, 3)), dataset.splits()

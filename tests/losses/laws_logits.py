@@ -13,6 +13,7 @@ from kdx.losses.logits.dist import DIST
 from kdx.losses.logits.divergences import JensenShannon, ReverseKL, SymmetricKL, TotalVariation
 from kdx.losses.logits.dkd import DKD
 from kdx.losses.logits.ensemble import EachMember, EnsembleKD
+from kdx.losses.logits.full_softmax import FullSoftmax
 from kdx.losses.logits.kd import KD, SoftCrossEntropy
 from kdx.losses.logits.labels import LabelCrossEntropy
 from kdx.losses.logits.logit_mse import LogitMSE
@@ -67,6 +68,7 @@ TERMS = {
     "hard bce": Case(
         lambda: HardBinaryCrossEntropy(0.1, "mean"), targets.hard_binary_cross_entropy(0.1, divisor=5), ""
     ),
+    "full softmax": Case(lambda: FullSoftmax([0, 1]), targets.full_softmax([0, 1]), ""),
     "binary kl": Case(lambda: BinaryKL(2.0, "mean"), later.binary_kl(2.0, divisor=5), "zero"),
     "mse": Case(lambda: SquaredError(), targets.squared_error, ""),
     "l1": Case(lambda: AbsoluteError(), targets.absolute_error, ""),

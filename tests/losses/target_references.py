@@ -43,6 +43,19 @@ def label_cross_entropy(divisor: int) -> Reference:
     return over_targets("presence", cell, divisor)
 
 
+def full_softmax(classes: list[int]) -> Reference:
+    """The label's cross-entropy for examples of the classes, and that with the teacher's softmax for the others."""
+
+    def row(z: list[float], v: list[float], y: int) -> float:
+        log_total = math.log(math.fsum(math.exp(x) for x in z))
+        if y in classes:
+            return log_total - z[y]
+        mass = math.fsum(math.exp(x) for x in v)
+        return math.fsum(math.exp(x) / mass * (log_total - own) for x, own in zip(v, z, strict=True))
+
+    return over_logits(row)
+
+
 def hard_binary_cross_entropy(label_smoothing: float, divisor: int) -> Reference:
     def row(z: list[float], v: list[float], y: int) -> float:
         target = [label_smoothing / len(z) + (1 - label_smoothing) * (c == y) for c in range(len(z))]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2] / "configs" / "model"
 # libraries' networks, tested in test_build.py
 OPEN = {"timm", "torchvision"}
 # tested in test_text_encoder.py and test_masked_encoder.py
-TEXT = {"bag_of_words", "minilm", "minilm_3", "minilm_3x192", "transformers"}
+TEXT = {"bag_of_words", "lstm", "minilm", "minilm_3", "minilm_3x192", "transformers"}
 TEXT |= {"minilm_masked", "minilm_3_masked", "transformers_masked"}
 # tested in files of their own
 DETECTORS = {

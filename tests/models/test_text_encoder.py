@@ -16,6 +16,7 @@ from kdx.core.outputs import Outputs
 from kdx.models.text import build
 from kdx.models.text.bag import BagOfWords
 from kdx.models.text.build import transformers_model
+from kdx.models.text.lstm import BiLSTM
 from kdx.models.text.start import right_singular_vectors
 from kdx.models.weights import as_bytes, load_bytes
 
@@ -273,6 +274,21 @@ def test_a_repository_of_the_hub_on_this_machine_is_read_without_a_network(
     line = r"^init=some/other: no such folder, and the hub .*pip install 'kdx\[text,encoder\]'$"
     with pytest.raises(UserError, match=line):
         network(words, init="some/other", options={}, embeddings="random")
+
+
+@torch.no_grad()
+def test_an_lstm_reads_each_text_to_its_own_end_and_in_order(words: str):
+    torch.manual_seed(0)
+    net, x = BiLSTM(8, 5, 3, words).double(), batch((9, 4))
+    out = net(x)
+    assert out.features["pooled"].shape == (2, 10) and net.head.in_features == 10
+    for i, length in enumerate((9, 4)):
+        # the last state of each direction is that of the text alone, without padding
+        states, _ = net.lstm(net.words(x["input_ids"][i, :length])[None])
+        alone = torch.cat([states[0, -1, :5], states[0, 0, 5:]])
+        assert torch.allclose(out.features["pooled"][i], alone, atol=1e-12)
+    turned = {"input_ids": x["input_ids"][:1].flip(1), "attention_mask": x["attention_mask"][:1]}
+    assert not torch.allclose(net(turned).logits[0], out.logits[0], atol=1e-3)
 
 
 @torch.no_grad()

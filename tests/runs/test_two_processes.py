@@ -261,3 +261,47 @@ def test_refuses_in_a_sentence_what_needs_the_whole_batch(tiny, monkeypatch, ove
     monkeypatch.setattr("kdx.runs.checks.dry_run._passed", set())
     with pytest.raises(ConfigError, match=sentence):
         rehearse(config)
+
+
+RESTARTED = """
+import os, signal
+from kdx.engine.optim.update import Joint
+from kdx.train import main
+
+take, seen = Joint.__call__, []
+
+def fatal(*given):
+    seen.append(1)
+    if len(seen) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take(*given)
+
+if __name__ == "__main__":
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] in ("0", "1") and os.environ["RANK"] == os.environ["KILLED"]:
+        Joint.__call__ = fatal
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["0", "1"])
+def test_torchrun_restarts_a_killed_rank(tmp_path: Path, killed: str):
+    (tmp_path / "restarted.py").write_text(RESTARTED)
+    options = ["dataset=synthetic", "dataset.input_shape=[3,8,8]", "dataset.train_size=40", "method=supervised"]
+    options += ["student=resnet8", "student.net.widths=[4,4,8,8]", "trainer.duration.epochs=null", "logger=jsonl"]
+    options += ["trainer.duration.steps=16", "trainer.checkpoint_seconds=0", "trainer.device=cpu"]
+    found = []
+    for number in (killed, "none"):
+        launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3", "restarted.py"]
+        told = subprocess.run(
+            [sys.executable, "-m", *launcher, *options, f"paths.outputs={number}"],
+            cwd=tmp_path,
+            env={**os.environ, "KILLED": number},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert told.returncode == 0, told.stderr
+        (folder,) = (tmp_path / number / "runs").iterdir()
+        found.append(outcome(folder))
+    assert found[0] == found[1]

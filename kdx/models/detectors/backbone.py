@@ -1,15 +1,28 @@
 """Backbones of timm with a feature pyramid."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from torch import Tensor, nn
 
+from kdx.core.ranges import PositiveInt
 from kdx.models.build import unknown
 from kdx.models.packaged import load_packaged
 
 Weights = Literal["timm", "package"]
 PLAIN = "plain"
+
+
+class OfPyramid(TypedDict):
+    """The arguments of `pyramid`, which networks on a pyramid accept beside their own."""
+
+    name: str
+    weights: Weights | None
+    in_channels: PositiveInt
+    levels: Sequence[int]
+    channels: PositiveInt
+    frozen_norms: bool
+    widths: Sequence[PositiveInt] | None
 
 
 class Pyramid(nn.Module):
@@ -74,6 +87,19 @@ def _layer(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv, nn.BatchNorm2d(outputs), nn.ReLU()
+
+
+def pyramid(**own: Unpack[OfPyramid]) -> Pyramid:
+    """A backbone with its pyramid.
+
+    Args:
+        own: name, weights, in_channels, levels, frozen_norms and widths, as in `backbone`; channels, as in `Pyramid`.
+
+    Raises:
+        ValueError: As `backbone`.
+    """
+    given = (own["name"], own["weights"], own["levels"], own["in_channels"], own["frozen_norms"], own["widths"])
+    return Pyramid(backbone(*given), own["levels"], own["channels"])
 
 
 def backbone(

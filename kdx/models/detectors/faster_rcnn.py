@@ -5,7 +5,7 @@ One class whose methods share matchers, coders and numbers of the sampling, so i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from kdx.core.outputs import Outputs
 from kdx.core.ranges import OpenFraction, PartialFraction, Positive, PositiveInt
 from kdx.models.base import Net
 from kdx.models.detectors.anchors import anchor_generator, anchors_for
-from kdx.models.detectors.backbone import Pyramid, Weights, backbone
+from kdx.models.detectors.backbone import OfPyramid, Pyramid, pyramid
 from kdx.models.detectors.detect import detections
 from kdx.models.detectors.roi_align import is_small, places, pyramid_roi_align
 from kdx.models.detectors.sampling import assigned, balanced, uniform
@@ -59,6 +59,17 @@ class Sampling:
     min_score: PartialFraction
     detection_nms: OpenFraction
     max_detections: PositiveInt
+
+
+class OfRCNN(TypedDict):
+    """The numbers of a `FasterRCNN`, which its subclasses accept beside their own arguments."""
+
+    num_classes: int
+    anchor_sizes: Sequence[Sequence[int]]
+    anchor_ratios: Sequence[float]
+    resolution: int
+    width: int
+    sampling: Sampling
 
 
 class FasterRCNN(Net):
@@ -247,28 +258,17 @@ class FasterRCNN(Net):
         """Scores of the C classes, [N, C], from logits [N, C + 1]."""
         return F.softmax(logits.float(), 1)[:, :-1]
 
-    @staticmethod
-    def _decoded(coder: Any, deltas: Tensor, anchors: Tensor) -> Tensor:
-        every = anchors.expand(len(deltas), -1, -1).flatten(0, 1)
-        return coder.decode_single(deltas.flatten(0, 1), every).view_as(deltas)
-
 
 def faster_rcnn(
-    name: str,
-    weights: Weights | None,
     num_classes: PositiveInt,
-    in_channels: PositiveInt,
-    levels: Sequence[int],
-    channels: PositiveInt,
     anchor_sizes: Sequence[Sequence[int]],
     anchor_ratios: Sequence[Positive],
     resolution: PositiveInt,
     width: PositiveInt,
     class_agnostic: bool,
-    frozen_norms: bool,
-    widths: Sequence[PositiveInt] | None,
     sampling: Sampling,
+    **own: Unpack[OfPyramid],
 ) -> FasterRCNN:
-    """Faster R-CNN on a backbone with a pyramid; see `backbone`, `Pyramid` and `FasterRCNN` for the arguments."""
-    pyramid = Pyramid(backbone(name, weights, levels, in_channels, frozen_norms, widths), levels, channels)
-    return FasterRCNN(pyramid, num_classes, anchor_sizes, anchor_ratios, resolution, width, class_agnostic, sampling)
+    """Faster R-CNN on a backbone with a pyramid; see `FasterRCNN` and `pyramid` for the arguments."""
+    numbers = (num_classes, anchor_sizes, anchor_ratios, resolution, width, class_agnostic, sampling)
+    return FasterRCNN(pyramid(**own), *numbers)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from kdx.core.outputs import Outputs
 from kdx.core.ranges import OpenFraction, PartialFraction, Positive, PositiveInt
 from kdx.models.base import Net
 from kdx.models.detectors.anchors import anchor_generator, anchors_for
-from kdx.models.detectors.backbone import Pyramid, Weights, backbone
+from kdx.models.detectors.backbone import OfPyramid, Pyramid, pyramid
 from kdx.models.detectors.detect import detections
 from kdx.models.detectors.sampling import assigned
 
@@ -129,18 +129,11 @@ class RetinaNet(Net):
 
 
 def retinanet(
-    name: str,
-    weights: Weights | None,
     num_classes: PositiveInt,
-    in_channels: PositiveInt,
-    levels: Sequence[int],
-    channels: PositiveInt,
     anchor_sizes: Sequence[Sequence[int]],
     anchor_ratios: Sequence[Positive],
-    frozen_norms: bool,
-    widths: Sequence[PositiveInt] | None,
     matching: Matching,
+    **own: Unpack[OfPyramid],
 ) -> RetinaNet:
-    """RetinaNet on a backbone with a pyramid; see `backbone`, `Pyramid` and `RetinaNet` for the arguments."""
-    pyramid = Pyramid(backbone(name, weights, levels, in_channels, frozen_norms, widths), levels, channels)
-    return RetinaNet(pyramid, num_classes, anchor_sizes, anchor_ratios, matching)
+    """RetinaNet on a backbone with a pyramid; see `RetinaNet` and `pyramid` for the arguments."""
+    return RetinaNet(pyramid(**own), num_classes, anchor_sizes, anchor_ratios, matching)

@@ -1,14 +1,15 @@
 """Faster R-CNN whose classifier is made of class names."""
 
 from collections.abc import Mapping, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kdx.core.outputs import Outputs
 from kdx.core.ranges import Positive, PositiveInt
-from kdx.models.detectors.backbone import Pyramid, Weights, backbone
-from kdx.models.detectors.faster_rcnn import FasterRCNN, Regions, Sampling
+from kdx.models.detectors.backbone import OfPyramid, Pyramid, pyramid
+from kdx.models.detectors.faster_rcnn import FasterRCNN, OfRCNN, Regions, Sampling
 from kdx.models.openvocab.classifier import TextClassifier
 from kdx.models.openvocab.text import name_embeddings
 
@@ -22,22 +23,14 @@ class OpenVocabularyRCNN(FasterRCNN):
     With "proposals" [B, K, 4] in the inputs it also gives `proposals.embeddings` [B, K, D] of these boxes.
 
     Args:
-        pyramid, num_classes, anchor_sizes, anchor_ratios, resolution, width, sampling: As in `FasterRCNN`.
+        pyramid: Backbone and pyramid.
         classifier: Maps vectors of length `width` to logits.
+        own: num_classes, anchor_sizes, anchor_ratios, resolution, width and sampling, as in `FasterRCNN`.
     """
 
-    def __init__(
-        self,
-        pyramid: Pyramid,
-        num_classes: int,
-        anchor_sizes: Sequence[Sequence[int]],
-        anchor_ratios: Sequence[float],
-        resolution: int,
-        width: int,
-        sampling: Sampling,
-        classifier: TextClassifier,
-    ):
-        super().__init__(pyramid, num_classes, anchor_sizes, anchor_ratios, resolution, width, True, sampling)
+    def __init__(self, pyramid: Pyramid, classifier: TextClassifier, **own: Unpack[OfRCNN]):
+        super().__init__(pyramid, class_agnostic=True, **own)
+        width = own["width"]
         self.classifier = classifier
         self.regressor = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4))
 
@@ -62,8 +55,6 @@ class OpenVocabularyRCNN(FasterRCNN):
 
 
 def open_rcnn(
-    name: str,
-    weights: Weights | None,
     classes: Sequence[str],
     prompt: str,
     encoder: str,
@@ -72,35 +63,37 @@ def open_rcnn(
     transfer_width: PositiveInt,
     residual_width: PositiveInt,
     num_classes: PositiveInt,
-    in_channels: PositiveInt,
-    levels: Sequence[int],
-    channels: PositiveInt,
     anchor_sizes: Sequence[Sequence[int]],
     anchor_ratios: Sequence[Positive],
     resolution: PositiveInt,
     width: PositiveInt,
-    frozen_norms: bool,
-    widths: Sequence[PositiveInt] | None,
     sampling: Sampling,
+    **own: Unpack[OfPyramid],
 ) -> OpenVocabularyRCNN:
     """An open-vocabulary Faster R-CNN on a backbone with a pyramid.
 
     Args:
-        name, weights, levels, in_channels, frozen_norms, widths: See `kdx.models.detectors.backbone.backbone`.
         classes: Names of the classes.
         prompt, encoder: How they become embeddings, see `name_embeddings`.
         scale, weight_transfer, transfer_width, residual_width: See `TextClassifier`.
         num_classes: C.
-        channels, anchor_sizes, anchor_ratios, resolution, width, sampling: See `Pyramid` and `FasterRCNN`.
+        anchor_sizes, anchor_ratios, resolution, width, sampling: See `FasterRCNN`.
+        own: See `kdx.models.detectors.backbone.pyramid`.
 
     Raises:
         ValueError: The number of names is not C.
     """
     if len(classes) != num_classes:
         raise ValueError(f"classes has {len(classes)} names, and num_classes is {num_classes}")
-    pyramid = Pyramid(backbone(name, weights, levels, in_channels, frozen_norms, widths), levels, channels)
+    maps = pyramid(**own)
     text = name_embeddings(classes, prompt, encoder)
-    classifier = TextClassifier(text, width, scale, weight_transfer, transfer_width, residual_width)
     return OpenVocabularyRCNN(
-        pyramid, num_classes, anchor_sizes, anchor_ratios, resolution, width, sampling, classifier
+        maps,
+        TextClassifier(text, width, scale, weight_transfer, transfer_width, residual_width),
+        num_classes=num_classes,
+        anchor_sizes=anchor_sizes,
+        anchor_ratios=anchor_ratios,
+        resolution=resolution,
+        width=width,
+        sampling=sampling,
     )

@@ -107,7 +107,7 @@ def _put_together(config: RunConfig, light: Light) -> list[str]:
     alone = build_checked(config, Data(dataset.name, dataset.inputs, dataset.task))
     if problems := list(too_long(alone, dataset.inputs)):
         return problems
-    student = specialised(alone["student.net"], transfer.special_classes)
+    student = specialised(alone["student.net"], transfer.outputs)
     given: dict[str, Any] = {"student": student, "spec": spec}
     teachers = _teachers(config)
     for own in teachers.values() if isinstance(dataset, ImageDataset) and not dataset.has_own_units else ():
