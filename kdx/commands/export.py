@@ -36,9 +36,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         places, given = words(take_config_dirs(arguments), ("protocol",), "export")
         if len(places) not in (2, 3):
-            raise UserError(
-                f"needs a run and a folder, kdx export RUN OUT [{'|'.join(FORMS)}]; found {len(places)} words"
-            )
+            raise UserError(f"needs a run and a folder: kdx export RUN OUT [{'|'.join(FORMS)}]")
         form = places[2] if len(places) == 3 else FORMS[0]
         if form not in FORMS:
             raise UserError(f"unknown form '{form}'{did_you_mean(form, FORMS)}")

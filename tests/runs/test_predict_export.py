@@ -338,7 +338,7 @@ def test_an_export_that_differs_is_refused_and_leaves_no_file(monkeypatch, tmp_p
         (("predict", "PHOTOS", "PLACE"), 1, "PLACE has no images (.jpg, "),
         (("predict", "PLACE", "FILE"), 1, "PLACE is no finished run: it holds no run (kdx status lists runs)"),
         (("predict", "NOWHERE", "FILE"), 1, "NOWHERE: no such directory; name the directory of a finished run"),
-        (("export", "RUN"), 2, "needs a run and a folder, kdx export RUN OUT [onnx|torchscript|weights]"),
+        (("export", "RUN"), 2, "needs a run and a folder: kdx export RUN OUT [onnx|torchscript|weights]"),
         (("export", "RUN", "OUT", "onx"), 2, "unknown form 'onx'; did you mean 'onnx'?"),
         (("export", "RUN", "FILE", "weights"), 1, "FILE is a file; name a folder"),
     ],
