@@ -76,5 +76,5 @@ def test_relations_of_a_whole_batch_are_refused_in_two_processes(tiny, monkeypat
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("kdx.runs.checks.dry_run._passed", set())
-    with pytest.raises(ConfigError, match="method=ovd_rkd in 2 processes: irm relates"):
+    with pytest.raises(ConfigError, match="method=ovd_rkd in 2 processes: EmbeddingRelations relates"):
         rehearse(config)
