@@ -40,7 +40,7 @@ def placeless(override: str, folders: Mapping[str, str], paths: Mapping[str, str
     Example:
         >>> placeless("~evals.fidelity", {}, {})  # Hydra's sign for a key that is left out, no home directory
         '~evals.fidelity'
-        >>> placeless("teacher.recipe=['a=/home/me/b']", {}, {})
+        >>> placeless("teacher.recipe=['a=/disk/b']", {}, {})
         "teacher.recipe=['a=b']"
     """
     if override.startswith("~"):

@@ -150,4 +150,4 @@ def test_no_knob_has_a_default_but_those_that_older_files_of_users_lack():
 
     for kind in (Cifar, Mnist):
         optional = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
-        assert optional == {"max_examples", "drop_duplicates", "label_noise", "label_noise_seed"}
+        assert optional == {"max_examples", "drop_duplicates", "label_noise", "label_noise_seed", "fraction_order"}

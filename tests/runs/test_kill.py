@@ -136,7 +136,7 @@ def test_killed_again_and_again(start):
 
 def test_killed_while_the_teacher_trains(tiny, start, shared):
     _, calm = start((*EVERYTHING, ALWAYS))
-    alone = tiny(*EVERYTHING, student=DROPOUT)
+    alone = tiny(*EVERYTHING, ALWAYS, student=DROPOUT)
     assert kill_at(alone, Moment(CHECKPOINTS, "save", 3)) == -9
     assert not (folder_of(alone) / "metrics.jsonl").exists()
     (teacher,) = Path(alone.paths.teachers).iterdir()

@@ -26,7 +26,7 @@ class ContextBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         hidden = max(channels // 2, 1)
-        self.place = nn.Conv2d(channels, 1, 1)
+        self.place = nn.Conv2d(channels, 1, 1, bias=False)  # the softmax over positions cancels a bias
         self.add = nn.Sequential(
             nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, channels)
         )
