@@ -13,6 +13,7 @@ from hard_settings import (  # pyright: ignore[reportMissingImports] - in tests/
     ERRORS,
     EVERYTHING,
     GENERATOR,
+    OPEN_SCENES,
     PEERS,
     PREDICTIONS,
 )
@@ -65,16 +66,7 @@ BOXES = (
     *BRIEF,
 )
 OPEN = (
-    "dataset=open_scenes",
-    "dataset.input_shape=[3,32,32]",
-    "dataset.train_size=24",
-    "dataset.image_size=16",
-    "dataset.test_size=10",
-    "dataset.train_subset=10",
-    "dataset.objects=[1,2]",
-    "dataset.sizes=[0.25,0.5]",
-    "dataset.vision_scenes=8",
-    "dataset.vision.steps=1",
+    *OPEN_SCENES,
     *(f"student.net.{size}" for size in DETECTOR),
     *(f"student.net.sampling.{size}" for size in REGIONS),
     *BRIEF,

@@ -114,7 +114,7 @@ def panel(
 
 
 def legend(draw: ImageDraw.ImageDraw, y: int) -> None:
-    """What the colours and the widths of the lines mean."""
+    """The legend of the colours and the widths of the lines."""
     x, font = 4, ImageFont.load_default(size=14)
     for text, colour, width in (
         ("right class", RIGHT, 2),

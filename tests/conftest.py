@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hard_settings import OPEN_SCENES
 from seeds import own_seed, seed_streams
 from small_tokens import tokenizer_folder
 
@@ -103,16 +104,7 @@ PIXELS = (
     *(o for o in TINY if o.startswith(("dataset.", "optimizer.", "trainer.", "logger=", "teacher.recipe="))),
 )
 OPEN = (
-    "dataset=open_scenes",
-    "dataset.input_shape=[3,32,32]",
-    "dataset.train_size=24",
-    "dataset.image_size=16",
-    "dataset.test_size=10",
-    "dataset.train_subset=10",
-    "dataset.objects=[1,2]",
-    "dataset.sizes=[0.25,0.5]",
-    "dataset.vision_scenes=8",
-    "dataset.vision.steps=1",
+    *OPEN_SCENES,
     "student.net.widths=[4,4,6]",
     "student.net.channels=4",
     "student.net.width=8",

@@ -8,7 +8,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import register_networks, take_config_dirs
 from kdx.config.validate import check
 from kdx.core.errors import UserError
-from kdx.core.notice import stop
+from kdx.core.notice import fail, stop
 
 USAGE = """\
 kdx data DATASET [dataset.key=value] ...
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     except ConfigError as error:
         stop(2, error.problems)
     except UserError as error:
-        stop(2, str(error).splitlines())
+        fail(2, error)
     from kdx.commands.data_facts import describe  # imports torch
     from kdx.runs.build import make
 
@@ -48,4 +48,4 @@ def main(arguments: Sequence[str]) -> None:
         for line in describe(make(config["dataset"]), Path(config["paths"]["outputs"]) / "data"):
             print(line, flush=True)
     except (UserError, ValueError, OSError) as error:
-        stop(1, str(error).splitlines())
+        fail(1, error)

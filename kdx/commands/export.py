@@ -4,10 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdx.commands.predict import fail, protocol_of, words
+from kdx.commands.predict import protocol_of
 from kdx.config.layout import take_config_dirs
+from kdx.core.arguments import places_and_settings
 from kdx.core.errors import UserError, did_you_mean, printable
-from kdx.core.notice import say
+from kdx.core.notice import fail, say
 
 HELP = """\
 kdx export RUN OUT [onnx|torchscript|weights] [protocol=last|val_selected]
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         print(HELP, end="")
         sys.exit(0 if arguments else 2)
     try:
-        places, given = words(take_config_dirs(arguments), ("protocol",), "export")
+        places, given = places_and_settings(take_config_dirs(arguments), ("protocol",), "see kdx export --help")
         if len(places) not in (2, 3):
             raise UserError(f"needs a run and a folder: kdx export RUN OUT [{'|'.join(FORMS)}]")
         form = places[2] if len(places) == 3 else FORMS[0]

@@ -1,14 +1,13 @@
 """The command `kdx plan`: how many seeds and hours a claim needs."""
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import take_config_dirs
 from kdx.core.errors import UserError, printable
-from kdx.core.notice import say_error
+from kdx.core.notice import fail
 
 if TYPE_CHECKING:
     from kdx.studies.plan import Plan, Planned
@@ -51,14 +50,12 @@ def main(arguments: Sequence[str]) -> None:
             raise UserError(f"kdx plan reads studies of rows and seeds (Grid), and this is a {type(study).__name__}")
         seen = study.seen(composed.config["paths"], options)
     except (UserError, ValueError) as error:
-        say_error(error)
-        sys.exit(2)
+        fail(2, error)
     assert study.baseline is not None  # `seen` refuses others
     try:
         found = plan(seen, study.baseline, study.columns[0], study.protocol, gain)
     except UserError as error:
-        say_error(error)
-        sys.exit(1)
+        fail(1, error)
     print(printable("\n".join(show(found, gain, study.baseline))))
 
 

@@ -4,11 +4,12 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from kdx.config.layout import take_config_dirs
-from kdx.core.errors import DamagedError, UserError, did_you_mean, printable
-from kdx.core.notice import say_error
+from kdx.core.arguments import places_and_settings
+from kdx.core.errors import DamagedError, UserError, printable
+from kdx.core.notice import fail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
         print(HELP, end="")
         sys.exit(0 if arguments else 2)
     try:
-        places, given = words(take_config_dirs(arguments), KEYS, "predict")
+        places, given = places_and_settings(take_config_dirs(arguments), KEYS, "see kdx predict --help")
     except UserError as error:
         fail(2, error)
     if len(places) != 2:
@@ -76,22 +77,6 @@ def main(arguments: Sequence[str]) -> None:
         print(printable(given["to"]))
     except (UserError, ValueError, OSError) as error:
         fail(1, error)
-
-
-def words(arguments: Sequence[str], keys: Sequence[str], command: str) -> tuple[list[str], dict[str, str]]:
-    """The places and the settings of a command line. Raises UserError for an unknown setting or option."""
-    places, given = [], {}
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if argument.startswith("-"):
-            raise UserError(f"unknown option '{argument}'; see kdx {command} --help")
-        if not sign or Path(argument).exists():
-            places.append(argument)
-        elif key not in keys:
-            raise UserError(f"unknown setting '{key}'{did_you_mean(key, keys)}")
-        else:
-            given[key] = value
-    return places, given
 
 
 def protocol_of(given: dict[str, str]) -> "Protocol":
@@ -141,9 +126,3 @@ def _limits(run: "Stored", batch: int, threshold: float | None) -> "Tensor":
 def _write(lines: Sequence[Sequence[str]], file: TextIO, delimiter: str) -> None:
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     writer.writerows([[printable(cell) for cell in line] for line in lines])
-
-
-def fail(code: int, error: Exception) -> NoReturn:
-    """Print an error and end the command with an exit code."""
-    say_error(error)
-    sys.exit(code)

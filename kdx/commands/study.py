@@ -7,7 +7,7 @@ from kdx.config.compose import ConfigError, compose
 from kdx.config.layout import options, take_config_dirs
 from kdx.core.distributed import fails_first, world_size
 from kdx.core.errors import UserError
-from kdx.core.notice import say, say_error, stop
+from kdx.core.notice import fail, say, stop
 
 HELP = """\
 kdx study study=NAME [key=value] ...
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         arguments = take_config_dirs(arguments)
     except UserError as error:
-        say_error(error)
-        sys.exit(2)
+        fail(2, error)
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP.format(studies=", ".join(options("study"))), end="")
         return
@@ -54,8 +53,7 @@ def main(arguments: Sequence[str]) -> None:
         if problems:
             raise ConfigError(problems)
     except ConfigError as error:
-        say_error(error)
-        sys.exit(2)
+        fail(2, error)
     from kdx.runs import signals
     from kdx.runs.build import make
     from kdx.studies.options import Options
@@ -65,16 +63,14 @@ def main(arguments: Sequence[str]) -> None:
         chosen = Options(**asked)
         study = check_study(make(composed.config["study"]), chosen)
     except (UserError, ValueError) as error:
-        say_error(error)
-        sys.exit(2)
+        fail(2, error)
     if not any(argument.partition("=")[0] == "study" for argument in arguments):
         say("no study is named, so study=demo runs; kdx study --help lists the studies")
     signals.install()
     try:
         failures = study.execute(composed.config["paths"], chosen)
     except (UserError, ValueError, OSError) as error:
-        say_error(error)
-        sys.exit(1)
+        fail(1, error)
     for line in failures:
         say(f"failed: {line}")
     if failures:

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdx.config.compose import ConfigError, compose
 from kdx.core.errors import UserError, printable
 from kdx.core.metric import fixed
-from kdx.core.notice import say_error, stop
+from kdx.core.notice import fail, stop
 
 if TYPE_CHECKING:
     from kdx.studies.verification import Outcome
@@ -48,8 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         if problems := check({"_target_": "kdx.studies.verification.Request", **asked}, ""):
             raise ConfigError(problems)
     except (ConfigError, UserError) as error:
-        say_error(error)
-        sys.exit(2)
+        fail(2, error)
     from kdx.runs import signals
     from kdx.studies.verification import Request, edited, manifest_path, repeat, sample
     from kdx.tables.manifest import SUFFIX, read_manifest
@@ -59,8 +57,7 @@ def main(arguments: Sequence[str]) -> None:
         path = manifest_path(request.table)
         manifest = read_manifest(path)
     except UserError as error:
-        say_error(error)
-        sys.exit(2)
+        fail(2, error)
     changed = [f"{name} is not the file that the study wrote" for name in edited(manifest, path)]
     chosen = sample(manifest, request.cells, request.seed)
     name = path.name.removesuffix(f".{SUFFIX}")
@@ -70,8 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         outcomes = repeat(manifest, chosen, {**composed.config["paths"], "outputs": str(folder), **places}, request)
     except (UserError, ValueError, OSError) as error:
-        say_error(error)
-        sys.exit(1)
+        fail(1, error)
     print(printable("\n".join(report(manifest, outcomes, request.seed, changed))))
     if all(outcome.verdict in ("same bits", "within the interval") for outcome in outcomes) and not changed:
         shutil.rmtree(folder, ignore_errors=True)

@@ -50,3 +50,15 @@ def stop(code: int, lines: Iterable[str]) -> NoReturn:
     for line in lines:
         say(line)
     sys.exit(code)
+
+
+def fail(code: int, error: Exception) -> NoReturn:
+    """Print an error as `say_error` does and end the command with an exit code.
+
+    Example:
+        >>> fail(1, FileNotFoundError(2, "No such file or directory", "net.pt"))
+        Traceback (most recent call last):
+        SystemExit: 1
+    """
+    say_error(error)
+    sys.exit(code)

@@ -1,7 +1,7 @@
 """The config object of a data set: its facts, and the regime that selects a run's examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -170,6 +170,10 @@ class Dataset:
             split: Name of the set, for the message.
             data: The set.
         """
+
+
+# Keys that select examples and leave each example, and its position in the source, as it is
+SELECTION = tuple(f.name for f in fields(Dataset) if f.name != "name")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ def find_state(found: object, name: str) -> tuple[Mapping[str, Tensor] | None, s
 
 
 def choose(found: object, name: str) -> object:
-    """What a torch file holds under a name, whose dots may lead through nested mappings; None if there is nothing.
+    """The content of a torch file under a name, whose dots may lead through nested mappings; None if there is none.
 
     Example:
         >>> choose({"model": {"ema": 1}, "model.ema": 2}, "model.ema"), choose({"model": {"ema": 1}}, "model.ema")

@@ -1,7 +1,6 @@
 """`kdx compare`: differences between two experiments, in config and results."""
 
 import glob
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast, get_args
@@ -10,8 +9,9 @@ import yaml
 
 from kdx.config.identity import differences, experiment
 from kdx.config.past import read_config
-from kdx.core.errors import UserError, did_you_mean, printable
-from kdx.core.notice import say, say_error, stop
+from kdx.core.arguments import places_and_settings
+from kdx.core.errors import UserError, printable
+from kdx.core.notice import fail, say, stop
 from kdx.report.collect import Collected, Run, collect, read
 from kdx.report.verdicts import report
 from kdx.runs.folder import CONFIG, DONE
@@ -40,17 +40,11 @@ def main(arguments: Sequence[str]) -> None:
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP, end="")
         return
-    sides, given = [], {"metric": "", "protocol": "last", "seeds": "given"}
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if argument.startswith("-"):
-            stop(2, [f"unknown option '{argument}'; write settings without dashes: protocol=last"])
-        if not sign or Path(argument).exists():
-            sides.append(argument)
-        elif key not in KEYS:
-            stop(2, [f"unknown setting '{key}'{did_you_mean(key, KEYS)}"])
-        else:
-            given[key] = value
+    try:
+        sides, own = places_and_settings(arguments, KEYS, "write settings without dashes: protocol=last")
+    except UserError as error:
+        fail(2, error)
+    given = {"metric": "", "protocol": "last", "seeds": "given"} | own
     if len(sides) != 2:
         hint = "; put patterns in quotes" if len(sides) > 2 else ""
         stop(2, [f"needs two sides, kdx compare A B, got {len(sides)}{hint}"])
@@ -70,8 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         lacking = [f"{name}: {line}" for name, lines in (("A", lacks_a), ("B", lacks_b)) for line in lines]
         print(printable(report(a, b, [m for m in given["metric"].split(",") if m], protocol, lacking)))
     except (UserError, OSError) as error:
-        say_error(error)
-        sys.exit(1)
+        fail(1, error)
 
 
 def gather(side: str, beside: bool, problems: list[str] | None = None) -> list[Run]:

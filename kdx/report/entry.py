@@ -1,11 +1,11 @@
 """The entry of `kdx report`."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdx.core.errors import UserError, did_you_mean, printable
-from kdx.core.notice import say, say_error, stop
+from kdx.core.arguments import places_and_settings
+from kdx.core.errors import UserError, printable
+from kdx.core.notice import fail, say, stop
 
 HELP = """\
 kdx report FOLDER ... [to=FOLDER] [title=TEXT] [predict=true] [pictures=false]
@@ -31,17 +31,11 @@ def main(arguments: Sequence[str]) -> None:
     if any(a in ("-h", "--help") for a in arguments):
         print(HELP, end="")
         return
-    places, given = [], {"predict": "false", "pictures": "true"}
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if argument.startswith("-"):
-            stop(2, [f"unknown option '{argument}'; write settings without dashes: predict=true"])
-        if not sign or Path(argument).exists():
-            places.append(Path(argument))
-        elif key not in KEYS:
-            stop(2, [f"unknown setting '{key}'{did_you_mean(key, KEYS)}"])
-        else:
-            given[key] = value
+    try:
+        found, own = places_and_settings(arguments, KEYS, "write settings without dashes: predict=true")
+    except UserError as error:
+        fail(2, error)
+    places, given = [Path(place) for place in found], {"predict": "false", "pictures": "true"} | own
     for key in ("predict", "pictures"):
         if given[key] not in ("true", "false"):
             stop(2, [f"{key}={given[key]} must be true or false"])
@@ -57,8 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         notes = write_report(places, folder, title, given["predict"] == "true", given["pictures"] == "true")
     except (UserError, OSError) as error:
-        say_error(error)
-        sys.exit(1)
+        fail(1, error)
     for note in notes:
         say(note)
     print(printable(str(folder / "index.html")))

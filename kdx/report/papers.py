@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from kdx.config.layout import config_file, options
+from kdx.config.past import LOADER
 from kdx.tables.claims.index import HEADER, entry
 from kdx.tables.claims.judge import Judged
 from kdx.tables.claims.pages import NO_RULE, Page, Paper, Section, page_of, totals
@@ -21,9 +22,9 @@ LIST = re.compile(r"^_target_: \S+\.Papers$", re.M)  # of a study that lists pap
 def papers() -> tuple[dict[str, Paper], dict[str, dict[str, Any]]]:
     """All listed papers, and the contents of the files of their studies."""
     texts = {name: config_file("study", name).read_text() for name in options("study")}
-    lists = [yaml.safe_load(text)["papers"] for text in texts.values() if LIST.search(text)]
+    lists = [yaml.load(text, LOADER)["papers"] for text in texts.values() if LIST.search(text)]
     found = {key: Paper(**paper) for of in lists for key, paper in of.items()}
-    return found, {name: yaml.safe_load(texts[name]) for paper in found.values() for name in paper.studies}
+    return found, {name: yaml.load(texts[name], LOADER) for paper in found.values() for name in paper.studies}
 
 
 def write_papers(places: Sequence[Path], folder: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from kdx.config.identity import fingerprint
 from kdx.config.schema import RunConfig
 from kdx.core.files import as_file_name
 from kdx.core.tree import map_tree
+from kdx.data.dataset import SELECTION
 from kdx.data.loaders import Loaders
 from kdx.models.probe import probe
 from kdx.models.teachers.black_box import BlackBoxTeacher
@@ -23,20 +24,7 @@ from kdx.runs.reuse.memo_folder import memo_folder
 from kdx.runs.reuse.record import Known
 
 # Keys of a data set that select examples or files, and do not change an example
-CHOICE = (
-    "fraction",
-    "fraction_seed",
-    "fraction_order",
-    "val_fraction",
-    "val_seed",
-    "train_subset",
-    "max_examples",
-    "drop_duplicates",
-    "download",
-    "verify",
-    "index",
-    "at_once",
-)
+CHOICE = (*SELECTION, "download", "verify", "index", "at_once")
 
 
 def memoised(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Found:
-    """What the runs of a table gave.
+    """Results of the runs of a table.
 
     Attributes:
         table, preset: The table at one of its scales.

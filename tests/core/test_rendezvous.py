@@ -10,7 +10,7 @@ from kdx.core.rendezvous import agreed
 
 
 def attempt(store: HashStore, order: list[int], size: int) -> list[str]:
-    """What each rank of `order` finds; they start in this order."""
+    """The name that each rank of `order` finds; they start in this order."""
     found: dict[int, str] = {}
     threads = [threading.Thread(target=lambda r=r: found.update({r: agreed(store, r, size)})) for r in order]
     for thread in threads:

@@ -12,7 +12,7 @@ from torch import Tensor
 from kdx.core.notice import notice
 from kdx.core.ranges import Count, Fraction, NonNegative, PositiveInt
 from kdx.core.seed import derive, generator
-from kdx.data.dataset import Splits
+from kdx.data.dataset import SELECTION, Splits
 from kdx.data.order import Alternation, Mix
 from kdx.data.proposals import (
     Proposals,
@@ -133,21 +133,8 @@ class _Hashed:
         return isinstance(other, _Hashed) and other.key == self.key
 
 
-REGIME = (
-    "name",
-    "cache",
-    "fraction",
-    "fraction_seed",
-    "fraction_order",
-    "val_fraction",
-    "val_seed",
-    "train_subset",
-    "max_examples",
-)
-
-
 def _loaded(own: OpenScenes) -> tuple[SceneSet, SceneSet]:
-    told = [(f.name, getattr(own, f.name)) for f in fields(own) if f.name not in REGIME]
+    told = [(f.name, getattr(own, f.name)) for f in fields(own) if f.name not in ("name", "cache", *SELECTION)]
     key = fingerprint(told)
     return _loaded_by(key, _Hashed(own, key))
 

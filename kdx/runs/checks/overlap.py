@@ -13,7 +13,7 @@ from kdx.config.schema import RunConfig
 from kdx.config.trusted import refusals
 from kdx.core.errors import UserError
 from kdx.data.content import digests, is_known
-from kdx.data.dataset import Splits
+from kdx.data.dataset import SELECTION, Splits
 from kdx.data.sets import ExampleSet
 from kdx.data.sources.unlabelled_sources import Noise
 from kdx.data.transfer import Transfer
@@ -21,17 +21,6 @@ from kdx.runs.build import make
 from kdx.runs.ensemble_config import each_teacher
 from kdx.runs.folder import CONFIG
 
-# Keys of a data set that select examples and leave their positions in the source as they are
-REGIME = (
-    "fraction",
-    "fraction_seed",
-    "fraction_order",
-    "val_fraction",
-    "val_seed",
-    "train_subset",
-    "max_examples",
-    "drop_duplicates",
-)
 FEW = 0.01  # share up to which equal images are natural duplicates
 MOST = 50_000  # images of files that are decoded for a comparison by content
 
@@ -145,5 +134,5 @@ def _ancestors(checkpoint: str) -> Iterator[Config]:
 
 def _facts(dataset: Config) -> dict[str, Any]:
     """The settings that determine the positions of a data set's examples: equal settings give equal positions."""
-    own = {key: value for key, value in dataset.items() if key not in REGIME}
+    own = {key: value for key, value in dataset.items() if key not in SELECTION}
     return {key: value for key, value in own.items() if key == "root" or not left_out(f"dataset.{key}")}
